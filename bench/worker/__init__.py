@@ -1,0 +1,1 @@
+"""One cell from start to end, inside the backend's own interpreter."""

@@ -1,0 +1,1 @@
+"""Backends: one file each. See ``docs/adding-a-backend.md``."""

@@ -1,0 +1,86 @@
+"""What a backend is: the protocol, and the small values that it returns.
+
+Standard library alone, valid on Python 3.10: the parent imports it to validate options, the worker
+under whatever interpreter the backend needs. torch is imported inside a backend's methods only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+
+class Unsupported(Exception):
+    """Raised by ``prepare`` for a pipeline that the backend cannot work on; outcome ``unsupported``.
+
+    The message is a sentence for the user, with the reason.
+    """
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a backend that has none."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of a probe. ``reason`` says why not, in a sentence for the user."""
+
+    supported: bool
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What ``prepare`` compiled, by the names in ``bench.contract.SCOPES``."""
+
+    compiled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the backend itself can show. The worker adds what it observed from outside.
+
+    Attributes:
+        details: anything worth storing with the record; JSON values only.
+        runtime: "dynamo" if torch.compile does the work, so that the worker's own counters of
+            graphs, breaks and recompiles are the proof; "modules" if the backend replaces or wraps
+            modules, so that the changed types are the proof; "none" for a backend that is meant to
+            change nothing.
+    """
+
+    runtime: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One compiler. Register an instance or class under the entry-point group ``bench.backends``.
+
+    Attributes:
+        name: what a configuration calls it.
+        options: a frozen dataclass; configurations are validated against its fields and types.
+        environment: "current", or the locked interpreter that it needs.
+        lossy: whether it changes the picture on purpose (quantisation, step caching).
+    """
+
+    name: str
+    options: type
+    environment: str
+    lossy: bool
+
+    def probe(self, device: str) -> Verdict:
+        """Say whether this backend can work on ``device``, before any model is loaded."""
+        ...
+
+    def prepare(self, pipeline: Any, options: Any) -> Scope:
+        """Change ``pipeline`` in place and return what was compiled; may compile lazily.
+
+        Raises ``Unsupported`` for a pipeline it cannot work on, or any other exception to fail the
+        cell; the message reaches the record.
+        """
+        ...
+
+    def evidence(self) -> Evidence:
+        """Proof, asked for after the measured calls."""
+        ...
