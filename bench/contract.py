@@ -201,12 +201,17 @@ class Record(TypedDict, total=False):
     cell_id: str
     name: str
     round: int
+    attempt: int  # 0; each retry of the same cell and round has the next number and supersedes
     sequence: int  # order of execution within the run
     cell: Cell
     device: str
     started_utc: str
     ended_utc: str
-    process: dict[str, Any]  # start: fork | spawn, pid, exit_code, signal, startup_s, log
+    # process: start (fork | spawn), start_reason, pid, exit_code, signal, startup_s (launch to the
+    # first event), wall_s, log (relative to the run folder)
+    process: dict[str, Any]
+    # compile_cache: before_bytes, after_bytes, prime_s (time to fill a warm cache; absent if filled)
+    compile_cache: dict[str, Any]
     outcome: Outcome
     reason: str | None
     last_phase: str | None

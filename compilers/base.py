@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 
-class Unsupported(Exception):
-    """Raised by ``prepare`` for a pipeline that the backend cannot work on; outcome ``unsupported``.
+class UnsupportedPipelineError(Exception):
+    """Raised by ``prepare`` for a pipeline that the backend cannot work on.
 
-    The message is a sentence for the user, with the reason.
+    The cell ends ``unsupported``; the message is a sentence for the user, with the reason.
     """
 
 
@@ -76,8 +76,8 @@ class Backend(Protocol):
     def prepare(self, pipeline: Any, options: Any) -> Scope:
         """Change ``pipeline`` in place and return what was compiled; may compile lazily.
 
-        Raises ``Unsupported`` for a pipeline it cannot work on, or any other exception to fail the
-        cell; the message reaches the record.
+        Raises ``UnsupportedPipelineError`` for a pipeline it cannot work on, or any other exception
+        to fail the cell; the message reaches the record.
         """
         ...
 

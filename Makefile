@@ -1,0 +1,67 @@
+# make demo | test | lint | bench | clean
+#
+# PYTHON=python3.12  interpreter to build the virtual environment with (3.10 or newer; the pinned
+#                    versions are known to work with 3.11)
+# TORCH=skip         keep the torch that PYTHON already has, such as one built for your CUDA; the
+#                    virtual environment then sees PYTHON's packages
+# VENV=.venv         where the virtual environment goes
+# JOBS=2             test processes
+# PIP_ARGS=          more arguments for pip install
+
+PYTHON ?= python3.11
+TORCH ?= pinned
+VENV ?= .venv
+JOBS ?= 2
+PIP_ARGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+STAMP := $(shell date +%Y%m%d-%H%M%S)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    run the quickstart matrix on small models that ship here"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   measure the harness itself: truth and overhead"
+	@echo "make clean   remove what make built; runs/ stays"
+	@echo "Variables are explained at the top of the Makefile."
+
+ifeq ($(TORCH),skip)
+VENV_ARGS := --system-site-packages
+PINS := grep -v '^torch==' constraints.txt
+else
+VENV_ARGS :=
+PINS := cat constraints.txt
+endif
+
+$(READY): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "make: $(PYTHON) is not on the PATH; install it or say make PYTHON=python3.12 ..."; exit 1; }
+	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV_ARGS) "$(VENV)"
+	$(PINS) > "$(VENV)/constraints.txt"
+	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) \
+	  -c "$(VENV)/constraints.txt" -e ".[worker,dev]"
+	touch "$(READY)"
+
+# A folder of its own each time, so that a demo always runs anew and no earlier one is lost.
+demo: $(READY)
+	"$(BIN)/bench" run configs/quickstart.yaml --out "runs/demo-$(STAMP)"
+
+# One thread each: test processes that share cores wait for each other inside OpenMP otherwise.
+test: $(READY)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile
+
+lint: $(READY)
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+
+bench: $(READY)
+	"$(BIN)/python" scripts/bench_harness.py
+
+clean:
+	rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,129 @@
+"""The command ``bench``: its verbs, and the one place where errors become messages and exit codes.
+
+A verb is a module of this package with a function of the same name, and is imported only when it
+is called or its own options are completed. So ``bench --help`` costs neither pandas nor pydantic.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import bench
+
+VERBS = {
+    "run": "Run a matrix: every cell in a process of its own, then a table.",
+    "plan": "Show what a configuration would run: cells, estimated time and disk.",
+    "show": "Show the table of a run.",
+    "once": "Run one workload from flags named as in OneDiff's script.",
+    "doctor": "Show what this machine can measure, what not, and the remedy.",
+    "schema": "Print the JSON Schema of configurations, for editors.",
+}
+
+OUTLIVE_THEIR_READER = frozenset({"run", "once"})
+"""Verbs that must go on when whoever reads their output is gone."""
+
+USAGE = 2
+INTERRUPTED = 130
+
+EPILOG = """
+\b
+Examples:
+  bench run configs/quickstart.yaml
+  bench plan configs/realvisxl.yaml --only backend=none
+  bench show runs/quickstart
+
+\b
+Exit codes:
+  0    every cell is ok
+  1    some cell is not ok
+  2    usage: a wrong option, configuration or folder; nothing was started
+  130  interrupted; bench run --resume goes on from there
+"""
+
+
+class Verbs(TyperGroup):
+    """A group whose commands are imported late."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # What a listing needs, and a mistyped verb's nearest names.
+        self.commands = {name: TyperCommand(name, help=text) for name, text in VERBS.items()}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(VERBS)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Return the real command, for a call or for the completion of its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load(str(command.name)), rest
+
+
+def load(verb: str) -> Any:
+    """Import ``verb`` and build its command."""
+    module = importlib.import_module(f"bench.cli.{verb}")
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(verb)(getattr(module, verb))
+    return typer.main.get_command(single)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bench {bench.__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Verbs,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Does this compiler make my diffusion pipeline faster, by how much, and at what cost?"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Errors that a user can mend are printed as their message alone, with exit code 2; any other
+    exception is a bug and keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    if verb not in OUTLIVE_THEIR_READER and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        app(args=arguments, prog_name="bench")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if not isinstance(error, _mendable()):
+            raise
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    from bench.config.errors import ConfigError
+    from bench.runner import RunnerError
+    from bench.store import StoreError
+    from compilers.registry import BackendError
+
+    return (ConfigError, RunnerError, StoreError, BackendError)

@@ -1,0 +1,314 @@
+"""``bench once``: one workload from flags, under the names of OneDiff's benchmark script.
+
+The flags become a configuration, and from there on everything is as in ``bench run``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.contract import TASKS, Record
+
+SOURCES = ("hub:", "path:", "embedded:", "synthetic:")
+
+COMPILERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "compile": ("torch-compile", {}),
+    "compile-max-autotune": ("torch-compile", {"mode": "max-autotune"}),
+}
+"""That script's names for torch.compile: our backend, and the options that the name implies."""
+
+GIB = 1024**3
+RULE = "=" * 39
+
+
+def once(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="ORG/NAME on the Hub or a diffusers folder; also embedded:NAME, synthetic:ARCH."
+        ),
+    ] = "SG161222/RealVisXL_V4.0",
+    variant: Annotated[
+        str | None, typer.Option(help="Variant of the weight files, such as fp16.")
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option(help="A diffusers class; none keeps the model's own.")
+    ] = "EulerAncestralDiscreteScheduler",
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 30,
+    prompt: Annotated[
+        str, typer.Option(help="What to draw; for edits, the instruction.")
+    ] = "best quality, realistic, unreal engine, 4K,a cat sitting on human lap",
+    negative_prompt: Annotated[str, typer.Option(help="What to keep out.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 333,
+    warmups: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Calls that 'Warmup time' sums. At least two are made, and more until their "
+            "times are stable.",
+        ),
+    ] = 1,
+    calls: Annotated[
+        int, typer.Option(min=1, help="Measured calls; 'Inference time' is their median.")
+    ] = 3,
+    batch: Annotated[int, typer.Option(help="Pictures for each call.")] = 1,
+    height: Annotated[
+        int | None, typer.Option(help="Pixels.  [default: the model's]", show_default=False)
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Pixels.  [default: the model's]", show_default=False)
+    ] = None,
+    input_image: Annotated[
+        Path | None,
+        typer.Option(help="Picture to start from.", exists=True, dir_okay=False, readable=True),
+    ] = None,
+    output_image: Annotated[
+        Path | None, typer.Option(help="PNG file for the first picture.")
+    ] = None,
+    extra_call_kwargs: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Further arguments of the pipeline call.")
+    ] = None,
+    compiler: Annotated[
+        str,
+        typer.Option(
+            help="none, torch-compile, torch-compile-regional or an installed backend; compile "
+            "and compile-max-autotune are understood. That script's own default, nexfort, is not "
+            "among the backends that ship here."
+        ),
+    ] = "none",
+    compiler_config: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Options of the compiler: mode, dynamic, …"),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="text-to-image, image-to-image or edit.  [default: edit if the model is an "
+            "instruct-pix2pix, image-to-image if there is an input image, else text-to-image]",
+            show_default=False,
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of the input is replaced, image-to-image only.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale.  [default: the pipeline's]")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float16, bfloat16 or float32.  [default: float32 for embedded models, folders "
+            "and CPUs, else float16]"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder.  [default: runs/once-<time>]")
+    ] = None,
+) -> None:
+    """Run one workload from flags named as in OneDiff's script.
+
+    Prints that script's four lines, then what it leaves out: spread, steps really taken, memory by
+    meter, and whether the compiler was active. The run folder can be shown with bench show.
+
+    \b
+    Examples:
+      bench once --model embedded:sdxl --prompt "a red house on grass" --output-image house.png
+      bench once --steps 10 --height 1024 --width 1024
+      bench once --model timbrooks/instruct-pix2pix --input-image cat.png --prompt "make it night"
+      bench once --compiler torch-compile --compiler-config '{"mode": "max-autotune"}'
+
+    \b
+    Exit codes:
+      0    ok
+      1    any other outcome; the reason is printed
+      2    usage: a wrong option or value; nothing was started
+      130  interrupted
+    """  # noqa: D301 - click reads \b as a character
+    if output_image is not None:
+        _check_output(output_image)
+    backend, implied = COMPILERS.get(compiler, (compiler, {}))
+    name = f"once-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
+    source = model_source(model)
+    workload = {
+        "name": "once",
+        "task": task or infer_task(source, input_image),
+        "model": source,
+        "variant": variant,
+        "scheduler": scheduler,
+        "steps": steps,
+        "prompt": prompt,
+        "negative_prompt": negative_prompt or None,
+        "seed": seed,
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "input_image": str(input_image) if input_image else None,
+        "extra": json_object("--extra-call-kwargs", extra_call_kwargs),
+        "strength": strength,
+        "guidance": guidance,
+        "dtype": dtype,
+    }
+    options = {**implied, **json_object("--compiler-config", compiler_config)}
+    least = max(2, warmups)
+    config = {
+        "name": name,
+        "device": device,
+        "protocol": {
+            "preset": "quick",
+            "warmup": {"min_calls": least, "max_calls": max(10, least)},
+            "calls": {"min_calls": calls, "max_calls": calls},
+            "rounds": 1,
+        },
+        "matrix": {
+            "workload": [{key: value for key, value in workload.items() if value is not None}],
+            "backend": [{"name": backend, "options": options}],
+        },
+    }
+    record, folder, exit_code = _measure(config, out)
+    if record is not None:
+        print("\n".join(report(record, warmups)))
+        images = record.get("images") or []
+        if output_image is not None and images:
+            shutil.copyfile(folder / images[0]["path"], output_image)
+            print(f"Picture: {output_image}")
+        print(f"Run: {folder}")
+    raise typer.Exit(exit_code)
+
+
+def model_source(model: str) -> str:
+    """Return ``model`` with its source: an existing folder is ``path:``, ORG/NAME is ``hub:``."""
+    if model.startswith(SOURCES):
+        return model
+    return f"path:{model}" if Path(model).is_dir() else f"hub:{model}"
+
+
+def infer_task(model: str, input_image: Path | None) -> str:
+    """Return the task that a model and an input picture suggest."""
+    source, _, name = model.partition(":")
+    kind = name.lower()
+    if source == "path":
+        try:
+            kind = str(json.loads((Path(name) / "model_index.json").read_bytes())["_class_name"])
+        except (OSError, ValueError, KeyError, TypeError):
+            # The worker says what is wrong with the folder.
+            kind = Path(name).name
+    if "pix2pix" in kind.lower():
+        return "edit"
+    text_to_image, image_to_image, _ = TASKS
+    return text_to_image if input_image is None else image_to_image
+
+
+def json_object(option: str, text: str | None) -> dict[str, Any]:
+    """Read a JSON object from a flag.
+
+    Raises:
+        typer.BadParameter: it is not JSON, or not an object.
+    """
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint=option) from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter('needs a JSON object such as {"a": 1}', param_hint=option)
+    return value
+
+
+def report(record: Record, warmups: int) -> list[str]:
+    """Return the lines to print: OneDiff's four, then what they leave out."""
+    outcome, reason = record["outcome"], record.get("reason")
+    lines = []
+    times = record.get("e2e_s") or []
+    if times and outcome == "ok":
+        if warmups:
+            lines.append(f"Warmup time: {sum((record.get('warmup_s') or [])[:warmups]):.3f}s")
+        lines += [RULE, f"Inference time: {statistics.median(times):.3f}s"]
+        rates = [rate for rate in record.get("it_per_s") or [] if rate is not None]
+        if rates:
+            lines.append(f"Iterations per second: {statistics.median(rates):.3f}")
+        lines += [_script_memory(record), RULE]
+        lines += _what_it_leaves_out(record, times)
+    lines.append(f"Outcome: {outcome}" + (f": {reason}" if reason else ""))
+    lines += [f"Warning: {warning}" for warning in record.get("warnings") or []]
+    return lines
+
+
+def _what_it_leaves_out(record: Record, times: list[float]) -> list[str]:
+    all_warmups = record.get("warmup_s") or []
+    lines = [
+        f"Measured calls: {', '.join(f'{time:.3f}' for time in times)} s",
+        f"All warm-up calls: {', '.join(f'{time:.3f}' for time in all_warmups)} s",
+    ]
+    requested, effective = record.get("steps_requested"), record.get("steps_effective")
+    lines.append(
+        f"Steps: {requested} requested, {effective} effective, {record.get('denoiser_calls')} "
+        f"denoiser calls at batch {record.get('denoiser_batch')}"
+    )
+    for reading in record.get("memory") or []:
+        amount = reading["bytes"]
+        if reading["phase"] == "steady" and amount is not None:
+            lines.append(f"Steady peak memory: {amount / GIB:.3f}GiB ({reading['meter']})")
+    backend: Mapping[str, Any] = record.get("backend") or {}
+    scope = ", ".join(backend.get("scope") or []) or "nothing"
+    lines.append(f"Compiled: {scope} (backend {record['cell']['backend']['name']})")
+    if record.get("synthetic_weights"):
+        lines.append("Synthetic weights: times and memory are real, the picture is noise")
+    return lines
+
+
+def _script_memory(record: Record) -> str:
+    """Return the line whose figure that script takes from torch: the peak since the start."""
+    for meter, label in (
+        ("torch.max_memory_allocated", "Max used CUDA memory "),
+        ("rss", "Max used host memory (rss)"),
+    ):
+        found = [
+            reading["bytes"]
+            for reading in record.get("memory") or []
+            if reading["meter"] == meter and reading["bytes"] is not None
+        ]
+        if found:
+            return f"{label}: {max(found) / GIB:.3f}GiB"
+    return "Max used memory: no meter on this machine; see bench doctor"
+
+
+def _check_output(path: Path) -> None:
+    hint = "--output-image"
+    if path.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{path} must end in .png", param_hint=hint)
+    if not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}", param_hint=hint)
+
+
+def _measure(config: Mapping[str, Any], out: Path | None) -> tuple[Record | None, Path, int]:
+    """Run the configuration; return its record, the run folder and the exit code."""
+    from rich.console import Console
+
+    from bench import api
+    from bench.cli import progress
+    from bench.store import StoreError
+
+    ui = progress.display(Console(stderr=True))
+    try:
+        run = api.run(config, out, ui=ui)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except StoreError as error:
+        if not ui.started:
+            raise
+        typer.echo(f"bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    finally:
+        ui.close()
+    exit_code = run.summary.exit_code if run.summary else 0
+    return next(iter(run.records), None), run.path, exit_code

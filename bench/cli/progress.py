@@ -1,0 +1,236 @@
+"""What a run shows while it goes on: a live display in a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from bench.contract import Record
+from bench.runner import RunSummary, Task
+
+_STYLE = {"ok": "green", "fallback": "yellow", "unsupported": "yellow", "skipped": "yellow"}
+
+
+def display(console: Console, *, quiet: bool = False) -> Notes:
+    """The display that fits ``console``; ``quiet`` leaves only what the user must know."""
+    if quiet:
+        return Notes(console)
+    return LiveDisplay(console) if console.is_terminal else Lines(console)
+
+
+class Notes:
+    """Sentences that must be read, and nothing else. The base of the other displays.
+
+    Attributes:
+        started: whether measuring began.
+    """
+
+    tick_s: float | None = None
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = False
+
+    def close(self) -> None:
+        """Give the terminal back, however the run ended."""
+
+    def print(self, *text: str | Text) -> None:
+        """Print, unless whoever read it is gone: a run goes on without an audience."""
+        with _outliving_the_reader():
+            self.console.print(*text, soft_wrap=True, highlight=False, markup=False)
+
+    def run_started(self, run_dir: Path, tasks: int, reused: int) -> None:
+        self.started = True
+
+    def note(self, text: str) -> None:
+        self.print(text)
+
+    def preparing(self, task: Task, what: str) -> None:
+        pass
+
+    def cell_started(self, task: Task) -> None:
+        pass
+
+    def cell_event(self, task: Task, event: dict[str, Any]) -> None:
+        pass
+
+    def cell_finished(self, task: Task, record: Record) -> None:
+        pass
+
+    def tick(self, left_s: float) -> None:
+        pass
+
+    def run_finished(self, summary: RunSummary) -> None:
+        if summary.interrupted:
+            self.print(
+                f"Interrupted: {summary.executed} cell(s) measured now, {summary.missing} missing. "
+                "The same command with --resume goes on from here."
+            )
+
+
+class Lines(Notes):
+    """One line for each cell that ends."""
+
+    tick_s = 1.0
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._done = 0
+        self._total = 0
+        self._left_s: float | None = None
+
+    def run_started(self, run_dir: Path, tasks: int, reused: int) -> None:
+        super().run_started(run_dir, tasks, reused)
+        self._total, self._done = tasks, reused
+        known = f", {reused} of them measured before" if reused else ""
+        self.print(f"{tasks} measurement(s){known}, into {shown(run_dir)}")
+
+    def tick(self, left_s: float) -> None:
+        self._left_s = left_s
+
+    def cell_finished(self, task: Task, record: Record) -> None:
+        self._done += 1
+        self.print(self._line(task, record))
+
+    def _line(self, task: Task, record: Record) -> Text:
+        width = len(str(self._total))
+        line = Text(f"[{self._done:>{width}}/{self._total}] {label(task)}  ")
+        outcome = record["outcome"]
+        line.append(outcome, style=_STYLE.get(outcome, "red"))
+        calls = record.get("e2e_s") or []
+        if calls:
+            line.append(f"  {sorted(calls)[len(calls) // 2]:.3g} s a call")
+        if record.get("reason"):
+            line.append(f"  {record['reason']}")
+        line.append(f"  ({duration(record['process']['wall_s'])}{self._left()})", style="dim")
+        return line
+
+    def _left(self) -> str:
+        if self._left_s is None or self._done >= self._total:
+            return ""
+        return f", about {duration(self._left_s)} left"
+
+
+class LiveDisplay(Lines):
+    """Lines for cells that have ended, above a few that say what goes on.
+
+    It is drawn when something is reported and once a second between measurements; while a worker
+    measures, the parent sleeps.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console)
+        self._clock = clock
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._running: dict[tuple[str, int], tuple[Task, float, str, int]] = {}
+
+    def run_started(self, run_dir: Path, tasks: int, reused: int) -> None:
+        super().run_started(run_dir, tasks, reused)
+        self._live.start()
+
+    def note(self, text: str) -> None:
+        self.print(text)
+
+    def preparing(self, task: Task, what: str) -> None:
+        self._now(task, what, 0)
+
+    def cell_started(self, task: Task) -> None:
+        self._running[task.key] = (task, self._clock(), "starting", 0)
+        self._draw()
+
+    def cell_event(self, task: Task, event: dict[str, Any]) -> None:
+        if event["event"] == "phase":
+            self._now(task, _DOING.get(event["phase"], event["phase"]), 0)
+        elif event["event"] == "append" and {"e2e_s", "warmup_s"} & event["fields"].keys():
+            _, _, what, calls = self._running[task.key]
+            self._now(task, what, calls + 1)
+
+    def cell_finished(self, task: Task, record: Record) -> None:
+        self._running.pop(task.key, None)
+        super().cell_finished(task, record)
+        self._draw()
+
+    def tick(self, left_s: float) -> None:
+        super().tick(left_s)
+        self._draw()
+
+    def run_finished(self, summary: RunSummary) -> None:
+        self.close()
+        super().run_finished(summary)
+
+    def close(self) -> None:
+        with _outliving_the_reader():
+            self._live.stop()
+
+    def _now(self, task: Task, what: str, calls: int) -> None:
+        begun = self._running.get(task.key, (task, self._clock(), "", 0))[1]
+        self._running[task.key] = (task, begun, what, calls)
+        self._draw()
+
+    def _draw(self) -> None:
+        text = Text(f"{self._done}/{self._total} done{self._left()}", style="bold")
+        for task, begun, what, calls in self._running.values():
+            counted = f", call {calls}" if calls else ""
+            text.append(
+                f"\n  {label(task)}: {what}{counted}, {duration(self._clock() - begun)}",
+                style="not bold",
+            )
+        text.no_wrap, text.overflow = True, "ellipsis"
+        with _outliving_the_reader():
+            self._live.update(text, refresh=True)
+
+
+_DOING = {
+    "load": "loading",
+    "prepare": "preparing the backend",
+    "warmup": "warming up",
+    "steady": "measuring",
+    "finish": "saving pictures",
+}
+
+
+def label(task: Task) -> str:
+    """A task as a line calls it: its cell, its round if there are several, its device."""
+    rounds = task.cell["protocol"]["rounds"]
+    which = f" round {task.round + 1} of {rounds}" if rounds > 1 else ""
+    again = " again" if task.attempt else ""
+    return f"{task.cell['name']}{which}{again} on {task.device}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 0.4 s, 37 s, 4 min, 1 h 20 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 89.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from the working folder."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@contextlib.contextmanager
+def _outliving_the_reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # Whatever is printed from now on goes nowhere, also at the interpreter's own exit.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

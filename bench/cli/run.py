@@ -1,0 +1,113 @@
+"""``bench run``: measure a matrix, then show its table."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench import api, tables
+from bench.cli import progress
+from bench.runner import RunnerError
+from bench.store import StoreError
+
+
+class Start(str, Enum):
+    """How workers are started."""
+
+    auto = "auto"
+    fork = "fork"
+    spawn = "spawn"
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML file of the matrix.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder.  [default: runs/<name>]")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a value: a.b=c. Repeatable."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="KEY=VALUE", help="Keep only cells that agree. Repeatable."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Add what is missing, or what the plan changed.")
+    ] = False,
+    retry: Annotated[
+        str, typer.Option("--retry", metavar="OUTCOME,…", help="Measure these once more.")
+    ] = "",
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME,…",
+            help="For cells whose device is auto or cuda; several GPUs work at the same time.",
+        ),
+    ] = "",
+    start: Annotated[
+        Start, typer.Option("--start", help="Fork workers from a template, or spawn each afresh.")
+    ] = Start.auto,
+    allow_other_host: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-host", help="Resume although machine or software have changed."
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only the table.")
+    ] = False,
+) -> None:
+    """Run a matrix: every cell in a process of its own, then a table.
+
+    Results go to records.jsonl in the run folder as they come, so that Ctrl-C, a crash or a full
+    disk loses at most the cell under way; --resume goes on from there.
+
+    \b
+    Examples:
+      bench run configs/quickstart.yaml
+      bench run configs/quickstart.yaml --resume
+      bench run configs/quickstart.yaml --retry oom,failed
+      bench run configs/realvisxl.yaml --only backend=none --set protocol.rounds=1
+      bench run configs/realvisxl.yaml --device cuda:0,cuda:1 --out /data/realvisxl
+
+    \b
+    Exit codes:
+      0    every cell is ok
+      1    some cell is not ok, or a record could not be stored
+      2    usage: a wrong option, configuration or folder; nothing was started
+      130  interrupted
+    """  # noqa: D301 - \b keeps typer from joining lines
+    console = Console()
+    ui = progress.display(console, quiet=quiet)
+    try:
+        measured = api.run(
+            config,
+            out,
+            overrides=overrides or (),
+            only=only or (),
+            resume=resume,
+            retry=_split(retry),
+            devices=_split(device),
+            start=start.value,
+            allow_other_host=allow_other_host,
+            ui=ui,
+        )
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (RunnerError, StoreError) as error:
+        typer.echo(f"bench: {error}", err=True)
+        raise typer.Exit(1 if ui.started else 2) from None
+    finally:
+        ui.close()
+    tables.print_run(measured.path, console)
+    raise typer.Exit(measured.summary.exit_code if measured.summary else 0)
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]

@@ -1,0 +1,84 @@
+"""Like with like: what two records must share before a ratio of their figures means anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MEASURED = (
+    ("model revision", "model_revision"),
+    ("steps_effective", "steps_effective"),
+    ("scheduler", "scheduler_class"),
+    ("output height", "output_height"),
+    ("output width", "output_width"),
+    ("synthetic weights", "synthetic_weights"),
+    ("device", "device"),
+)
+"""What a worker found, by the name shown to users and the field of the record."""
+
+ASKED_FIRST = (
+    "model",
+    "task",
+    "steps",
+    "height",
+    "width",
+    "batch",
+    "guidance",
+    "dtype",
+    "scheduler",
+)
+"""Of several differences, the first of these is named; the others follow by name."""
+
+
+def workload(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all of the record's workload that can change a figure: everything but its name."""
+    asked = (record.get("cell") or {}).get("workload") or {}
+    return {key: value for key, value in asked.items() if key != "name"}
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Name the first field in which two records are unlike, with both values, or return None.
+
+    Their backends and compile caches may differ; nothing else that can change a figure.
+    """
+    asked, other_asked = workload(one), workload(other)
+    for name in sorted({*asked, *other_asked}, key=_rank):
+        if asked.get(name) != other_asked.get(name):
+            return _told(name, asked.get(name), other_asked.get(name))
+    for name, field in MEASURED:
+        if one.get(field) != other.get(field):
+            return _told(name, one.get(field), other.get(field))
+    threads = [(record.get("cell") or {}).get("threads") for record in (one, other)]
+    if threads[0] != threads[1]:
+        return _told("threads", *threads)
+    return _machine_difference(one.get("fingerprint") or {}, other.get("fingerprint") or {}, "")
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (ASKED_FIRST.index(name) if name in ASKED_FIRST else len(ASKED_FIRST), name)
+
+
+def _machine_difference(
+    one: Mapping[str, Any], other: Mapping[str, Any], prefix: str
+) -> str | None:
+    for name in sorted({*one, *other} - {"null_reasons"}):
+        value, other_value = one.get(name), other.get(name)
+        if value == other_value:
+            continue
+        if isinstance(value, Mapping) and isinstance(other_value, Mapping):
+            found = _machine_difference(value, other_value, f"{name} ")
+            if found is not None:
+                return found
+        else:
+            return _told(f"{prefix}{name}", value, other_value)
+    return None
+
+
+def _told(name: str, value: Any, other: Any) -> str:
+    texts = [_short(value), _short(other)]
+    return name if texts[0] == texts[1] else f"{name} ({texts[0]}, baseline {texts[1]})"
+
+
+def _short(value: Any) -> str:
+    text = "default" if value is None else str(value)
+    return text if len(text) <= 40 else text[:39] + "…"

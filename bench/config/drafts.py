@@ -1,0 +1,115 @@
+"""Cells in the making: what a combination resolves to, in which order, and under which name."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from bench.config import models
+from bench.config.matrix import Combination
+from bench.config.tree import KeyPath
+from bench.contract import BackendChoice, Workload
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """A backend as a cell asks for it."""
+
+    choice: BackendChoice
+    cache: str | None
+    label: str
+    canonical: str
+
+
+@dataclass(frozen=True, eq=False)
+class WorkloadBase:
+    """A workload before axes: its fields over presets and defaults, and where they were written."""
+
+    name: str
+    fields: dict[str, Any]
+    written: frozenset[str]  # fields written in the entry itself
+    path: KeyPath
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What cells share that differ in nothing but backend and cache."""
+
+    workload: Workload
+    canonical: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    combination: Combination
+    group: Group
+    backend: Backend
+    cache: str
+
+
+def adjacent(drafts: list[Draft]) -> list[Draft]:
+    """Put the cells of each group side by side, groups in the order of their first cell."""
+    by_group: dict[tuple[str, str, int, str], list[Draft]] = {}
+    for draft in drafts:
+        group = draft.group
+        key = (group.workload["name"], group.device, group.threads, group.canonical)
+        by_group.setdefault(key, []).append(draft)
+    return list(itertools.chain.from_iterable(by_group.values()))
+
+
+def cell_names(drafts: Sequence[Draft]) -> list[str]:
+    """Return ``workload/what varies/backend`` for each draft; nearly always unique."""
+    keys: dict[str, list[str]] = {}
+    caches: dict[str, set[str]] = {}
+    for draft in drafts:
+        known = keys.setdefault(draft.group.workload["name"], [])
+        for key in draft.combination:
+            if key not in ("workload", "backend", "cache") and key not in known:
+                known.append(key)
+        caches.setdefault(draft.backend.label, set()).add(draft.cache)
+    texts = [
+        {key: _part(key, draft) for key in keys[draft.group.workload["name"]]} for draft in drafts
+    ]
+    varying: dict[str, dict[str, set[str]]] = {}
+    for draft, text in zip(drafts, texts, strict=True):
+        seen = varying.setdefault(draft.group.workload["name"], {})
+        for key, part in text.items():
+            seen.setdefault(key, set()).add(part)
+    names = []
+    for draft, text in zip(drafts, texts, strict=True):
+        seen = varying[draft.group.workload["name"]]
+        parts = [draft.group.workload["name"]]
+        parts += [text[key] for key in models.AXES if key in seen and len(seen[key]) > 1]
+        parts.append(draft.backend.label)
+        if len(caches[draft.backend.label]) > 1:
+            parts.append(f"cache={draft.cache}")
+        names.append("/".join(parts))
+    return names
+
+
+def _part(key: str, draft: Draft) -> str:
+    """Return how a cell name says one value."""
+    workload = cast("dict[str, Any]", draft.group.workload)
+    if key == "size":
+        return size_text(workload)
+    if key == "task":
+        return str(workload["task"])
+    value = {"device": draft.group.device, "threads": draft.group.threads}.get(key)
+    if value is None:
+        value = workload[key]
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    if key in ("prompt", "negative_prompt", "input_image", "model", "extra"):
+        text = re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-")
+        text = text if len(text) <= 32 else text[:32].rstrip("-")
+    return f"{key}={text}"
+
+
+def size_text(workload: Mapping[str, Any]) -> str:
+    """Return ``512``, or ``768x1024`` as width x height."""
+    height, width = workload["height"], workload["width"]
+    return str(height) if height == width else f"{width}x{height}"

@@ -1,0 +1,284 @@
+"""From a file or a mapping to a validated configuration; from pydantic's errors to sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from bench.config import models, overrides, tree
+from bench.config.errors import ConfigError, Place, did_you_mean, nearest, shown
+from bench.config.tree import KeyPath
+
+API_SOURCE = "configuration"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A validated configuration, not yet expanded.
+
+    Attributes:
+        document: the validated keys.
+        root: the same as written, with places.
+        name: name of the run.
+        only: the selections asked for, ``key=value[,value]``.
+    """
+
+    document: models.Document
+    root: tree.Node
+    name: str
+    only: tuple[str, ...]
+
+    def error(self, message: str, path: KeyPath, *, key: bool = False) -> ConfigError:
+        """Return an error about the value at ``path``, which may lie deeper than what was written.
+
+        With ``key``, the error is about the last key of the path rather than its value.
+        """
+        return ConfigError(message, tree.place_of(self.root, path, key=key))
+
+
+def load_config(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), only: Sequence[str] = ()
+) -> Config:
+    """Read and validate a configuration file.
+
+    Args:
+        path: the YAML file.
+        overrides: ``a.b=c`` each, applied in order.
+        only: ``key=value[,value]`` each; `make_plan` keeps the cells that agree with all.
+
+    Raises:
+        ConfigError: whatever is wrong, in one message with its place.
+    """
+    shown_as = os.fspath(path)
+    file = Path(shown_as)
+    root = tree.read_file(file, shown_as)
+    return _validate(root, _run_name(file.stem), overrides, only)
+
+
+def parse_config(
+    values: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    only: Sequence[str] = (),
+    *,
+    name: str = "run",
+    source: str = API_SOURCE,
+) -> Config:
+    """Validate a configuration that is already a mapping, as `load_config` does for a file.
+
+    Args:
+        values: the keys, as YAML would give them.
+        overrides: as for `load_config`.
+        only: as for `load_config`.
+        name: name of the run if ``values`` has none.
+        source: what messages call the mapping.
+
+    Raises:
+        ConfigError: whatever is wrong, in one message.
+    """
+    return _validate(tree.from_python(values, source), name, overrides, only)
+
+
+def _run_name(stem: str) -> str:
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:80]
+    return cleaned or "run"
+
+
+def _validate(root: tree.Node, name: str, changes: Sequence[str], only: Sequence[str]) -> Config:
+    if not isinstance(root.value, dict):
+        raise ConfigError(
+            f"must be a mapping of keys such as 'matrix', not {shown(tree.plain(root))}", root.place
+        )
+    for change in changes:
+        overrides.apply(root, change)
+    try:
+        document = models.Document.model_validate(tree.plain(root))
+    except ValidationError as error:
+        raise explain(root, error.errors(include_url=False)) from None
+    return Config(
+        document=document,
+        root=root,
+        name=document.given().get("name", name),
+        only=tuple(only),
+    )
+
+
+def explain(
+    root: tree.Node,
+    errors: Sequence[Any],
+    prefix: KeyPath = (),
+    known: Sequence[str] | None = None,
+) -> ConfigError:
+    """Turn pydantic's errors into the one that the user should see.
+
+    Unknown keys come first, since a misspelt key also leaves the right one missing; then the order
+    of the file decides.
+
+    Args:
+        root: the configuration as written.
+        errors: pydantic's error dicts, at least one.
+        prefix: path of what was validated.
+        known: keys that it takes, if it is not part of the document's own model.
+    """
+
+    def rank(error: Any) -> tuple[bool, int, int]:
+        place = _place(root, (*prefix, *error["loc"]), error["type"])
+        return (error["type"] != "extra_forbidden", place.line or 0, place.column or 0)
+
+    first = min(errors, key=rank)
+    path: KeyPath = (*prefix, *first["loc"])
+    return ConfigError(_sentence(root, path, first, known), _place(root, path, first["type"]))
+
+
+def _place(root: tree.Node, path: KeyPath, kind: str) -> Place:
+    return tree.place_of(root, path, key=kind == "extra_forbidden")
+
+
+def _sentence(root: tree.Node, path: KeyPath, error: Any, known: Sequence[str] | None) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    key = next((step for step in reversed(path) if isinstance(step, str)), "")
+    owner = describe(root, path[:-1]) if path else ""
+    if kind == "extra_forbidden":
+        hint = _other_key(path) if known is None else did_you_mean(path[-1], known)
+        where = f"in {owner}" if owner else "at the top level"
+        return f"unknown key {shown(path[-1])} {where}. {hint}"
+    if kind == "missing":
+        return f"{owner or 'the configuration'} needs the key '{key}'"
+    before = f"{owner}: " if owner else ""
+    if kind == "bench":
+        return before + str(context["message"])
+    what = "its value" if path and isinstance(path[-1], int) else f"'{key}'"
+    is_axis = path[:-1] == ("matrix",) and key in models.AXES
+    if is_axis and (kind == "too_short" or value is None):
+        return f"axis '{key}' is empty; give it at least one value, or leave it out"
+    if kind in ("list_type", "tuple_type"):
+        example = f", such as [{_written(value)}]" if _is_plain(value) else ""
+        return f"{before}{what} must be a list{example}, not {shown(value)}"
+    if kind == "literal_error":
+        names = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+        return f"{before}{what} cannot be {shown(value)}. {did_you_mean(value, names)}"
+    if kind == "string_pattern_mismatch":
+        return (
+            f"{before}{what} cannot be {shown(value)}; "
+            "write letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
+    needs = {
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "finite_number": "a finite number",
+        "string_type": "text",
+        "bool_type": "true or false",
+        "dict_type": "a mapping",
+        "model_type": "a mapping",
+        "model_attributes_type": "a mapping",
+    }
+    if kind in needs:
+        return f"{before}{what} must be {needs[kind]}, not {shown(value)}"
+    bounds = {
+        "greater_than": ("gt", "more than"),
+        "greater_than_equal": ("ge", "at least"),
+        "less_than": ("lt", "less than"),
+        "less_than_equal": ("le", "at most"),
+    }
+    if kind in bounds:
+        name, words = bounds[kind]
+        return f"{before}{what} must be {words} {context[name]:g}, not {shown(value)}"
+    return f"{before}{what} cannot be {shown(value)}: {error['msg']}"
+
+
+def _is_plain(value: Any) -> bool:
+    return value is not None and not isinstance(value, (list, dict))
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)[:40]
+
+
+def describe(root: tree.Node, path: KeyPath) -> str:
+    """Return what a user would call the thing at ``path``; '' for the top level."""
+    if not path:
+        return ""
+    if path[0] == "matrix" and len(path) >= 3:
+        kind, index = path[1], path[2]
+        if kind in ("workload", "backend") and isinstance(index, int):
+            name = _name_at(root, path[:3])
+            noun = f"{kind} '{name}'" if name else f"{kind} {index + 1}"
+            if len(path) >= 5 and path[3] == "options":
+                return f"option '{path[4]}' of {noun}"
+            rest = ".".join(str(step) for step in path[3:])
+            return f"{rest} of {noun}" if rest else noun
+        if kind in ("include", "exclude") and isinstance(index, int):
+            rest = ".".join(str(step) for step in path[3:])
+            return f"{rest} of {kind} entry {index + 1}" if rest else f"{kind} entry {index + 1}"
+    if path[0] == "matrix" and len(path) == 2:
+        return f"axis '{path[1]}'"
+    return ".".join(str(step) for step in path)
+
+
+def _name_at(root: tree.Node, path: KeyPath) -> str | None:
+    node = root
+    for step in path:
+        if isinstance(node.value, dict) and step in node.value:
+            node = node.value[str(step)].node
+        elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+        else:
+            return None
+    if isinstance(node.value, str):
+        return node.value
+    entry = node.value.get("name") if isinstance(node.value, dict) else None
+    return entry.node.value if entry is not None and isinstance(entry.node.value, str) else None
+
+
+def _keys_of(model: type[BaseModel]) -> list[str]:
+    return list(model.model_fields)
+
+
+def _other_key(path: KeyPath) -> str:
+    """Return the sentence that names the right key, here or at another level."""
+    word, owner = path[-1], path[:-1]
+    known = _known_keys(owner)
+    near = nearest(word, known)
+    if near is not None:
+        return f"Did you mean '{near}'?"
+    elsewhere = {
+        **{key: f"matrix.{key}" for key in models.AXES},
+        **{key: f"defaults.{key}" for key in models.FIELD_KEYS},
+        **{key: f"protocol.{key}" for key in _keys_of(models.ProtocolSettings)},
+        **{key: f"limits.{key}" for key in _keys_of(models.LimitSettings)},
+        **{key: key for key in _keys_of(models.Document)},
+    }
+    if owner == ("matrix",):
+        elsewhere["preset"] = "defaults.preset"
+    near = nearest(word, list(elsewhere))
+    if near is not None and elsewhere[near] != ".".join(map(str, path)):
+        where = elsewhere[near]
+        return f"Did you mean '{where}'" + ("?" if "." in where else " at the top level?")
+    return f"There are: {', '.join(known)}."
+
+
+def _known_keys(owner: KeyPath) -> list[str]:
+    steps = [step for step in owner if isinstance(step, str)]
+    tables: dict[tuple[str, ...], type[BaseModel]] = {
+        (): models.Document,
+        ("protocol",): models.ProtocolSettings,
+        ("protocol", "warmup"): models.WarmupSettings,
+        ("protocol", "calls"): models.CallSettings,
+        ("limits",): models.LimitSettings,
+        ("defaults",): models.WorkloadFields,
+        ("matrix",): models.MatrixSettings,
+        ("matrix", "workload"): models.WorkloadEntry,
+        ("matrix", "backend"): models.BackendEntry,
+    }
+    for kind in ("include", "exclude"):
+        tables["matrix", kind] = models.Combination
+        tables["matrix", kind, "workload"] = models.WorkloadPattern
+        tables["matrix", kind, "backend"] = models.BackendPattern
+    return _keys_of(tables[tuple(steps)])

@@ -1,0 +1,702 @@
+"""From a validated configuration to cells: the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from bench.config import backends, catalogue, estimate, matrix, models
+from bench.config.drafts import Backend, Draft, Group, WorkloadBase, adjacent, cell_names
+from bench.config.errors import ConfigError, did_you_mean, shown
+from bench.config.load import Config, explain
+from bench.config.matrix import Choice, Combination
+from bench.config.select import select
+from bench.config.tree import KeyPath, collector_paused
+from bench.contract import (
+    SCHEMA_VERSION,
+    BackendChoice,
+    Cell,
+    Limits,
+    Protocol,
+    RepeatRule,
+    WarmupRule,
+    Workload,
+)
+from compilers import registry
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The resolved form of a configuration.
+
+    Cells of one workload are neighbours, in the order of the backends. Cells share their parts
+    (workload, protocol, …) and must not be changed.
+
+    Attributes:
+        name: name of the run.
+        cells: what to run, in order.
+        devices: GPUs that the cells whose device is ``cuda`` are shared out between, one cell on
+            each at a time; empty if the configuration named no list.
+        estimated_seconds: rough time on a reference machine; see `bench.config.estimate`.
+        estimated_disk_bytes: rough size of the run folder.
+        estimated_download_bytes: rough size of the Hub models, if none is there yet.
+    """
+
+    name: str
+    cells: list[Cell]
+    devices: tuple[str, ...]
+    estimated_seconds: float
+    estimated_disk_bytes: int
+    estimated_download_bytes: int
+
+    @property
+    def count(self) -> int:
+        """Number of cells; each runs once for every round of its protocol."""
+        return len(self.cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data that `from_json` reads back."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "name": self.name,
+            "count": self.count,
+            "devices": list(self.devices),
+            "estimated_seconds": self.estimated_seconds,
+            "estimated_disk_bytes": self.estimated_disk_bytes,
+            "estimated_download_bytes": self.estimated_download_bytes,
+            "cells": self.cells,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: written by a newer version, or no plan.
+        """
+        try:
+            if data["schema"] > SCHEMA_VERSION:
+                raise ValueError(
+                    f"the plan has schema {data['schema']}; this version reads {SCHEMA_VERSION}"
+                )
+            return cls(
+                name=data["name"],
+                cells=list(data["cells"]),
+                devices=tuple(data["devices"]),
+                estimated_seconds=data["estimated_seconds"],
+                estimated_disk_bytes=data["estimated_disk_bytes"],
+                estimated_download_bytes=data["estimated_download_bytes"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a plan: {error}") from error
+
+
+def make_plan(config: Config) -> Plan:
+    """Expand a configuration to its cells.
+
+    Raises:
+        ConfigError: an unknown backend or option, an impossible or duplicate cell, no cell, more
+            than ``matrix.MAX_CELLS``, or an ``only`` that fits nothing.
+    """
+    with collector_paused():
+        return _Planner(config).plan()
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
+def _flat(given: dict[str, Any]) -> dict[str, Any]:
+    """Return fields with ``size`` split into ``height`` and ``width``."""
+    fields = dict(given)
+    size = fields.pop("size", None)
+    if size is not None:
+        fields["height"], fields["width"] = size
+    fields.pop("preset", None)
+    fields.pop("name", None)
+    return fields
+
+
+_SIZE_KEYS = ("size", "height", "width")
+
+
+class _Planner:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.top = config.document.given()
+        given = config.document.matrix.given()
+        self.exclude: list[dict[str, Any]] = [entry.given() for entry in given.pop("exclude", [])]
+        self.include: list[dict[str, Any]] = [entry.given() for entry in given.pop("include", [])]
+        # the order in which axes were written decides which one varies slowest
+        written = cast("dict[str, Any]", config.root.value)["matrix"].node.value
+        self.axes: dict[str, list[Any]] = {key: given[key] for key in written if key in given}
+        self.protocol = self._protocol()
+        limits = config.document.given().get("limits")
+        limited = limits.given() if limits is not None else {}
+        self.limits: Limits = {
+            "timeout_s": limited.get("timeout", catalogue.DEFAULT_TIMEOUT_S),
+            "memory_bytes": limited.get("memory"),
+        }
+        defaults = self.top["defaults"].given() if "defaults" in self.top else {}
+        self._check_size_keys(defaults, ("defaults",))
+        self.defaults: dict[str, Any] = {
+            **_flat(catalogue.WORKLOAD_PRESETS.get(defaults.get("preset", ""), {})),
+            **_flat(defaults),
+        }
+        self.defaults_written = frozenset(_flat(defaults))
+        self._groups: dict[tuple[Any, ...], Group] = {}
+        self._none: Backend | None = None
+
+    # ---------------------------------------------------------------- the road
+
+    def plan(self) -> Plan:
+        self._check_axes()
+        self.axes = {
+            key: [
+                self._base(value, ("matrix", key, at))
+                if key == "workload"
+                else self._backend(value, ("matrix", key, at))
+                if key == "backend"
+                else value
+                for at, value in enumerate(values)
+            ]
+            for key, values in self.axes.items()
+        }
+        self._check_repeats()
+        self._check_patterns()
+        try:
+            combinations = matrix.expand(
+                self.axes, self.exclude, self.include, matches=self._matches
+            )
+        except matrix.TooManyError as error:
+            raise self._error(str(error), ("matrix",), key=True) from None
+        if not combinations:
+            reason = "every combination is excluded" if self.axes else "it has no axis"
+            raise self._error(f"the matrix gives no cells: {reason}", ("matrix",), key=True)
+        self._own_combinations(combinations)
+        drafts = adjacent([self._draft(combination) for combination in combinations])
+        cells = self._cells(drafts)
+        kept = select(cells, [draft.backend.label for draft in drafts], self.config.only)
+        cells = [cells[at] for at in kept]
+        seconds, disk = self._estimate([drafts[at] for at in kept])
+        device = self.top.get("device")
+        pool = device if isinstance(device, tuple) else ()
+        downloads = {(c["workload"]["model"], c["workload"]["variant"]) for c in cells}
+        return Plan(
+            name=self.config.name,
+            cells=cells,
+            devices=pool,
+            estimated_seconds=round(seconds / max(1, len(pool)), 1),
+            estimated_disk_bytes=disk,
+            estimated_download_bytes=sum(estimate.download_bytes(*item) for item in downloads),
+        )
+
+    def _error(self, message: str, path: KeyPath, *, key: bool = False) -> ConfigError:
+        return self.config.error(message, path, key=key)
+
+    # ------------------------------------------------------- protocol and axes
+
+    def _protocol(self) -> Protocol:
+        settings = self.top.get("protocol")
+        given = settings.given() if settings is not None else {}
+        preset = catalogue.PROTOCOLS[given.get("preset", catalogue.DEFAULT_PROTOCOL)]
+        warmup: dict[str, Any] = dict(preset["warmup"])
+        if "warmup" in given:
+            warmup.update(given["warmup"].given())
+        calls: dict[str, Any] = dict(preset["calls"])
+        if "calls" in given:
+            changed = given["calls"].given()
+            if "time_cap" in changed:
+                changed["time_cap_s"] = changed.pop("time_cap")
+            calls.update(changed)
+        self._order("protocol", "warmup", warmup, "min_calls", "max_calls")
+        self._order("protocol", "warmup", warmup, "stable_calls", "max_calls")
+        self._order("protocol", "calls", calls, "min_calls", "max_calls")
+        return {
+            "warmup": cast(WarmupRule, warmup),
+            "calls": cast(RepeatRule, calls),
+            "rounds": given.get("rounds", preset["rounds"]),
+        }
+
+    def _order(self, section: str, part: str, rule: dict[str, Any], lower: str, upper: str) -> None:
+        if rule[lower] <= rule[upper]:
+            return
+        settings = self.top[section].given()[part].given()
+        wrong = lower if lower in settings else upper
+        raise self._error(
+            f"{section}.{part}: {lower} {rule[lower]} is more than {upper} {rule[upper]}",
+            (section, part, wrong),
+        )
+
+    def _check_size_keys(self, given: dict[str, Any], path: KeyPath) -> None:
+        """Refuse ``size`` beside ``height`` or ``width``: one of them would be ignored."""
+        twice = [key for key in ("height", "width") if key in given]
+        if "size" in given and twice:
+            raise self._error(
+                f"'{twice[0]}' says again what 'size' says; keep one of them",
+                (*path, twice[0]),
+                key=True,
+            )
+
+    def _check_axes(self) -> None:
+        """Refuse values that an axis would silently replace."""
+        self._check_size_keys(self.axes, ("matrix",))
+        sized = [key for key in _SIZE_KEYS if key in self.axes]
+        for at, entry in enumerate(self.axes.get("workload", [])):
+            given = entry.given()
+            self._check_size_keys(given, ("matrix", "workload", at))
+            for key in given:
+                axis = key if key in self.axes else None
+                if key in _SIZE_KEYS and sized:
+                    clash = key == "size" or "size" in sized or key in sized
+                    axis = sized[0] if clash else None
+                if axis is not None and key not in ("workload", "backend"):
+                    raise self._error(
+                        f"workload '{entry.name}' sets '{key}', and '{axis}' is an axis; "
+                        "keep one of them",
+                        ("matrix", "workload", at, key),
+                        key=True,
+                    )
+        if "cache" in self.axes:
+            for at, entry in enumerate(self.axes.get("backend", [])):
+                if "cache" in entry.given():
+                    raise self._error(
+                        f"backend '{entry.name}' sets 'cache', and 'cache' is an axis; "
+                        "keep one of them",
+                        ("matrix", "backend", at, "cache"),
+                        key=True,
+                    )
+
+    def _check_repeats(self) -> None:
+        for axis, values in self.axes.items():
+            seen: set[object] = set()
+            for at, value in enumerate(values):
+                identity: object
+                if isinstance(value, WorkloadBase):
+                    identity = value.name
+                elif isinstance(value, Backend):
+                    identity = (value.canonical, value.cache)
+                else:
+                    identity = _canonical(value) if isinstance(value, dict) else value
+                if identity in seen:
+                    raise self._error(_listed_twice(axis, value), ("matrix", axis, at))
+                seen.add(identity)
+
+    # --------------------------------------------------- workloads and backends
+
+    def _base(self, entry: Any, path: KeyPath) -> WorkloadBase:
+        given = entry.given()
+        self._check_size_keys(given, path)
+        return WorkloadBase(
+            name=given["name"],
+            fields={
+                **self.defaults,
+                **_flat(catalogue.WORKLOAD_PRESETS.get(given.get("preset", ""), {})),
+                **_flat(given),
+            },
+            written=frozenset(_flat(given)),
+            path=path,
+        )
+
+    def _backend(self, entry: Any, path: KeyPath) -> Backend:
+        given = entry.given()
+        name = given["name"]
+        # a backend may be written as its bare name, which then is the place
+        if name not in backends.names():
+            raise self._error(
+                f"unknown backend {shown(name)}. {did_you_mean(name, backends.names())}",
+                (*path, "name"),
+            )
+        try:
+            environment = backends.get(name).environment
+            options = backends.resolve_options(name, given.get("options", {}))
+        except registry.BackendError as error:
+            raise self._error(str(error), (*path, "name")) from None
+        except backends.OptionError as error:
+            if not error.errors:
+                raise self._error(str(error), (*path, "options")) from None
+            raise explain(
+                self.config.root,
+                error.errors,
+                (*path, "options"),
+                known=list(backends.options_model(name).model_fields),
+            ) from None
+        choice: BackendChoice = {"name": name, "options": options, "environment": environment}
+        return Backend(
+            choice=choice,
+            cache=given.get("cache"),
+            label=backends.option_label(name, options),
+            canonical=_canonical(choice),
+        )
+
+    # --------------------------------------------------------- include, exclude
+
+    def _check_patterns(self) -> None:
+        for at, entry in enumerate(self.exclude):
+            path: KeyPath = ("matrix", "exclude", at)
+            if not entry:
+                raise self._error("exclude entry is empty", path)
+            for key in entry:
+                if key not in self.axes:
+                    hint = did_you_mean(key, list(self.axes))
+                    if key in models.FIELD_KEYS and "workload" in self.axes:
+                        hint = f"Write it as part of the workload: 'workload: {{{key}: …}}'."
+                    raise self._error(
+                        f"exclude: '{key}' is no axis of this matrix. {hint}",
+                        (*path, key),
+                        key=True,
+                    )
+            self._check_names(entry, path)
+        for at, entry in enumerate(self.include):
+            path = ("matrix", "include", at)
+            if not entry:
+                raise self._error("include entry is empty", path)
+            self._check_size_keys(entry, path)
+            self._check_names(entry, path)
+
+    def _check_names(self, entry: dict[str, Any], path: KeyPath) -> None:
+        """Refuse names in patterns that nothing has, which would silently fit nothing."""
+        if "backend" in entry:
+            name = entry["backend"].given().get("name")
+            if name is not None and name not in backends.names():
+                raise self._error(
+                    f"unknown backend {shown(name)}. {did_you_mean(name, backends.names())}",
+                    (*path, "backend", "name"),
+                )
+        if "workload" in entry:
+            given = entry["workload"].given()
+            self._check_size_keys(given, (*path, "workload"))
+            known = [base.name for base in self.axes.get("workload", [])]
+            if list(given) == ["name"] and given["name"] not in known:
+                hint = did_you_mean(given["name"], known)
+                raise self._error(
+                    f"unknown workload {shown(given['name'])}. {hint}",
+                    (*path, "workload", "name"),
+                )
+
+    def _matches(self, key: str, asked: Any, value: Any) -> bool:
+        if key == "workload":
+            given = asked.given()
+            if given.get("name", value.name) != value.name:
+                return False
+            return all(
+                field in value.fields and matrix.equal(wanted, value.fields[field])
+                for field, wanted in _flat(given).items()
+            )
+        if key == "backend":
+            given = asked.given()
+            options = value.choice["options"]
+            return (
+                given.get("name", value.choice["name"]) == value.choice["name"]
+                and given.get("cache", value.cache) == value.cache
+                and all(
+                    option in options and matrix.equal(wanted, options[option])
+                    for option, wanted in given.get("options", {}).items()
+                )
+            )
+        return matrix.equal(asked, value)
+
+    def _own_combinations(self, combinations: list[Combination]) -> None:
+        """Resolve the patterns in combinations that ``include`` made: a known one, or a new one."""
+        names = {base.name for base in self.axes.get("workload", [])}
+        resolved: dict[int, Choice] = {}  # an entry that fits many combinations is resolved once
+        for combination in combinations:
+            for key, pattern, model, make in (
+                ("workload", models.WorkloadPattern, models.WorkloadEntry, self._base),
+                ("backend", models.BackendPattern, models.BackendEntry, self._backend),
+            ):
+                choice = combination.get(key)
+                if choice is None or not isinstance(choice.value, pattern):
+                    continue
+                if id(choice) in resolved:
+                    combination[key] = resolved[id(choice)]
+                    continue
+                combination[key] = resolved[id(choice)] = self._resolved(
+                    key, choice, model, make, names
+                )
+
+    def _resolved(
+        self,
+        key: str,
+        choice: Choice,
+        model: type[models.Strict],
+        make: Callable[[Any, KeyPath], Any],
+        names: set[str],
+    ) -> Choice:
+        given = choice.value.given()
+        fitting = [
+            value for value in self.axes.get(key, []) if self._matches(key, choice.value, value)
+        ]
+        if len(fitting) > 1:
+            raise self._error(
+                f"include: {len(fitting)} {key}s fit this; write more of the one that is meant",
+                choice.path,
+            )
+        if len(fitting) == 1:
+            return Choice(fitting[0], choice.path)
+        if "name" not in given:
+            raise self._error(f"include: a new {key} needs a name", choice.path)
+        if key == "workload":
+            if given["name"] in names:
+                raise self._error(
+                    f"duplicate workload name '{given['name']}'; to change a key of a workload in "
+                    f"one cell, write it beside the name: {{workload: {given['name']}, steps: 20}}",
+                    (*choice.path, "name"),
+                )
+            names.add(given["name"])
+        return Choice(make(model.model_construct(set(given), **given), choice.path), choice.path)
+
+    # ------------------------------------------------------------------- cells
+
+    def _draft(self, combination: Combination) -> Draft:
+        backend_choice = combination.get("backend")
+        backend: Backend = self._baseline() if backend_choice is None else backend_choice.value
+        cache = combination["cache"].value if "cache" in combination else backend.cache
+        # choices are shared between combinations, so identity tells groups apart cheaply
+        identity = tuple(
+            id(choice) for key, choice in combination.items() if key not in ("backend", "cache")
+        )
+        group = self._groups.get(identity)
+        if group is None:
+            group = self._groups[identity] = self._group(combination)
+        return Draft(combination, group, backend, cache or self.top.get("cache", "fresh"))
+
+    def _baseline(self) -> Backend:
+        if self._none is None:
+            self._none = self._backend(models.BackendEntry(name="none"), ("matrix",))
+        return self._none
+
+    def _group(self, combination: Combination) -> Group:
+        top_device = self.top.get("device", "auto")
+        device = "cuda" if isinstance(top_device, tuple) else top_device
+        if "device" in combination:
+            device = combination["device"].value
+        threads = (
+            combination["threads"].value if "threads" in combination else self.top.get("threads", 1)
+        )
+        workload = self._workload(combination, device)
+        unnamed = {key: value for key, value in workload.items() if key != "name"}
+        return Group(workload, _canonical(unnamed), device, threads)
+
+    def _workload(self, combination: Combination, device: str) -> Workload:
+        choice = combination.get("workload")
+        base: WorkloadBase | None = None if choice is None else choice.value
+        fields = dict(self.defaults if base is None else base.fields)
+        for key, chosen in combination.items():
+            if key == "size":
+                fields["height"], fields["width"] = chosen.value
+            elif key in models.FIELD_KEYS:
+                fields[key] = chosen.value
+        model = fields.get("model")
+        name = base.name if base is not None else _model_name(model or "")
+        where = _Origin(self, combination, base)
+        if base is None and "workload" in self.axes:
+            known = self.axes["workload"][0].name
+            raise self._error(
+                f"a combination of its own needs a workload; add one, such as 'workload: {known}'",
+                where.workload[:3],
+            )
+        for key in ("task", "model", "prompt"):
+            if key not in fields:
+                raise self._error(f"workload '{name}' needs the key '{key}'", where.workload)
+        family = catalogue.FAMILIES[catalogue.family_of(fields["model"])]
+        task = fields["task"]
+        heavy = fields["model"].startswith(("hub:", "synthetic:"))
+        strength = fields.get("strength")
+        if strength is None and task == "image-to-image":
+            strength = catalogue.DEFAULT_STRENGTH
+        workload: Workload = {
+            "name": name,
+            "task": task,
+            "model": fields["model"],
+            "variant": fields.get("variant"),
+            "scheduler": fields.get("scheduler"),
+            "steps": fields.get("steps", catalogue.DEFAULT_STEPS),
+            "guidance": _real(fields.get("guidance")),
+            "image_guidance": _real(fields.get("image_guidance")),
+            "strength": _real(strength),
+            "height": fields.get("height", family.size),
+            "width": fields.get("width", family.size),
+            "batch": fields.get("batch", 1),
+            "seed": fields.get("seed", catalogue.DEFAULT_SEED),
+            "prompt": fields["prompt"],
+            "negative_prompt": fields.get("negative_prompt"),
+            "input_image": fields.get("input_image"),
+            "dtype": fields.get("dtype", "float16" if heavy and device != "cpu" else "float32"),
+            "generator": fields.get("generator", "cpu"),
+            "extra": fields.get("extra", {}),
+        }
+        self._check_workload(workload, where)
+        return workload
+
+    def _check_workload(self, workload: Workload, where: _Origin) -> None:
+        """Refuse what no machine could run."""
+        name, task = workload["name"], workload["task"]
+        source, _, model = workload["model"].partition(":")
+        if source in catalogue.BUILT_IN_MODELS:
+            tasks = catalogue.BUILT_IN_MODELS[source][model].tasks
+            if task not in tasks:
+                able = [
+                    f"{source}:{other}"
+                    for other, info in catalogue.BUILT_IN_MODELS[source].items()
+                    if task in info.tasks
+                ]
+                raise self._error(
+                    f"workload '{name}': model '{workload['model']}' does {' and '.join(tasks)}, "
+                    f"not {task}. Did you mean '{able[0]}'?",
+                    where.field("model"),
+                )
+        for key, only_for in (
+            ("strength", ("image-to-image",)),
+            ("image_guidance", ("edit",)),
+            ("input_image", ("image-to-image", "edit")),
+        ):
+            value = cast("dict[str, Any]", workload)[key]
+            if value is not None and task not in only_for:
+                raise self._error(
+                    f"workload '{name}': '{key}' {shown(value)} means nothing for {task}; "
+                    f"it belongs to {' and '.join(only_for)}",
+                    where.field(key),
+                )
+        strength, steps = workload["strength"], workload["steps"]
+        # the number of steps that diffusers' image-to-image pipelines take
+        if strength is not None and int(steps * strength) < 1:
+            written = "strength" if where.is_written("strength") else "steps"
+            raise self._error(
+                f"workload '{name}': strength {strength:g} x {steps} steps leaves "
+                f"{steps * strength:g}, less than one step",
+                where.field(written),
+            )
+
+    def _cells(self, drafts: Sequence[Draft]) -> list[Cell]:
+        """Return the cells of ``drafts``, with names and identities."""
+        rules = _canonical({"calls": self.protocol["calls"], "warmup": self.protocol["warmup"]})
+        remote = self.top.get("allow_remote_code", False)
+        names = cell_names(drafts)
+        seen: dict[str, int] = {}
+        cells: list[Cell] = []
+        for at, draft in enumerate(drafts):
+            group = draft.group
+            # the canonical JSON of the whole, put together from parts that many cells share
+            identity = (
+                f'{{"backend":{draft.backend.canonical},"cache":"{draft.cache}",'
+                f'"device":"{group.device}","protocol":{rules},"threads":{group.threads},'
+                f'"workload":{group.canonical}}}'
+            )
+            cell_id = hashlib.sha256(identity.encode()).hexdigest()[:16]
+            if cell_id in seen:
+                self._refuse_duplicate(drafts[seen[cell_id]], draft, names[seen[cell_id]])
+            seen[cell_id] = at
+            cells.append(
+                {
+                    "schema": SCHEMA_VERSION,
+                    "cell_id": cell_id,
+                    "name": names[at],
+                    "workload": group.workload,
+                    "backend": draft.backend.choice,
+                    "cache": cast(Any, draft.cache),
+                    "protocol": self.protocol,
+                    "device": group.device,
+                    "threads": group.threads,
+                    "limits": self.limits,
+                    "allow_remote_code": remote,
+                }
+            )
+        counts: dict[str, int] = {}
+        for cell in cells:
+            counts[cell["name"]] = counts.get(cell["name"], 0) + 1
+        for cell in cells:
+            if counts[cell["name"]] > 1:
+                cell["name"] = f"{cell['name']}/{cell['cell_id'][:6]}"
+        return cells
+
+    def _refuse_duplicate(self, first: Draft, second: Draft, name: str) -> None:
+        path: KeyPath = ("matrix",)
+        for key, choice in second.combination.items():
+            if first.combination.get(key) is not choice:
+                path = choice.path
+                break
+        one, two = first.group.workload["name"], second.group.workload["name"]
+        why = (
+            f"workloads '{one}' and '{two}' differ in nothing but their name"
+            if one != two
+            else ("it arises twice")
+        )
+        raise self._error(f"duplicate cell '{name}': {why}", path)
+
+    def _estimate(self, drafts: Sequence[Draft]) -> tuple[float, int]:
+        known: dict[tuple[Any, ...], tuple[float, int]] = {}
+        seconds, disk = 0.0, 0
+        rounds = self.protocol["rounds"]
+        for draft in drafts:
+            workload, group, backend = draft.group.workload, draft.group, draft.backend
+            key = (
+                workload["model"], workload["height"], workload["width"], workload["batch"],
+                workload["steps"], workload["strength"], group.device,
+                backend.choice["name"], draft.cache,
+            )  # fmt: skip
+            if key not in known:
+                known[key] = (
+                    estimate.worker_seconds(
+                        workload, backend.choice["name"], draft.cache, group.device, self.protocol
+                    ),
+                    estimate.cell_bytes(workload, backend.choice["name"], draft.cache, rounds),
+                )
+            seconds += known[key][0]
+            disk += known[key][1]
+        return seconds, disk
+
+
+class _Origin:
+    """Where the fields of a workload were written; asked for errors only."""
+
+    def __init__(
+        self, planner: _Planner, combination: Combination, base: WorkloadBase | None
+    ) -> None:
+        self._planner = planner
+        self._combination = combination
+        self._base = base
+
+    @property
+    def workload(self) -> KeyPath:
+        if self._base is not None:
+            return self._base.path
+        return next((choice.path for choice in self._combination.values()), ("matrix",))
+
+    def _find(self, key: str) -> KeyPath | None:
+        if key in self._combination:
+            return self._combination[key].path
+        if self._base is not None and key in self._base.written:
+            return (*self._base.path, key)
+        if key in self._planner.defaults_written:
+            return ("defaults", key)
+        return None
+
+    def is_written(self, key: str) -> bool:
+        return self._find(key) is not None
+
+    def field(self, key: str) -> KeyPath:
+        return self._find(key) or self.workload
+
+
+def _listed_twice(axis: str, value: Any) -> str:
+    if isinstance(value, WorkloadBase):
+        return f"duplicate workload name '{value.name}'"
+    if isinstance(value, Backend):
+        return f"duplicate cell: backend '{value.label}' is listed twice"
+    text = f"{value[1]}x{value[0]}" if isinstance(value, tuple) else shown(value)
+    return f"duplicate cell: axis '{axis}' has {text} twice"
+
+
+def _real(value: float | None) -> float | None:
+    """Return a number as float, so that 7 and 7.0 are the same cell."""
+    return None if value is None else float(value)
+
+
+def _model_name(model: str) -> str:
+    """Return a workload name for a matrix without a workload axis."""
+    last = model.partition(":")[2].rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "workload"

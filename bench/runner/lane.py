@@ -1,0 +1,596 @@
+"""One lane: its tasks one after the other, each in a worker process of its own.
+
+A lane never waits. It reacts to what its launcher says, to the worker's events and to its one
+deadline; `bench.runner.execute` sleeps until one of them is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract import SCHEMA_VERSION, Job, Record
+from bench.runner.draft import Draft, finite
+from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
+from bench.runner.forecast import Forecast
+from bench.runner.launch import EnvironmentUnavailable, Launcher, Limit, Program
+from bench.runner.secrets import Redactor
+from bench.runner.ui import Task, Ui
+from bench.store import RunFolder, StoreError
+
+Start = Literal["auto", "fork", "spawn"]
+
+_READ_BYTES = 2**18
+
+
+class RunnerError(Exception):
+    """A run that cannot begin or go on as asked; ``str()`` is the whole message for the user."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for what should take no time, in seconds.
+
+    Attributes:
+        ready_s: for a launcher's imports.
+        launch_s: for a launcher to start a worker.
+        term_s: between SIGTERM and SIGKILL.
+        exit_s: for a worker to leave after its ``end``.
+        kill_s: for a killed worker to be gone; more than the launcher's own clean-up takes.
+    """
+
+    ready_s: float = 600.0
+    launch_s: float = 60.0
+    term_s: float = 3.0
+    exit_s: float = 10.0
+    kill_s: float = 15.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all lanes of a run share."""
+
+    folder: RunFolder
+    names: Mapping[str, str]
+    host: Mapping[str, Any]
+    program: Program
+    interpreter_for: Callable[[str], str]
+    start: Start
+    environment: Mapping[str, str]
+    redactor: Redactor
+    ui: Ui
+    selector: selectors.BaseSelector
+    clock: Callable[[], float]
+    patience: Patience
+    forecast: Forecast
+
+
+@dataclass
+class _Flight:
+    """A task under way. ``stage`` says what its deadline means."""
+
+    task: Task
+    begun: float
+    started_utc: str
+    interpreter: str
+    stage: Literal["waiting", "launching", "running", "ended", "terminating", "killing"] = "waiting"
+    draft: Draft = field(default_factory=Draft)
+    priming: bool = False
+    log: Path = Path()
+    cache: Path | None = None
+    before_bytes: int | None = None
+    prime_s: float | None = None
+    launched: float | None = None
+    startup_s: float | None = None
+    pid: int | None = None
+    events: int | None = None
+    timed_out: bool = False
+    oom_kills: int | None = None
+
+
+class Lane:
+    """Runs ``tasks`` in order, one at a time.
+
+    Attributes:
+        executed: how many have a record now.
+        stopping: interrupted; nothing more is started.
+    """
+
+    def __init__(self, context: Context, name: str, tasks: Sequence[Task]) -> None:
+        self.name = name
+        self.executed = 0
+        self.stopping = False
+        self._context = context
+        self._waiting = deque(tasks)
+        self._flight: _Flight | None = None
+        self._deadline: float | None = None
+        self._start: Start = context.start
+        self._launcher: Launcher | None = None
+        self._launcher_for: tuple[str, int] | None = None
+        self._launcher_log = Path()
+        self._ready = False
+        self._forks = False
+        self._why_not_fork: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._flight is None and (self.stopping or not self._waiting)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `check_deadline` wants to be called, on the context's clock."""
+        return self._deadline
+
+    @property
+    def measuring(self) -> bool:
+        return self._flight is not None and self._flight.draft.phase == "steady"
+
+    def left_s(self) -> float:
+        """Seconds that this lane will still need."""
+        running = []
+        if self._flight is not None:
+            taken = self._context.clock() - self._flight.begun
+            running.append((self._flight.task.cell, taken))
+        return self._context.forecast.left((task.cell for task in self._waiting), running)
+
+    def advance(self) -> None:
+        """Start the next task if none is under way.
+
+        Raises:
+            StoreError: a record could not be stored.
+        """
+        while self._flight is None and self._waiting and not self.stopping:
+            self._begin(self._waiting.popleft())
+
+    def check_deadline(self) -> None:
+        """Act if the deadline has passed."""
+        flight = self._flight
+        if flight is None or self._deadline is None or self._context.clock() < self._deadline:
+            return
+        patience = self._context.patience
+        if flight.stage == "running":
+            flight.timed_out = True
+            self._signal(flight, signal.SIGTERM, "terminating", patience.term_s)
+        elif flight.stage in ("ended", "terminating"):
+            self._signal(flight, signal.SIGKILL, "killing", patience.kill_s)
+        else:
+            self._lose_launcher(hangs=True)
+
+    def stop(self, *, now: bool) -> None:
+        """End the worker under way without a record; ``now`` leaves it no time to clean up."""
+        self.stopping = True
+        flight = self._flight
+        if flight is None:
+            return
+        patience = self._context.patience
+        if flight.stage in ("waiting", "launching"):
+            self._drop_launcher()
+            self._discard(flight)
+        elif now:
+            self._signal(flight, signal.SIGKILL, "killing", patience.kill_s)
+        elif flight.stage != "killing":
+            self._signal(flight, signal.SIGTERM, "terminating", patience.term_s)
+
+    def close(self) -> None:
+        """Leave no process and no temporary folder behind, whatever was under way."""
+        if self._launcher is not None:
+            self._context.selector.unregister(self._launcher.control)
+            self._launcher.close()
+            self._launcher = None
+        if self._flight is not None:
+            self._discard(self._flight)
+
+    # A task begins: device and interpreter, launcher, compile cache, worker.
+
+    def _begin(self, task: Task) -> None:
+        context = self._context
+        flight = _Flight(task, context.clock(), _utc(), "")
+        self._flight = flight
+        context.ui.cell_started(task)
+        if task.unsupported is not None:
+            self._finish(flight, Verdict("unsupported", task.unsupported), Exit())
+            return
+        try:
+            flight.interpreter = context.interpreter_for(task.cell["backend"]["environment"])
+        except EnvironmentUnavailable as error:
+            self._finish(flight, Verdict("unavailable", str(error)), Exit())
+            return
+        self._provide_caches(flight)
+        # A template for each round, so that rounds do not share an address-space layout.
+        if self._launcher is not None and self._launcher_for != (flight.interpreter, task.round):
+            self._drop_launcher()
+        if self._launcher is None:
+            self._open_launcher(flight)
+        elif self._ready:
+            self._launch(flight)
+
+    def _open_launcher(self, flight: _Flight) -> None:
+        context = self._context
+        fork = self._start != "spawn"
+        if fork:
+            context.ui.preparing(flight.task, "importing libraries")
+        name = f"launcher-{self.name.replace(':', '')}-r{flight.task.round}.log"
+        self._launcher_log = context.folder.path / "logs" / name
+        self._launcher = Launcher(
+            flight.interpreter,
+            context.program,
+            fork=fork,
+            log=self._launcher_log,
+            environment=context.environment,
+        )
+        self._launcher_for = (flight.interpreter, flight.task.round)
+        self._ready = False
+        self._deadline = context.clock() + context.patience.ready_s
+        context.selector.register(self._launcher.control, selectors.EVENT_READ, self._on_control)
+
+    def _provide_caches(self, flight: _Flight) -> None:
+        cell = flight.task.cell
+        root = self._context.folder.path / "cache"
+        try:
+            if cell["cache"] == "warm":
+                flight.cache = root / cell["cell_id"]
+                compiles = cell["backend"]["name"] != "none"
+                flight.priming = compiles and not self._filled(flight.cache)
+                if flight.priming:
+                    shutil.rmtree(flight.cache, ignore_errors=True)
+                flight.cache.mkdir(exist_ok=True)
+            else:
+                flight.cache = Path(tempfile.mkdtemp(prefix=FRESH_PREFIX, dir=root))
+        except OSError as error:
+            raise _cannot_write(root, error) from error
+
+    def _filled(self, cache: Path) -> bool:
+        """Whether the cache was filled to its end, and by this software on this machine."""
+        try:
+            marker = json.loads(_marker(cache).read_bytes())
+        except (OSError, ValueError):
+            return False
+        return bool(marker == dict(self._context.host))
+
+    def _launch(self, flight: _Flight) -> None:
+        context = self._context
+        assert self._launcher is not None
+        assert flight.cache is not None
+        task, cell = flight.task, flight.task.cell
+        suffix = f"r{task.round}" + (f"-a{task.attempt}" if task.attempt else "")
+        name = f"{context.names[cell['cell_id']]}-{suffix}{'-prime' if flight.priming else ''}"
+        logs = context.folder.path / "logs"
+        flight.log = logs / f"{name}.log"
+        flight.draft = Draft()
+        flight.before_bytes = folder_bytes(flight.cache)
+        pictures = context.folder.path / "pictures" / context.names[cell["cell_id"]] / suffix
+        job = Job(
+            cell=cell,
+            round=task.round,
+            device=task.device,
+            pictures_dir=str(pictures),
+            pictures_relative_to=str(context.folder.path),
+            cache_dir=str(flight.cache),
+            prime_only=flight.priming,
+        )
+        job_file = logs / f"{name}.job.json"
+        log = None
+        try:
+            shutil.rmtree(pictures, ignore_errors=True)
+            pictures.mkdir(parents=True)
+            job_file.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
+            log = os.open(flight.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+        except OSError as error:
+            if log is not None:
+                os.close(log)
+            raise _cannot_write(context.folder.path, error) from error
+        if flight.priming:
+            context.ui.preparing(task, "filling its compile cache")
+        flight.oom_kills = oom_kills()
+        flight.launched = context.clock()
+        flight.startup_s = None
+        flight.pid = None
+        flight.timed_out = False
+        flight.stage = "launching"
+        self._deadline = flight.launched + context.patience.launch_s
+        flight.events, theirs = os.pipe()
+        os.set_blocking(flight.events, False)
+        context.selector.register(
+            flight.events, selectors.EVENT_READ, lambda: self._on_events(flight)
+        )
+        try:
+            self._launcher.start(
+                job_file,
+                events=theirs,
+                log=log,
+                environment=worker_environment(cell["threads"]),
+                limit=_limit(cell["limits"]["memory_bytes"], task.device),
+            )
+        except OSError:
+            # The launcher is gone; the end of its control socket says so as well, and is acted on.
+            pass
+        finally:
+            os.close(theirs)
+            os.close(log)
+
+    # What the launcher and the worker say.
+
+    def _on_control(self) -> None:
+        launcher, flight = self._launcher, self._flight
+        if launcher is None:
+            return
+        messages = launcher.receive()
+        if messages is None:
+            if flight is None:
+                self._drop_launcher()
+            else:
+                self._lose_launcher(hangs=False)
+            return
+        for message in messages:
+            if message["say"] == "ready":
+                self._on_ready(message["why_not_fork"])
+            elif flight is not None and message["say"] == "started":
+                flight.pid = message["pid"]
+                if flight.stage == "launching":
+                    assert flight.launched is not None
+                    flight.stage = "running"
+                    self._deadline = flight.launched + flight.task.cell["limits"]["timeout_s"]
+            elif flight is not None and message["say"] == "exited":
+                self._on_exit(flight, Exit(code=message["code"], signal=message["signal"]))
+
+    def _on_ready(self, why_not_fork: str | None) -> None:
+        self._ready = True
+        self._forks = self._start != "spawn" and why_not_fork is None
+        if why_not_fork is not None:
+            if self._start == "fork":
+                raise RunnerError(
+                    f"Workers cannot be forked here: {why_not_fork}. Use --start auto or spawn."
+                )
+            self._spawn_from_now_on(why_not_fork)
+        if self._flight is not None and self._flight.stage == "waiting":
+            self._launch(self._flight)
+
+    def _spawn_from_now_on(self, reason: str) -> None:
+        self._start = "spawn"
+        self._why_not_fork = reason
+        self._context.ui.note(f"Each worker is a fresh interpreter: {reason}.")
+
+    def _on_events(self, flight: _Flight) -> None:
+        if self._flight is not flight or flight.events is None:
+            return
+        try:
+            data = os.read(flight.events, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._close_events(flight)
+            return
+        self._take(flight, data)
+
+    def _take(self, flight: _Flight, data: bytes) -> None:
+        for event in flight.draft.feed(data):
+            if flight.startup_s is None and flight.launched is not None:
+                flight.startup_s = self._context.clock() - flight.launched
+            if event["event"] == "end":
+                if flight.stage == "running":
+                    flight.stage = "ended"
+                    self._deadline = self._context.clock() + self._context.patience.exit_s
+            elif not flight.priming and not self.stopping:
+                self._context.ui.cell_event(flight.task, event)
+
+    def _signal(
+        self,
+        flight: _Flight,
+        number: int,
+        stage: Literal["terminating", "killing"],
+        patience_s: float,
+    ) -> None:
+        assert self._launcher is not None
+        flight.stage = stage
+        self._deadline = self._context.clock() + patience_s
+        self._launcher.signal(number)
+
+    # How a worker ends.
+
+    def _lose_launcher(self, *, hangs: bool) -> None:
+        """The launcher died or hangs: the cell fails, and the next one gets a new launcher."""
+        flight = self._flight
+        assert flight is not None
+        assert self._launcher is not None
+        self._context.selector.unregister(self._launcher.control)
+        how = self._launcher.kill(flight.pid, hangs=hangs)
+        self._launcher = None
+        if flight.stage == "waiting" and self._start == "auto":
+            self._spawn_from_now_on(f"the process that imports libraries for all {how}")
+            self._open_launcher(flight)
+            return
+        words = ""
+        if flight.stage == "waiting":
+            tail = read_tail(self._launcher_log).strip().splitlines()[-1:]
+            words = f" ({tail[0].strip()[:300]})" if tail else ""
+        self._on_exit(flight, Exit(lost=f"the process that starts workers {how}{words}"))
+
+    def _drop_launcher(self) -> None:
+        if self._launcher is not None:
+            self._context.selector.unregister(self._launcher.control)
+            self._launcher.close()
+            self._launcher = None
+
+    def _on_exit(self, flight: _Flight, end: Exit) -> None:
+        self._deadline = None
+        self._drain(flight)
+        if self.stopping and flight.draft.outcome is None:
+            self._discard(flight)
+            return
+        cell = flight.task.cell
+        before, after = flight.oom_kills, oom_kills()
+        verdict = conclude(
+            flight.draft,
+            end,
+            timeout_s=cell["limits"]["timeout_s"] if flight.timed_out else None,
+            oom_kills=None if before is None or after is None else after - before,
+            tail=read_tail(flight.log) if flight.launched is not None else "",
+            memory_limited=cell["limits"]["memory_bytes"] is not None,
+        )
+        if not flight.priming:
+            self._finish(flight, verdict, end)
+        elif verdict.outcome == "ok":
+            self._primed(flight)
+        else:
+            reason = f"while filling the compile cache: {verdict.reason}"
+            self._finish(flight, Verdict(verdict.outcome, reason, verdict.warnings), end)
+
+    def _primed(self, flight: _Flight) -> None:
+        assert flight.cache is not None
+        assert flight.launched is not None
+        try:
+            _marker(flight.cache).write_text(json.dumps(dict(self._context.host)) + "\n")
+        except OSError as error:
+            raise _cannot_write(flight.cache, error) from error
+        self._context.redactor.file(flight.log)
+        flight.priming = False
+        flight.prime_s = self._context.clock() - flight.launched
+        if self.stopping:
+            self._discard(flight)
+        elif self._launcher is None:
+            flight.stage = "waiting"
+            self._open_launcher(flight)
+        else:
+            self._launch(flight)
+
+    def _drain(self, flight: _Flight) -> None:
+        """Take what is left in the pipe, which may never end: helpers can hold it open."""
+        while flight.events is not None:
+            try:
+                data = os.read(flight.events, _READ_BYTES)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self._take(flight, data)
+        self._close_events(flight)
+        self._deadline = None
+
+    def _close_events(self, flight: _Flight) -> None:
+        if flight.events is not None:
+            self._context.selector.unregister(flight.events)
+            os.close(flight.events)
+            flight.events = None
+
+    def _discard(self, flight: _Flight) -> None:
+        self._close_events(flight)
+        self._context.redactor.file(flight.log)
+        if flight.task.cell["cache"] == "fresh" and flight.cache is not None:
+            shutil.rmtree(flight.cache, ignore_errors=True)
+        self._flight = None
+        self._deadline = None
+
+    def _finish(self, flight: _Flight, verdict: Verdict, end: Exit) -> None:
+        context, task, draft = self._context, flight.task, flight.draft
+        seconds = context.clock() - (flight.begun if flight.launched is None else flight.launched)
+        cache: dict[str, Any] = {}
+        if flight.cache is not None and flight.launched is not None:
+            cache["before_bytes"] = flight.before_bytes
+            cache["after_bytes"] = folder_bytes(flight.cache)
+            if flight.prime_s is not None:
+                cache["prime_s"] = flight.prime_s
+        # Before the record is written: a full disk may have room again without this cache.
+        self._discard(flight)
+        process: dict[str, Any] = {"wall_s": seconds}
+        if flight.launched is not None:
+            process |= {
+                "start": "fork" if self._forks else "spawn",
+                "start_reason": self._why_not_fork,
+                "pid": flight.pid,
+                "exit_code": end.code,
+                "signal": end.signal,
+                "startup_s": flight.startup_s,
+                "log": str(flight.log.relative_to(context.folder.path)),
+            }
+        record: dict[str, Any] = {
+            "schema": SCHEMA_VERSION,
+            "record_id": f"{context.folder.run_id[:12]}-{task.cell['cell_id']}"
+            f"-r{task.round}-a{task.attempt}",
+            "run_id": context.folder.run_id,
+            "cell_id": task.cell["cell_id"],
+            "name": task.cell["name"],
+            "round": task.round,
+            "attempt": task.attempt,
+            "sequence": len(context.folder.journal.entries),
+            "cell": task.cell,
+            "device": task.device,
+            "started_utc": flight.started_utc,
+            "ended_utc": _utc(),
+            "process": process,
+            "compile_cache": cache,
+            "outcome": verdict.outcome,
+            "reason": verdict.reason,
+            "last_phase": draft.phase,
+            **finite(draft.fields),
+        }
+        said = record.get("warnings", [])
+        record["warnings"] = [
+            *(said if isinstance(said, list) else [said]),
+            *draft.warnings(),
+            *verdict.warnings,
+        ]
+        stored: Record = context.redactor.value(record)
+        context.folder.append(stored)
+        self.executed += 1
+        context.forecast.learn(task.cell, context.clock() - flight.begun)
+        context.ui.cell_finished(task, stored)
+
+
+FRESH_PREFIX = "fresh-"
+"""Of compile caches that live as long as their worker."""
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Environment variables of one worker.
+
+    The worker sets torch's own thread count; the variables are for what loads after the start, such
+    as compilers' helper processes.
+    """
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below ``folder``; files that vanish meanwhile do not count."""
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def _marker(cache: Path) -> Path:
+    """Beside the cache, since what lies inside tells the worker that there is something in it."""
+    return cache.with_suffix(".json")
+
+
+def _limit(limit_bytes: int | None, device: str) -> Limit | None:
+    if limit_bytes is None:
+        return None
+    # CUDA reserves address space by the hundred gigabytes without using it, so that only a limit on
+    # data means anything there.
+    return Limit("RLIMIT_DATA" if device.startswith("cuda") else "RLIMIT_AS", limit_bytes)
+
+
+def _cannot_write(where: Path, error: OSError) -> StoreError:
+    why = (error.strerror or str(error)).lower()
+    return StoreError(
+        f"{where} cannot be written: {why}. All records so far are safe; mend that, then run again "
+        "with --resume."
+    )
+
+
+def _utc() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -1,0 +1,176 @@
+"""The parent's end of a launcher process. See `bench.worker.launcher` for the other one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.worker import single, template
+
+
+class EnvironmentUnavailable(Exception):
+    """There is no interpreter for an environment; ``str()`` is the reason for the record."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What workers run. The seam where tests and the overhead benchmark put a double.
+
+    Attributes:
+        entry: ``module:function``, called in the worker with (job, emit).
+        preload: what to import before the job starts, in a template or in a fresh worker.
+    """
+
+    entry: str = single.ENTRY
+    preload: tuple[str, ...] = template.PRELOAD
+
+
+def interpreter_for(environment: str) -> str:
+    """The Python interpreter of a backend's environment.
+
+    Raises:
+        EnvironmentUnavailable: there is none.
+    """
+    if environment == "current":
+        return sys.executable
+    raise EnvironmentUnavailable(
+        f"the backend needs the environment {environment!r}, which is not installed; this version "
+        "runs backends in its own interpreter only"
+    )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A memory limit of a worker: the name of a resource limit, and bytes."""
+
+    kind: str
+    bytes: int
+
+
+class Launcher:
+    """One launcher process, started at once; it says ``ready`` when its imports are done.
+
+    Args:
+        interpreter: Python to run it and its workers with.
+        program: what workers run.
+        fork: let workers be forks of it, if it finds that safe.
+        log: file for what its imports print.
+        environment: of the launcher and all its workers.
+    """
+
+    def __init__(
+        self,
+        interpreter: str,
+        program: Program,
+        *,
+        fork: bool,
+        log: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.program = program
+        self.control, theirs = socket.socketpair()
+        command = [interpreter, "-m", "bench.worker.launcher"]
+        command += ["--control-fd", str(theirs.fileno()), "--parent", str(os.getpid())]
+        command += ["--preload", ",".join(program.preload), *(["--fork"] if fork else [])]
+        env = {**environment, **template.ENVIRONMENT}
+        if interpreter == sys.executable:
+            # Workers import what the parent would, wherever it was started from.
+            env["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        try:
+            with log.open("ab") as output, theirs:
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=env,
+                    pass_fds=(theirs.fileno(),),
+                    # Ctrl-C at the terminal is for the runner, which then ends its workers.
+                    start_new_session=True,
+                )
+        except BaseException:
+            self.control.close()
+            raise
+        self.control.setblocking(False)
+        self._input = b""
+
+    def start(
+        self,
+        job_file: Path,
+        *,
+        events: int,
+        log: int,
+        environment: Mapping[str, str],
+        limit: Limit | None,
+    ) -> None:
+        """Ask for a worker. ``events`` and ``log`` are passed on; the caller closes its own.
+
+        Raises:
+            OSError: the launcher is gone.
+        """
+        message = {
+            "do": "start",
+            "job": str(job_file),
+            "entry": self.program.entry,
+            "env": dict(environment),
+            "limit_kind": None if limit is None else limit.kind,
+            "limit_bytes": None if limit is None else limit.bytes,
+        }
+        socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], [events, log])
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the worker's process group."""
+        with suppress(OSError):
+            self.control.send(json.dumps({"do": "signal", "signal": number}).encode() + b"\n")
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """What it said since the last time; None if it is gone."""
+        try:
+            data = self.control.recv(65536)
+        except BlockingIOError:
+            return []
+        except OSError:
+            return None
+        if not data:
+            return None
+        *lines, self._input = (self._input + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """End it as it likes to end: on the end of its control socket, leaving nothing behind."""
+        self.control.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def kill(self, worker: int | None, *, hangs: bool) -> str:
+        """End it and its worker by force; returns how it had ended, for a reason.
+
+        ``hangs`` says that it does not answer, rather than that its control socket is closed.
+        """
+        code: int | None = None
+        with suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(timeout=0 if hangs else 2)
+        if code is None:
+            self.process.kill()
+            self.process.wait()
+        self.control.close()
+        if worker is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker, signal.SIGKILL)
+        if code is None:
+            return "did not answer and was killed"
+        if code < 0:
+            return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"ended with status {code}"

@@ -1,0 +1,227 @@
+"""A run folder: ``plan.json``, ``records.jsonl``, ``logs/``, ``pictures/``, ``cache/``, ``.lock``.
+
+Reading needs no lock and changes nothing, so a run can be looked at while it goes on. Writing needs
+the lock, which the system drops with its holder: there are no stale locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from bench.contract import SCHEMA_VERSION, Record
+from bench.store.journal import Entry, Journal, Key, StoreError, write_atomically
+
+
+class RunFolder:
+    """Open one with `RunFolder.open` (to read) or `RunFolder.acquire` (to run in it).
+
+    Attributes:
+        path: absolute.
+        run_id: identity of the run, kept over resumptions; empty before the first plan.
+        plan: the plan as last run, as JSON; empty before the first plan.
+        host: machine and software that the run began on; see `bench.runner.host`.
+        journal: all entries of records.jsonl.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock: int | None = None
+        self._header = self._read_header()
+        self.journal = Journal(self.path / "records.jsonl")
+
+    @property
+    def run_id(self) -> str:
+        return str(self._header.get("run_id", ""))
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        return dict(self._header.get("plan", {}))
+
+    @property
+    def host(self) -> dict[str, Any]:
+        return dict(self._header.get("host", {}))
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Open an existing run for reading.
+
+        Raises:
+            StoreError: there is no run, or it cannot be read.
+        """
+        path = Path(path)
+        if not (path / "plan.json").is_file():
+            raise StoreError(f"{path} is not the folder of a run: it has no plan.json.")
+        return cls(path)
+
+    @classmethod
+    def acquire(cls, path: Path | str) -> RunFolder:
+        """Create the folder if need be, and hold its lock until `close`.
+
+        Raises:
+            StoreError: another runner is at work in it, it cannot be written, or it holds files
+                that no run has left.
+        """
+        path = Path(path).absolute()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            names = os.listdir(path)
+        except OSError as error:
+            raise StoreError(_unusable(path, error)) from error
+        if names and not {"plan.json", ".lock"} & set(names):
+            raise StoreError(
+                f"{path} is not empty and is not the folder of a run; choose another one "
+                "with --out."
+            )
+        lock = _lock(path)
+        try:
+            folder = cls(path)
+            for name in ("logs", "pictures", "cache"):
+                (path / name).mkdir(exist_ok=True)
+        except OSError as error:
+            os.close(lock)
+            raise StoreError(_unusable(path, error)) from error
+        except StoreError:
+            os.close(lock)
+            raise
+        folder._lock = lock
+        return folder
+
+    def _read_header(self) -> dict[str, Any]:
+        path = self.path / "plan.json"
+        try:
+            header = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{path} cannot be read ({error}); start again in another folder with --out."
+            ) from error
+        if not isinstance(header, dict) or not isinstance(header.get("schema"), int):
+            raise StoreError(f"{path} is not the plan of a run.")
+        if header["schema"] > SCHEMA_VERSION:
+            raise StoreError(
+                f"{path} was written with schema {header['schema']}, and this version of bench "
+                f"reads up to schema {SCHEMA_VERSION}; update bench to read this run."
+            )
+        return header
+
+    def write_plan(self, plan: dict[str, Any], host: dict[str, Any], version: str) -> None:
+        """Make ``plan`` the current one, atomically. Records of cells outside it are kept.
+
+        Raises:
+            StoreError: it could not be written; the former plan is still there.
+        """
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._header = {
+            "schema": SCHEMA_VERSION,
+            "run_id": self.run_id or uuid.uuid4().hex,
+            "created_utc": self._header.get("created_utc", now),
+            "planned_utc": now,
+            "bench_version": version,
+            "host": host,
+            "plan": plan,
+        }
+        write_atomically(self.path / "plan.json", json.dumps(self._header, indent=1) + "\n")
+
+    def append(self, record: Record) -> Entry:
+        """Store a record. See `Journal.append`; needs the lock.
+
+        Raises:
+            StoreError: it was not stored, and the file is as it was before.
+            RuntimeError: the folder was opened for reading.
+        """
+        if self._lock is None:
+            raise RuntimeError("a run folder is written under its lock only; see RunFolder.acquire")
+        return self.journal.append(cast("dict[str, Any]", record))
+
+    def latest(self) -> dict[Key, Entry]:
+        """The valid entry of each (cell_id, round): that of the last attempt."""
+        return dict(self.journal.latest)
+
+    def current_keys(self) -> set[Key]:
+        """Each (cell_id, round) of the current plan, with or without a record."""
+        return {
+            (cell["cell_id"], round_)
+            for cell in self.plan.get("cells", [])
+            for round_ in range(cell["protocol"]["rounds"])
+        }
+
+    def records(self, *, every: bool = False) -> Iterator[Record]:
+        """Read records one at a time, in the order in which they were measured.
+
+        Args:
+            every: also those that a retry superseded and those of what the current plan no
+                longer has. Without it, at most one for each (cell_id, round) of the plan.
+        """
+        entries: Iterable[Entry] = self.journal.entries
+        if not every:
+            keys, valid = self.current_keys(), self.journal.latest
+            entries = (e for e in entries if valid[e.key] is e and e.key in keys)
+        for record in self.journal.read(iter(entries)):
+            yield cast("Record", record)
+
+    def close(self) -> None:
+        """Release the lock; the folder can still be read."""
+        self.journal.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _lock(path: Path) -> int:
+    file = path / ".lock"
+    try:
+        # Also proves that the folder can be written, before anything starts.
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreError(_unusable(path, error)) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    except BlockingIOError:
+        holder = os.pread(fd, 300, 0).decode(errors="replace").strip()
+        os.close(fd)
+        raise StoreError(
+            f"{path} is in use by another runner ({holder or 'pid unknown'}); wait for it to end, "
+            "or choose another folder with --out."
+        ) from None
+    except OSError as error:
+        os.close(fd)
+        raise StoreError(_unusable(path, error)) from error
+    return fd
+
+
+def _unusable(path: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        why = "a part of that path is a file"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why = "the disk is full"
+    elif error.errno == errno.EROFS:
+        why = "the file system is read-only"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        why = "the folder is not writable"
+    else:
+        why = (error.strerror or str(error)).lower()
+    return f"Cannot run in {path}: {why}. Nothing was started; choose another folder with --out."

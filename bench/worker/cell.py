@@ -1,0 +1,401 @@
+"""One cell from start to end: load, prepare, warm up, measure, prove, and say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.contract import Job, Outcome, Phase
+from bench.worker import clock as clocks
+from bench.worker import (
+    compile_cache,
+    dynamo,
+    evidence,
+    failure,
+    faults,
+    fingerprint,
+    pictures,
+    repeats,
+    structure,
+    warmup,
+)
+from bench.worker.events import sanitised
+from bench.worker.instrument import Instruments, Sample
+from bench.worker.memory import Meters
+from compilers import registry
+from compilers.base import Backend, UnsupportedPipelineError
+
+Emit = Callable[[dict[str, Any]], None]
+
+DOING = {
+    "start": "starting",
+    "load": "loading the pipeline",
+    "prepare": "preparing the backend",
+    "warmup": "warming up",
+    "steady": "measuring",
+    "finish": "saving pictures",
+}
+
+
+def run_job(job: Job, emit: Emit, clock: clocks.Clock | None = None) -> None:
+    """Run one job and report it as the events of ``bench.contract``, the last of which is ``end``.
+
+    Whatever a pipeline, a backend or the machine does becomes an outcome with a sentence; the
+    traceback goes to standard error, which is the cell's log.
+
+    Args:
+        clock: what to measure with; by default the clock of the job's device.
+    """
+    report = Report(sanitised(emit))
+    try:
+        outcome, reason = _Cell(job, report, clock).run()
+    except _EndedError as ended:
+        outcome, reason = ended.outcome, str(ended)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - all of them are outcomes
+        print(failure.trace(error), file=sys.stderr, flush=True)
+        outcome, reason = failure.outcome_and_reason(error, DOING[report.phase])
+    with contextlib.suppress(OSError):  # a parent that is gone needs no last word
+        report.end(outcome, reason)
+
+
+class _EndedError(Exception):
+    """Ends a cell early, with an outcome and a sentence."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+
+
+class Report:
+    """What a worker tells its parent, field by field.
+
+    Attributes:
+        phase: the phase that was entered last; "start" before the first.
+    """
+
+    def __init__(self, emit: Emit) -> None:
+        self.phase = "start"
+        self._emit = emit
+        self._warnings: set[str] = set()
+        self._null_reasons: dict[str, str] = {}
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase of the contract, or ``finish``."""
+        self.phase = phase
+        self._emit({"event": "phase", "phase": phase})
+
+    def set(self, **fields: Any) -> None:
+        """Set top-level fields of the record."""
+        self._emit({"event": "set", "fields": fields})
+
+    def append(self, **fields: Any) -> None:
+        """Append one item to each of these lists of the record."""
+        self._emit({"event": "append", "fields": fields})
+
+    def warn(self, *texts: str) -> None:
+        """Add warnings, each once."""
+        for text in texts:
+            if text not in self._warnings:
+                self._warnings.add(text)
+                self.append(warnings=failure.redacted(text))
+
+    def null(self, reasons: dict[str, str]) -> None:
+        """Say why fields are None."""
+        if not reasons.items() <= self._null_reasons.items():
+            self._null_reasons.update(reasons)
+            self.set(null_reasons=dict(self._null_reasons))
+
+    def end(self, outcome: Outcome, reason: str | None) -> None:
+        """Say the last word."""
+        said = failure.redacted(reason) if reason is not None else None
+        self._emit({"event": "end", "outcome": outcome, "reason": said})
+
+
+@dataclass
+class _Warm:
+    """What warm-up leaves behind.
+
+    Attributes:
+        times_s: every call.
+        not_finite: whether the first call decoded NaN or infinity.
+        digests: of the last call's pictures.
+    """
+
+    times_s: list[float]
+    not_finite: bool
+    digests: list[str]
+
+
+class _Cell:
+    def __init__(self, job: Job, report: Report, clock: clocks.Clock | None) -> None:
+        self.job = job
+        self.cell = job["cell"]
+        self.device = job["device"]
+        self.report = report
+        self.given_clock = clock
+
+    def run(self) -> tuple[Outcome, str | None]:
+        """Take the cell through its phases and return how it ended."""
+        report = self.report
+        cache_filled = compile_cache.use(Path(self.job["cache_dir"]), self.cell["cache"])
+        self.set_up_torch()
+        report.set(cache=self.cell["cache"], fingerprint=fingerprint.collect(self.device))
+        self.clock = self.given_clock or clocks.for_device(self.device)
+        self.meters = Meters(self.device)
+        backend, options = self.find_backend()
+
+        self.begin("load")
+        pipeline = self.load()
+        inputs = self.prepare_inputs(pipeline)
+        self.begin("prepare")
+        proof = self.prepare(backend, options, pipeline)
+        instruments = Instruments(pipeline, self.clock)
+
+        self.begin("warmup")
+        warm = self.warm_up(instruments, inputs, proof.watch)
+        self.read_memory("warmup")
+        if self.job["prime_only"]:
+            return "ok", None
+        cache, cold = proof.cache_found(self.cell["cache"], cache_filled)
+        judgement = proof.judge()
+        report.set(cache=cache, backend=proof.fields(judgement, self.cell["backend"]))
+        report.warn(*([cold] if cold else []), *judgement.warnings)
+
+        # As in a user's own loop, garbage collection stays on during the calls; what loading and
+        # compiling left behind is collected once, so that no measured call pays for it.
+        gc.collect()
+        self.begin("steady")
+        compiled = dynamo.read_counts()
+        samples, digests = self.measure(instruments, inputs)
+        since = dynamo.read_counts() - compiled
+        self.read_memory("steady")
+        report.set(compile_s=warm.times_s[0] - statistics.median(s.e2e_s for s in samples))
+
+        report.enter("finish")
+        images = pictures.of_output(samples[-1].output)
+        self.save(images)
+        invalid, doubts = faults.of_pictures(
+            [pictures.defect(image) for image in images],
+            warm.not_finite,
+            [warm.digests, *digests],
+        )
+        invalid += faults.of_counts(samples)
+        invalid += faults.of_compiling(since, proof.log.recompile_reasons())
+        report.warn(*doubts, *self.sample_warnings(samples))
+        fallback = [judgement.reason] if judgement.reason else []
+        said = [*invalid, *fallback]
+        report.warn(*said[1:])
+        if invalid:
+            return "invalid", said[0]
+        return ("ok", None) if judgement.active else ("fallback", judgement.reason)
+
+    def begin(self, phase: Phase) -> None:
+        """Enter a phase and forget the memory peaks of the one before."""
+        self.report.enter(phase)
+        self.meters.start()
+
+    def read_memory(self, phase: Phase) -> None:
+        """Report the peaks of the phase that ends."""
+        for reading in self.meters.read(phase):
+            self.report.append(memory=reading)
+        self.report.null(self.meters.null_reasons)
+
+    def set_up_torch(self) -> None:
+        """Set threads and the current device."""
+        import torch
+
+        threads = self.cell["threads"]
+        torch.set_num_threads(threads)
+        with contextlib.suppress(RuntimeError):  # too late once torch has used its pool
+            torch.set_num_interop_threads(threads)
+        if self.device.startswith("cuda"):
+            torch.cuda.set_device(self.device)
+
+    def find_backend(self) -> tuple[Backend, Any]:
+        """Return the backend, which supports the device, and its options."""
+        choice = self.cell["backend"]
+        try:
+            backend = registry.get(choice["name"])
+            options = registry.make_options(backend, choice["options"])
+        except registry.BackendError as error:
+            raise _EndedError("failed", str(error)) from error
+        verdict = backend.probe(self.device)
+        if not verdict.supported:
+            raise _EndedError(
+                "unsupported", f"{backend.name}: {verdict.reason or 'its probe gives no reason'}"
+            )
+        return backend, options
+
+    def load(self) -> Any:
+        """Load the pipeline onto its device and report what it is."""
+        from bench.worker import sources
+
+        started = self.clock.now()
+        loaded = sources.load(
+            self.cell["workload"],
+            self.device,
+            allow_remote_code=self.cell["allow_remote_code"],
+        )
+        self.clock.synchronize()
+        load_s = self.clock.now() - started - loaded.download_s
+        pipeline: Any = loaded.pipeline
+        self.report.set(
+            load_s=load_s,
+            pipeline_class=type(pipeline).__name__,
+            scheduler_class=type(getattr(pipeline, "scheduler", None)).__name__,
+            model_revision=loaded.revision,
+            synthetic_weights=loaded.synthetic,
+        )
+        self.report.warn(*loaded.notes)
+        self.read_memory("load")
+        return pipeline
+
+    def prepare_inputs(self, pipeline: Any) -> Any:
+        """Make what every call is given; outside all timing."""
+        from bench.worker import tasks
+
+        inputs = tasks.prepare_inputs(pipeline, self.cell["workload"], self.device)
+        self.report.warn(*inputs.warnings)
+        return inputs
+
+    def prepare(self, backend: Backend, options: Any, pipeline: Any) -> evidence.Proof:
+        """Let the backend change the pipeline, and keep what it changed."""
+        before = structure.of(pipeline)
+        proof = evidence.Proof(backend, options, pipeline)
+        proof.watch.enter(evidence.PREPARE)
+        started = self.clock.now()
+        try:
+            scope = backend.prepare(pipeline, options)
+        except UnsupportedPipelineError as error:
+            raise _EndedError("unsupported", f"{backend.name}: {error}") from error
+        self.clock.synchronize()
+        self.report.set(prepare_s=self.clock.now() - started)
+        proof.watch.leave(evidence.PREPARE)
+        self.read_memory("prepare")
+        proof.prepared(scope, structure.changed_scopes(before, structure.of(pipeline)))
+        return proof
+
+    def warm_up(self, instruments: Instruments, inputs: Any, watch: dynamo.ScopeWatch) -> _Warm:
+        """Call until the calls are stable; when priming a cache, once."""
+        rule = self.cell["protocol"]["warmup"]
+        warm = _Warm([], False, [])
+        decoded: list[Any] = []
+        instruments.inspect = decoded.append
+        instruments.watch = watch
+        while not warmup.is_over(warm.times_s, rule):
+            sample = instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
+            warm.times_s.append(sample.e2e_s)
+            self.report.append(warmup_s=sample.e2e_s)
+            warm.digests = [pictures.digest(i) for i in pictures.of_output(sample.output)]
+            if len(warm.times_s) == 1:
+                self.report.set(first_call_s=sample.e2e_s)
+                instruments.inspect = None
+                warm.not_finite = not all(pictures.is_finite(tensor) for tensor in decoded)
+                decoded.clear()
+            if self.job["prime_only"]:
+                break
+        instruments.watch = None
+        watch.settle()
+        stable = warmup.is_stable(warm.times_s, rule)
+        self.report.set(warmup_stable=stable)
+        if not stable:
+            self.report.warn(warmup.unstable_warning(warm.times_s, rule))
+        return warm
+
+    def measure(
+        self, instruments: Instruments, inputs: Any
+    ) -> tuple[list[Sample], list[list[str]]]:
+        """Call until the repeat rule ends it; return the samples and each call's digests.
+
+        Only the last sample keeps its pictures.
+        """
+        rule = self.cell["protocol"]["calls"]
+        samples: list[Sample] = []
+        digests: list[list[str]] = []
+        reason: str | None = None
+        started = self.clock.now()
+        while reason is None:
+            sample = instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
+            if samples:
+                samples[-1] = dataclasses.replace(samples[-1], output=None)
+            samples.append(sample)
+            digests.append([pictures.digest(i) for i in pictures.of_output(sample.output)])
+            self.report_sample(sample)
+            reason = repeats.stop_reason(
+                [each.e2e_s for each in samples], self.clock.now() - started, rule
+            )
+        self.report.set(
+            stop_reason=reason,
+            steps_requested=self.cell["workload"]["steps"],
+            steps_effective=samples[0].steps_effective,
+            denoiser_calls=samples[0].denoiser_calls,
+            denoiser_batch=max(samples[0].denoiser_batches, default=None),
+        )
+        self.report.null(self.null_reasons(samples[0], instruments))
+        return samples, digests
+
+    def report_sample(self, sample: Sample) -> None:
+        """Report one measured call at once, so that a worker that dies later loses none."""
+        fields: dict[str, Any] = {
+            "e2e_s": sample.e2e_s,
+            "step_s": sample.step_s,
+            "it_per_s": sample.it_per_s,
+            "steps_per_s_e2e": self.cell["workload"]["steps"] / sample.e2e_s,
+            "stages": sample.stages,
+        }
+        if sample.device_e2e_s is not None:
+            fields["device_e2e_s"] = sample.device_e2e_s
+        self.report.append(**fields)
+
+    def null_reasons(self, sample: Sample, instruments: Instruments) -> dict[str, str]:
+        """Say why figures of the measured calls are None."""
+        reasons = {f"stages.{stage}": reason for stage, reason in instruments.missing.items()}
+        if sample.device_e2e_s is None:
+            self.report.set(device_e2e_s=None)
+            reasons["device_e2e_s"] = self.clock.no_events_reason or "no device events"
+        if sample.it_per_s is None:
+            reasons["it_per_s"] = "a call with fewer than two step events has no interval"
+        if sample.steps_effective is None:
+            reasons["steps_effective"] = "the pipeline's scheduler took no step"
+        if sample.denoiser_calls is None:
+            reasons["denoiser_calls"] = instruments.missing["denoise_s"]
+        if not sample.denoiser_batches:
+            reasons["denoiser_batch"] = "no batch size could be seen in the denoiser's arguments"
+        return reasons
+
+    def sample_warnings(self, samples: list[Sample]) -> list[str]:
+        """Return what a reader of these samples should know."""
+        found = faults.of_stages([s.stages for s in samples], [s.e2e_s for s in samples])
+        batches = samples[0].denoiser_batches
+        if len(batches) > 1:
+            sizes = ", ".join(str(size) for size in batches)
+            found.append(f"the denoiser's batch was {sizes} within one call; the largest is given")
+        if samples[0].step_source == "scheduler":
+            found.append(
+                "this pipeline has no step callback: step times are the ends of scheduler steps"
+            )
+        return found
+
+    def save(self, images: list[Any]) -> None:
+        """Save the pictures and report them with the size they really have."""
+        workload = self.cell["workload"]
+        entries = pictures.save(
+            images,
+            workload["seed"],
+            Path(self.job["pictures_dir"]),
+            Path(self.job["pictures_relative_to"]),
+        )
+        width, height = images[0].size
+        self.report.set(images=entries, output_height=height, output_width=width)
+        if (height, width) != (workload["height"], workload["width"]):
+            self.report.warn(
+                f"the pictures are {width}x{height}, and "
+                f"{workload['width']}x{workload['height']} was asked for"
+            )

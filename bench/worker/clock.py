@@ -1,0 +1,150 @@
+"""The clocks of a measured call, behind one interface so that tests can drive time.
+
+A clock has two hands. ``now`` reads the host's monotonic clock. ``mark`` notes a point on the
+device's own timeline without waiting for it; marks are read all at once, after one ``synchronize``
+at the end of a call. On a CPU both hands are the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Clock(Protocol):
+    """What measuring needs of time.
+
+    Attributes:
+        device_events: whether marks lie on a device's own timeline.
+        no_events_reason: why they don't, else None.
+    """
+
+    device_events: bool
+    no_events_reason: str | None
+
+    def now(self) -> float:
+        """Return host seconds, monotonic, from an arbitrary origin."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given."""
+        ...
+
+    def mark(self) -> Any:
+        """Note this point of the device's timeline; cheap, and never waits."""
+        ...
+
+    def seconds(self, marks: Sequence[Any]) -> list[float]:
+        """Return the marks in seconds, with a common origin. Call after ``synchronize``.
+
+        The marks are spent: the clock may use them again.
+        """
+        ...
+
+
+class HostClock:
+    """The monotonic clock, where computation is done when a call returns."""
+
+    device_events = False
+
+    def __init__(self, no_events_reason: str = "a CPU has no device events") -> None:
+        self.no_events_reason: str | None = no_events_reason
+        self.now = time.perf_counter
+        self.mark = time.perf_counter
+
+    def synchronize(self) -> None:
+        """Return at once."""
+
+    def seconds(self, marks: Sequence[float]) -> list[float]:
+        """Return the marks."""
+        return list(marks)
+
+
+class CudaClock:
+    """CUDA events on the current stream of the current device.
+
+    Events are kept and used again, so that a measured call creates none after the first one.
+    """
+
+    device_events = True
+    no_events_reason: str | None = None
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self.now = time.perf_counter
+        self._device = torch.device(device)
+        self._torch: Any = torch
+        self._free: list[Any] = []
+
+    def synchronize(self) -> None:
+        """Wait for every stream of the device."""
+        self._torch.cuda.synchronize(self._device)
+
+    def mark(self) -> Any:
+        """Record an event on the stream in use."""
+        event = self._free.pop() if self._free else self._torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, marks: Sequence[Any]) -> list[float]:
+        """Return seconds since the first mark; the resolution is about half a microsecond."""
+        if not marks:
+            return []
+        found = [0.0, *(marks[0].elapsed_time(mark) / 1000 for mark in marks[1:])]
+        self._free.extend(marks)
+        return found
+
+
+class MpsClock:
+    """Metal events."""
+
+    device_events = True
+    no_events_reason: str | None = None
+
+    def __init__(self) -> None:
+        import torch
+
+        self.now = time.perf_counter
+        self._mps: Any = torch.mps
+        self._event: Any = torch.mps.event.Event
+
+    def synchronize(self) -> None:
+        """Wait for the device's stream."""
+        self._mps.synchronize()
+
+    def mark(self) -> Any:
+        """Record an event."""
+        event = self._event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, marks: Sequence[Any]) -> list[float]:
+        """Return seconds since the first mark."""
+        return [0.0, *(marks[0].elapsed_time(mark) / 1000 for mark in marks[1:])] if marks else []
+
+
+class MpsHostClock(HostClock):
+    """Metal under a torch without Metal events: host time, and waiting at the borders of a call."""
+
+    def __init__(self) -> None:
+        super().__init__("this torch has no Metal events (2.1 or newer has)")
+
+    def synchronize(self) -> None:
+        """Wait for the device's stream."""
+        import torch
+
+        torch.mps.synchronize()
+
+
+def for_device(device: str) -> Clock:
+    """Return the clock for ``cpu``, ``cuda:N`` or ``mps``."""
+    kind = device.split(":")[0]
+    if kind == "cuda":
+        return CudaClock(device)
+    if kind == "mps":
+        import torch
+
+        return MpsClock() if hasattr(torch.mps, "event") else MpsHostClock()
+    return HostClock()

@@ -1,0 +1,81 @@
+"""From an exception to an outcome and one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import traceback
+from collections.abc import Iterator
+
+from bench.contract import Outcome
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+)
+SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS)_?KEY", re.IGNORECASE
+)
+SHORTEST_SECRET = 6
+SENTENCE_LENGTH = 400
+
+
+def outcome_and_reason(error: BaseException, doing: str) -> tuple[Outcome, str]:
+    """Return how a cell ends that meets ``error`` while ``doing`` something.
+
+    An exception that carries an ``outcome`` of its own is a sentence for the user already. Else it
+    is ``oom`` if memory ran out anywhere in the chain of causes, and ``failed`` if not.
+    """
+    own: Outcome | None = getattr(error, "outcome", None)
+    if own is not None:
+        return own, redacted(str(error))
+    ran_out = any(_is_out_of_memory(link) for link in _chain(error))
+    return "oom" if ran_out else "failed", sentence(error, doing)
+
+
+def sentence(error: BaseException, doing: str) -> str:
+    """Return "Type: first line of the message, while doing it"."""
+    if isinstance(error, SystemExit):
+        what = f"something ended the process with status {error.code}"
+    else:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    what = redacted(what)
+    if len(what) > SENTENCE_LENGTH:
+        what = what[: SENTENCE_LENGTH - 1] + "…"
+    return f"{what.rstrip('.')} (while {doing})"
+
+
+def trace(error: BaseException) -> str:
+    """Return the traceback, for the cell's log."""
+    return redacted("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` without the values of environment variables that are named like secrets."""
+    for name, value in os.environ.items():
+        if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, f"[{name}]")
+    return text
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(mark in text for mark in OUT_OF_MEMORY)

@@ -1,0 +1,87 @@
+"""Peaks of memory by meter and phase, reset between phases."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.contract import MemoryReading, Meter, Phase
+
+STATUS = Path("/proc/self/status")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # see proc(5): sets VmHWM to the present resident size
+
+NVML_REASON = "sampled by the parent in a pass of its own, which this run did not make"
+
+
+class Meters:
+    """The memory meters of one worker.
+
+    ``start`` a phase, do the work, ``read`` it. Readings are peaks within the phase, except
+    ``device_used``, which is what the whole device holds when the phase ends.
+
+    Attributes:
+        null_reasons: "memory.<meter>" -> why that meter's readings are None.
+    """
+
+    def __init__(self, device: str, status: Path = STATUS, clear_refs: Path = CLEAR_REFS) -> None:
+        self.null_reasons: dict[str, str] = {}
+        self._device = device
+        self._cuda: Any = None
+        self._status = status
+        self._clear_refs = clear_refs
+        if device.startswith("cuda"):
+            import torch
+
+            self._cuda = torch.cuda
+            self.null_reasons["memory.nvml.process_used"] = NVML_REASON
+
+    def start(self) -> None:
+        """Forget the peaks so far."""
+        if self._cuda is not None:
+            self._cuda.reset_peak_memory_stats(self._device)
+        if "memory.rss" in self.null_reasons:
+            return
+        if not self._status.exists():
+            self.null_reasons["memory.rss"] = (
+                f"{sys.platform} gives no peak resident size that can be reset between phases"
+            )
+            return
+        try:
+            self._clear_refs.write_text(RESET_PEAK)
+        except OSError as error:
+            self.null_reasons["memory.rss"] = (
+                f"the peak resident size cannot be reset between phases: {error.strerror}"
+            )
+
+    def read(self, phase: Phase) -> list[MemoryReading]:
+        """Return every meter's reading of the phase that ends now."""
+        found: list[MemoryReading] = []
+        if self._cuda is not None:
+            allocated = int(self._cuda.max_memory_allocated(self._device))
+            reserved = int(self._cuda.max_memory_reserved(self._device))
+            free, total = self._cuda.mem_get_info(self._device)
+            process, device = "process", "device"
+            found = [
+                _reading("torch.max_memory_allocated", process, phase, allocated),
+                _reading("torch.max_memory_reserved", process, phase, reserved),
+                _reading("nvml.process_used", process, phase, None),
+                _reading("device_used", device, phase, int(total - free)),
+            ]
+        found.append(_reading("rss", "host", phase, self._peak_rss()))
+        return found
+
+    def _peak_rss(self) -> int | None:
+        if "memory.rss" in self.null_reasons:
+            return None
+        match = re.search(r"^VmHWM:\s+(\d+) kB", self._status.read_text(), re.MULTILINE)
+        if match is None:
+            self.null_reasons["memory.rss"] = "this kernel reports no peak resident size (VmHWM)"
+            return None
+        return int(match.group(1)) * 1024
+
+
+def _reading(meter: Meter, scope: Any, phase: Phase, value: int | None) -> MemoryReading:
+    return {"meter": meter, "scope": scope, "phase": phase, "bytes": value}

@@ -1,0 +1,191 @@
+"""Where a pipeline comes from: ``hub:``, ``path:``, ``embedded:`` and ``synthetic:``.
+
+``load`` turns a workload's ``model`` into a pipeline that stands ready on its device. Everything
+that can go wrong on the way becomes a ``SourceError`` whose message is one or two sentences for the
+user; no message holds a token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+KINDS = ("hub", "path", "embedded", "synthetic")
+
+
+class SourceError(Exception):
+    """A model cannot be loaded or driven as asked. ``str()`` is the sentence for the user.
+
+    Attributes:
+        outcome: "unavailable" when the model is out of reach from here (no network, no access, no
+            room on the disk); "failed" when what was asked or what was found is wrong.
+    """
+
+    def __init__(self, message: str, *, outcome: str = "failed") -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pipeline on its device.
+
+    Attributes:
+        pipeline: a diffusers pipeline in the workload's dtype, without progress bar.
+        revision: what identifies the weights: a hub commit, ``folder-`` and a fingerprint of the
+            files, or the version of the recipe that made them.
+        synthetic: whether the weights are random.
+        notes: sentences worth keeping with the record's warnings.
+        download_s: seconds spent fetching files, which is no part of ``load_s``.
+    """
+
+    pipeline: Any
+    revision: str | None
+    synthetic: bool
+    notes: tuple[str, ...] = ()
+    download_s: float = 0.0
+
+
+def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -> Loaded:
+    """Load ``workload["model"]`` for ``workload["task"]`` onto ``device``.
+
+    Args:
+        workload: a ``bench.contract.Workload``.
+        device: a torch device, such as "cpu" or "cuda:0".
+        allow_remote_code: whether Python files that come with the model may run.
+
+    Raises:
+        SourceError: with the reason and, where there is one, the remedy.
+    """
+    import torch
+
+    kind, separator, rest = workload["model"].partition(":")
+    rest = rest.strip()
+    if not separator or kind not in KINDS or not rest:
+        raise SourceError(
+            f"model {workload['model']!r} names no source: write hub:ORG/NAME, path:DIR, "
+            "embedded:NAME or synthetic:ARCH."
+        )
+    dtype = getattr(torch, workload["dtype"])
+    with _quiet():
+        if kind == "hub":
+            from bench.worker.sources import hub
+
+            loaded = hub.load(rest, workload, dtype, allow_remote_code=allow_remote_code)
+        elif kind == "path":
+            from bench.worker.sources import path
+
+            loaded = path.load(rest, workload, dtype, allow_remote_code=allow_remote_code)
+        elif kind == "synthetic":
+            from bench.worker.sources import synthetic
+
+            loaded = synthetic.load(rest, workload["task"], dtype, device)
+        else:
+            loaded = _load_embedded(rest, workload["task"], dtype, device)
+    pipeline = loaded.pipeline
+    if workload["scheduler"] is not None:
+        swap_scheduler(pipeline, workload["scheduler"])
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    return loaded
+
+
+def swap_scheduler(pipeline: Any, name: str) -> None:
+    """Replace the pipeline's scheduler by the diffusers class ``name``, keeping its settings.
+
+    Raises:
+        SourceError: no such scheduler, or one of another kind than the model was trained for.
+    """
+    import diffusers
+
+    known = [known for known in dir(diffusers) if known.endswith("Scheduler")]
+    known = [known for known in known if not known.startswith("Flax")]
+    if name not in known:
+        raise SourceError(
+            f"scheduler {name!r} is no scheduler of diffusers {diffusers.__version__}"
+            f"{nearest(name, known)}."
+        )
+    current = getattr(pipeline, "scheduler", None)
+    if current is None:
+        raise SourceError(
+            f"{type(pipeline).__name__} has no scheduler of its own to replace by {name}: "
+            "leave out scheduler."
+        )
+    if name == type(current).__name__:
+        return
+    if name.startswith("FlowMatch") != type(current).__name__.startswith("FlowMatch"):
+        raise SourceError(
+            f"scheduler {name} does not fit {type(pipeline).__name__}: its "
+            f"{type(current).__name__} marks a model that was trained "
+            f"{'with' if type(current).__name__.startswith('FlowMatch') else 'without'} "
+            "flow matching, and pictures would be noise."
+        )
+    try:
+        pipeline.scheduler = getattr(diffusers, name).from_config(current.config)
+    except (ImportError, TypeError, ValueError, NotImplementedError) as error:
+        raise SourceError(
+            f"scheduler {name} cannot be made from the settings of this model's "
+            f"{type(current).__name__}: {one_line(error)}"
+        ) from error
+
+
+def pipeline_class_for(class_name: str, task: str, denoiser_channels: int | None) -> Any:
+    """The class that does ``task`` with a model whose ``model_index.json`` names ``class_name``.
+
+    Raises:
+        SourceError: with the reason why there is none.
+    """
+    from bench.worker import tasks
+
+    return tasks.family_for(class_name, task).pipeline_class(class_name, task, denoiser_channels)
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
+    """`` (nearest: A, B)``, or nothing when no known name is close."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.5)
+    return f" (nearest: {', '.join(lowered[match] for match in found)})" if found else ""
+
+
+_SECRETS = re.compile(
+    r"hf_[A-Za-z0-9]{6,}|(?<=://)[^/\s@]+@|(?i:bearer)\s+\S+|(?i:token)=\S+|\?[^\s'\"]*"
+)
+
+
+def one_line(error: BaseException, *, limit: int = 300) -> str:
+    """The first telling line of an exception's message, without tokens or query strings."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = _SECRETS.sub("…", " ".join(lines[:2])) if lines else ""
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _load_embedded(name: str, task: str, dtype: Any, device: str) -> Loaded:
+    from bench.worker.sources import embedded, path
+
+    declared, channels = {
+        "pix2pix": ("StableDiffusionInstructPix2PixPipeline", 8),
+    }.get(name, ("StableDiffusionXLPipeline", 4))
+    pipeline_class = pipeline_class_for(declared, task, channels)
+    pipeline = embedded.load(name, pipeline_class, dtype, device)
+    folders = (embedded.ASSETS / name, embedded.ASSETS / "vae")
+    return Loaded(pipeline, "-".join(path.fingerprint(each) for each in folders), False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Loading bars and advice of the libraries say nothing that a cell's log needs."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = {logger: logger.level for logger in loggers}
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)

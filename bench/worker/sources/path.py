@@ -1,0 +1,386 @@
+"""``path:DIR``: a diffusers folder on this machine. Also what a hub download becomes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.worker.sources import Loaded, SourceError, nearest, one_line, pipeline_class_for
+
+INDEX = "model_index.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_SINGLE_FILES = (".safetensors", ".gguf", *_PICKLES)
+_WEIGHTS = re.compile(
+    r"^(?:diffusion_pytorch_model|model|pytorch_model)"
+    r"(?:\.(?P<variant>[A-Za-z0-9_]+))?"
+    r"(?:-(?P<part>\d+)-of-(?P<parts>\d+))?"
+    r"(?:\.(?P<late>[A-Za-z0-9_]+))?\.safetensors$"
+)
+_SAMPLE = 64 * 1024
+_WHOLE = 1024 * 1024
+
+
+def load(text: str, workload: Mapping[str, Any], dtype: Any, *, allow_remote_code: bool) -> Loaded:
+    """Load the folder ``text``, which may be relative to the current folder or start with ``~``.
+
+    Raises:
+        SourceError: no folder, no pipeline in it, damaged or unsafe files, or a pipeline that
+            cannot do the task.
+    """
+    folder = Path(text).expanduser()
+    if not folder.is_absolute():
+        folder = Path.cwd() / folder
+    shown = f"path:{text}" if folder == Path(text) else f"path:{text} ({folder})"
+    try:
+        _check_folder(folder, shown)
+        pipeline, notes = load_folder(
+            folder, workload, dtype, shown=shown, allow_remote_code=allow_remote_code
+        )
+        return Loaded(pipeline, f"folder-{fingerprint(folder)}", False, notes)
+    except OSError as error:
+        raise SourceError(
+            f"{shown} cannot be read: {error.strerror or one_line(error)}."
+        ) from error
+
+
+def load_folder(
+    folder: Path,
+    workload: Mapping[str, Any],
+    dtype: Any,
+    *,
+    shown: str,
+    allow_remote_code: bool,
+) -> tuple[Any, tuple[str, ...]]:
+    """Load a diffusers folder onto the CPU; return the pipeline and notes for the record.
+
+    Args:
+        shown: how messages name the model.
+
+    Raises:
+        SourceError: as ``load``.
+        OSError: the folder cannot be read.
+    """
+    import diffusers
+
+    from bench.worker import tasks
+
+    index = read_index(folder / INDEX, shown)
+    variant = workload["variant"]
+    check_components(index, _listing(folder), variant, shown)
+    for file in _chosen_files(folder, index, variant):
+        check_safetensors(file, shown)
+    code = own_code(index, _listing(folder))
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
+    options[_dtype_keyword()] = dtype
+    if variant is not None:
+        options["variant"] = variant
+    task = workload["task"]
+    if code:
+        if not allow_remote_code:
+            raise SourceError(
+                f"{shown} comes with Python code of its own ({', '.join(code)}), which is not run: "
+                "read it, then set allow_remote_code: true, if you trust it."
+            )
+        pipeline_class: Any = diffusers.DiffusionPipeline
+        options["trust_remote_code"] = True
+        if isinstance(index["_class_name"], list):
+            options["custom_pipeline"] = str(folder)
+    else:
+        channels = denoiser_channels(folder)
+        pipeline_class = pipeline_class_for(index["_class_name"], task, channels)
+        _check_names(index, shown)
+    try:
+        pipeline = pipeline_class.from_pretrained(str(folder), **options)
+    except SourceError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+            raise
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+            raise
+        raise SourceError(
+            f"{shown} cannot be loaded as {pipeline_class.__name__} by diffusers "
+            f"{diffusers.__version__}: {one_line(error)}"
+        ) from error
+    if code:
+        tasks.check_class(type(pipeline), task)
+    notes = []
+    if getattr(pipeline, "safety_checker", None) is not None:
+        notes.append(
+            "this model has a safety checker, which takes time and turns pictures black "
+            "that it finds unsafe"
+        )
+    return pipeline, tuple(notes)
+
+
+def read_index(file: Path, shown: str) -> dict[str, Any]:
+    """Read ``model_index.json``; raise SourceError if it is no description of a pipeline."""
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SourceError(f"{shown}: {INDEX} is no valid JSON: {one_line(error)}") from error
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), (str, list)):
+        raise SourceError(f"{shown}: {INDEX} names no pipeline class (_class_name).")
+    return index
+
+
+def components(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Name to (library, class) of each component that ``model_index.json`` lists as present."""
+    return {
+        name: (value[0], value[1])
+        for name, value in index.items()
+        if not name.startswith("_")
+        and isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], str)
+    }
+
+
+def own_code(index: Mapping[str, Any], files: Iterable[str]) -> list[str]:
+    """Python files that come with the model and that loading would run."""
+    present = set(files)
+    found = []
+    if isinstance(index["_class_name"], list):
+        found.append(f"{index['_class_name'][0]}.py")
+    for name, (library, _) in components(index).items():
+        if f"{name}/{library}.py" in present:
+            found.append(f"{name}/{library}.py")
+    return found
+
+
+def check_components(
+    index: Mapping[str, Any], files: Iterable[str], variant: str | None, shown: str
+) -> None:
+    """Check by file names that every component is there as safetensors of the asked variant.
+
+    Raises:
+        SourceError: a missing folder, pickled weights only, an incomplete set of parts, a variant
+            that nobody has, or a variant needed and not asked for.
+    """
+    by_folder = _by_folder(files)
+    has_variant = False
+    variants: set[str] = set()
+    without_plain: list[str] = []
+    for name in components(index):
+        names = by_folder.get(name)
+        if names is None:
+            raise SourceError(
+                f"{shown} is incomplete: {INDEX} lists {name}, and {name}/ is missing."
+            )
+        found = {variant_of(file): file for file in names if variant_of(file) != ""}
+        variants |= {each for each in found if each is not None}
+        has_variant |= variant in found
+        if not found:
+            pickles = [file for file in names if file.endswith(_PICKLES)]
+            if pickles:
+                raise SourceError(
+                    f"{shown} has no safetensors for {name}, only {pickles[0]}: pickled weights "
+                    "can run code when read and are not loaded. Convert them with the pipeline's "
+                    "save_pretrained(DIR, safe_serialization=True) where you trust the file, and "
+                    "use path:DIR."
+                )
+            if "config.json" in names:
+                raise SourceError(f"{shown} is incomplete: there are no weights in {name}/.")
+            continue
+        chosen = select(names, variant)
+        if not chosen:
+            without_plain.append(name)
+            continue
+        for file in chosen:
+            match = _WEIGHTS.match(file)
+            if match and match["parts"] and len(chosen) < int(match["parts"]):
+                raise SourceError(
+                    f"{shown} is incomplete: {name}/ has {len(chosen)} of {int(match['parts'])} "
+                    "parts of its weights."
+                )
+    shown_variants = ", ".join(sorted(variants))
+    if variant is not None and not has_variant:
+        there = f"it has {shown_variants}" if variants else "it has none"
+        raise SourceError(
+            f"{shown} has no variant {variant!r}: {there}; leave out variant or use it."
+        )
+    if without_plain:
+        raise SourceError(
+            f"{shown} has {without_plain[0]} as variant {shown_variants} only: set "
+            f"variant: {sorted(variants)[0]}."
+        )
+
+
+def variant_of(file: str) -> str | None:
+    """The variant of a weights file, None for a plain one, "" for any other file."""
+    match = _WEIGHTS.match(file)
+    if match is None:
+        return ""
+    return match["variant"] or match["late"]
+
+
+def select(names: Iterable[str], variant: str | None) -> list[str]:
+    """The safetensors files of one component that diffusers loads for ``variant``."""
+    names = list(names)
+    chosen = [file for file in names if variant is not None and variant_of(file) == variant]
+    return chosen or [file for file in names if variant_of(file) is None]
+
+
+def check_safetensors(file: Path, shown: str) -> None:
+    """Read a safetensors file's header and compare what it promises with the file's size.
+
+    Raises:
+        SourceError: a truncated file, a Git LFS pointer, or something else by that name.
+    """
+    size = file.stat().st_size
+    where = f"{shown}: {file.parent.name}/{file.name}"
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        if start.startswith(b"version "):
+            raise SourceError(
+                f"{where} is a Git LFS pointer and not the weights: run git lfs pull there."
+            )
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if 8 + length > size:
+            raise SourceError(f"{where} is truncated or no safetensors file ({size} bytes).")
+        try:
+            header = json.loads(stream.read(length))
+            promised = max(
+                (
+                    entry["data_offsets"][1]
+                    for key, entry in header.items()
+                    if key != "__metadata__"
+                ),
+                default=0,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise SourceError(f"{where} is no safetensors file.") from error
+    if 8 + length + promised != size:
+        raise SourceError(
+            f"{where} is damaged: {size} bytes, and its header promises {8 + length + promised}. "
+            "Fetch it again."
+        )
+
+
+def denoiser_channels(folder: Path) -> int | None:
+    """Input channels of the folder's UNet or transformer, None where its config does not say."""
+    for name in ("unet", "transformer"):
+        file = folder / name / "config.json"
+        if file.is_file():
+            try:
+                channels = json.loads(file.read_text(encoding="utf-8")).get("in_channels")
+            except (ValueError, AttributeError):
+                return None
+            return channels if isinstance(channels, int) else None
+    return None
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits that change with the folder's files, read in milliseconds.
+
+    Small files count whole; of large ones the name, the size and three samples of 64 KiB (start,
+    middle, end) count, so a change of single weights elsewhere goes unseen.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(_listing(folder)):
+        if Path(name).suffix not in (".json", ".txt", ".model", ".safetensors"):
+            continue
+        file = folder / name
+        size = file.stat().st_size
+        digest.update(f"{name}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            if size <= _WHOLE:
+                digest.update(stream.read())
+                continue
+            for offset in (0, size // 2, size - _SAMPLE):
+                stream.seek(offset)
+                digest.update(stream.read(_SAMPLE))
+    return digest.hexdigest()[:16]
+
+
+def _check_folder(folder: Path, shown: str) -> None:
+    if folder.is_file():
+        if folder.suffix in _SINGLE_FILES:
+            raise SourceError(
+                f"{shown} is a single-file checkpoint, and path: takes a diffusers folder: convert "
+                "it once with StableDiffusionXLPipeline.from_single_file(FILE)"
+                ".save_pretrained(DIR), with your model's class, and use path:DIR."
+            )
+        raise SourceError(f"{shown} is a file, and path: takes a diffusers folder.")
+    if not folder.exists():
+        parent = folder.parent
+        hint = ""
+        if parent.is_dir():
+            hint = nearest(folder.name, [each.name for each in parent.iterdir() if each.is_dir()])
+        raise SourceError(f"{shown} does not exist{hint}.")
+    names = [each.name for each in folder.iterdir()]
+    if INDEX in names:
+        return
+    inside = [each.name for each in folder.iterdir() if (each / INDEX).is_file()]
+    checkpoints = [name for name in names if name.endswith(_SINGLE_FILES)]
+    if inside:
+        hint = f"; did you mean {inside[0]} inside it?"
+    elif checkpoints and "config.json" not in names:
+        hint = (
+            f"; {checkpoints[0]} looks like a single-file checkpoint: convert it once with "
+            "StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(DIR), with your "
+            "model's class."
+        )
+    elif "config.json" in names:
+        hint = "; it looks like one component, and the folder of the whole pipeline is needed."
+    else:
+        hint = "."
+    raise SourceError(f"{shown} is no diffusers folder: it has no {INDEX}{hint}")
+
+
+def _check_names(index: Mapping[str, Any], shown: str) -> None:
+    """Refuse classes that this diffusers does not have, with the nearest that it has."""
+    import diffusers
+
+    for name, (library, class_name) in components(index).items():
+        if library == "diffusers" and not hasattr(diffusers, class_name):
+            written = index.get("_diffusers_version")
+            by = f" (the folder was written by {written})" if written else ""
+            raise SourceError(
+                f"{shown}: {name} is a {class_name}, which diffusers {diffusers.__version__} does "
+                f"not have{by}{nearest(class_name, dir(diffusers))}."
+            )
+
+
+def _chosen_files(folder: Path, index: Mapping[str, Any], variant: str | None) -> list[Path]:
+    by_folder = _by_folder(_listing(folder))
+    return [
+        folder / name / file
+        for name in components(index)
+        for file in select(by_folder.get(name, ()), variant)
+    ]
+
+
+def _listing(folder: Path) -> list[str]:
+    """The files of a folder and of its direct subfolders, as "name" or "subfolder/name"."""
+    found = []
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found += [f"{entry.name}/{each.name}" for each in entry.iterdir() if each.is_file()]
+        elif entry.is_file():
+            found.append(entry.name)
+    return found
+
+
+def _by_folder(files: Iterable[str]) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = {}
+    for file in files:
+        folder, separator, name = file.partition("/")
+        if separator and "/" not in name:
+            result.setdefault(folder, []).append(name)
+    return result
+
+
+def _dtype_keyword() -> str:
+    """``torch_dtype`` was renamed: old diffusers know only the old name, new ones warn of it."""
+    import diffusers
+
+    major, minor = (int(part) for part in diffusers.__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (0, 42) else "torch_dtype"

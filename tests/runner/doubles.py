@@ -1,0 +1,206 @@
+"""Stand-ins for `bench.worker.cell.run_job`, each misbehaving in one way.
+
+They run in worker processes; ``workload.extra`` of the cell tells them details.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from bench.contract import PHASES, Job
+from bench.worker.single import Emit
+
+
+def _extra(job: Job) -> dict[str, Any]:
+    return job["cell"]["workload"]["extra"]
+
+
+def good(job: Job, emit: Emit) -> None:
+    if job["prime_only"]:
+        with open(os.path.join(job["cache_dir"], "compiled"), "w") as file:
+            file.write("x" * 1000)
+    for phase in PHASES:
+        emit({"event": "phase", "phase": phase})
+    emit({"event": "set", "fields": {"load_s": 0.5, "pipeline_class": "Double"}})
+    for value in (0.1, 0.2, 0.3):
+        emit({"event": "append", "fields": {"e2e_s": value}})
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
+def by_extra(job: Job, emit: Emit) -> None:
+    """Do what ``extra["do"]`` names, so that one plan can mix behaviours."""
+    globals()[_extra(job).get("do", "good")](job, emit)
+
+
+def environment(job: Job, emit: Emit) -> None:
+    names = ("TORCHINDUCTOR_CACHE_DIR", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    emit(
+        {
+            "event": "set",
+            "fields": {
+                "fingerprint": {
+                    "env": {name: os.environ.get(name) for name in names},
+                    "session": os.getsid(0) == os.getpid(),
+                    "layout": id(type(job)),
+                    "random": __import__("random").random(),
+                    "stdin": os.readlink("/proc/self/fd/0"),
+                    "fds": sorted(os.readlink(f"/proc/self/fd/{n}") for n in _fds()),
+                    "sigterm": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
+                }
+            },
+        }
+    )
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
+def _fds() -> list[str]:
+    return [n for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")]
+
+
+def _fd(emit: Emit) -> int:
+    pipe: Any = emit
+    fd: int = pipe.__self__._fd
+    return fd
+
+
+def _partial(emit: Emit, phase: str = "warmup") -> None:
+    emit({"event": "phase", "phase": "load"})
+    emit({"event": "set", "fields": {"load_s": 1.5}})
+    emit({"event": "phase", "phase": phase})
+
+
+def segfault(job: Job, emit: Emit) -> None:
+    _partial(emit)
+    ctypes.string_at(0)
+
+
+def killed(job: Job, emit: Emit) -> None:
+    _partial(emit)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang(job: Job, emit: Emit) -> None:
+    _partial(emit)
+    while True:
+        signal.pause()
+
+
+def hang_ignoring_sigterm(job: Job, emit: Emit) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hang(job, emit)
+
+
+def slow(job: Job, emit: Emit) -> None:
+    _partial(emit, "steady")
+    time.sleep(_extra(job).get("seconds", 0.02))
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
+def quiet_exit(job: Job, emit: Emit) -> None:
+    _partial(emit)
+    print("Key is empty.", flush=True)
+    os._exit(_extra(job)["code"])
+
+
+def exit_by_exception(job: Job, emit: Emit) -> None:
+    print("no licence", flush=True)
+    sys.exit(_extra(job)["code"])
+
+
+def raises(job: Job, emit: Emit) -> None:
+    raise ValueError("the backend fell over")
+
+
+def memory(job: Job, emit: Emit) -> None:
+    _partial(emit)
+    kept = []
+    while True:
+        kept.append(bytearray(16 * 2**20))
+
+
+def memory_abort(job: Job, emit: Emit) -> None:
+    _partial(emit)
+    print("terminate called after throwing an instance of 'std::bad_alloc'", file=sys.stderr)
+    sys.stderr.flush()
+    os.abort()
+
+
+def garbage(job: Job, emit: Emit) -> None:
+    fd = _fd(emit)
+    emit({"event": "phase", "phase": "load"})
+    os.write(fd, b'WARNING: \xff\xfe from a C library\n[1, 2]\n\n{"event": "nonsense"}\n')
+    os.write(fd, b'{"event": "set", "fields": {"outcome": "ok", "cell_id": "forged"}}\n')
+    emit({"event": "set", "fields": {"load_s": 2.0}})
+    emit({"event": "append", "fields": {"load_s": 2.0}})
+    emit({"event": "end", "outcome": "ok", "reason": None})
+    os.write(fd, b'{"event": "se')
+
+
+def not_finite(job: Job, emit: Emit) -> None:
+    fd = _fd(emit)
+    os.write(fd, b'{"event": "set", "fields": {"load_s": NaN}}\n')
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
+def loud(job: Job, emit: Emit) -> None:
+    line = b"x" * 2**20
+    for _ in range(_extra(job)["mebibytes"]):
+        os.write(1, line)
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
+HELPER = "import time, sys; open(sys.argv[1], 'w').close(); time.sleep(600)"
+
+
+def leaves_helper(job: Job, emit: Emit) -> None:
+    """Start a process in a session of its own that holds the event pipe, and leave it behind."""
+    fd = _fd(emit)
+    ready = _extra(job)["ready"]
+    subprocess.Popen(
+        [sys.executable, "-S", "-c", HELPER, ready], pass_fds=(fd,), start_new_session=True
+    )
+    while not os.path.exists(ready):
+        time.sleep(0.005)
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
+def hangs_after_end(job: Job, emit: Emit) -> None:
+    emit({"event": "end", "outcome": "ok", "reason": None})
+    while True:
+        signal.pause()
+
+
+def crashes_after_end(job: Job, emit: Emit) -> None:
+    emit({"event": "end", "outcome": "ok", "reason": None})
+    os.abort()
+
+
+def kills_launcher(job: Job, emit: Emit) -> None:
+    _partial(emit)
+    os.kill(os.getppid(), signal.SIGKILL)
+    while True:
+        signal.pause()
+
+
+def stops_launcher(job: Job, emit: Emit) -> None:
+    _partial(emit)
+    os.kill(os.getppid(), signal.SIGSTOP)
+    os._exit(0)
+
+
+def tells_secret(job: Job, emit: Emit) -> None:
+    secret = os.environ["HF_TOKEN"]
+    print(f"401 for token {secret}", flush=True)
+    emit({"event": "end", "outcome": "failed", "reason": f"refused: {secret}"})
+
+
+def prime_fails(job: Job, emit: Emit) -> None:
+    emit({"event": "phase", "phase": "prepare"})
+    outcome = "failed" if job["prime_only"] else "ok"
+    emit({"event": "end", "outcome": outcome, "reason": "no compiler" if outcome != "ok" else None})

@@ -1,0 +1,28 @@
+"""Small plans and records."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from bench.contract import SCHEMA_VERSION, Record
+
+
+def plan(*cell_ids: str, rounds: int = 1) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA_VERSION,
+        "name": "test",
+        "cells": [{"cell_id": c, "name": c, "protocol": {"rounds": rounds}} for c in cell_ids],
+    }
+
+
+def record(cell_id: str, round_: int = 0, attempt: int = 0, **fields: Any) -> Record:
+    made = {
+        "schema": SCHEMA_VERSION,
+        "cell_id": cell_id,
+        "name": cell_id,
+        "round": round_,
+        "attempt": attempt,
+        "outcome": "ok",
+        **fields,
+    }
+    return cast("Record", made)

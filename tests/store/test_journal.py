@@ -1,0 +1,223 @@
+"""records.jsonl: whole lines or nothing, whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.contract import SCHEMA_VERSION
+from bench.store import Journal, StoreError
+from tests.store.support import record
+
+
+def _append(path: Path, *keys: tuple[str, int]) -> Journal:
+    journal = Journal(path)
+    for cell_id, round_ in keys:
+        journal.append(dict(record(cell_id, round_, prompt="Boot, rot — 赤い舟")))
+    journal.close()
+    return journal
+
+
+def test_a_crash_at_every_byte_loses_at_most_the_record_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    whole = tmp_path / "whole.jsonl"
+    _append(whole, ("a", 0), ("b", 0), ("a", 1))
+    data = whole.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(data) if byte == ord("\n")]
+    assert len(ends) == 3
+    for cut in range(len(data) + 1):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        path = folder / "records.jsonl"
+        path.write_bytes(data[:cut])
+        stored = sum(end <= cut for end in ends)
+        journal = Journal(path)
+        assert len(journal.entries) == stored
+        aside = journal.recover()
+        rest = data[([0, *ends][stored]) : cut]
+        assert (aside is not None) == bool(rest)
+        if aside is not None:
+            assert aside.name == "records.torn-1.jsonl"
+            assert aside.read_bytes() == rest
+        for cell_id, round_ in [("a", 0), ("b", 0), ("a", 1)][stored:]:
+            journal.append(dict(record(cell_id, round_, prompt="Boot, rot — 赤い舟")))
+        journal.close()
+        assert path.read_bytes() == data
+
+
+def test_torn_files_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    for tail in (b"{one", b"{two"):
+        with path.open("ab") as file:
+            file.write(tail)
+        Journal(path).recover()
+    assert (tmp_path / "records.torn-1.jsonl").read_bytes() == b"{one"
+    assert (tmp_path / "records.torn-2.jsonl").read_bytes() == b"{two"
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\x00" * 300, b'{"schema": 1, "cell\x00\x00\x00"}\n', b"\xff\xfe\n"]
+)
+def test_what_a_power_cut_leaves_at_the_end_is_moved_aside(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "records.jsonl"
+    _append(path, ("a", 0))
+    good = path.read_bytes()
+    path.write_bytes(good + tail)
+    journal = Journal(path)
+    assert [e.cell_id for e in journal.entries] == ["a"]
+    aside = journal.recover()
+    assert aside is not None
+    assert aside.read_bytes() == tail
+    assert path.read_bytes() == good
+
+
+@pytest.mark.parametrize("line", ["{broken", "\x00\x00", "<<<<<<< HEAD"])
+def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "records.jsonl"
+    first, last = (json.dumps(record("a", i)) for i in (0, 1))
+    path.write_text(f"{first}\n{line}\n{last}\n")
+    with pytest.raises(StoreError, match=r"records\.jsonl, line 2"):
+        Journal(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        7,
+        "text",
+        None,
+        {},
+        {"schema": "1"},
+        {"schema": 1, "cell_id": "a", "round": 0},
+        {"schema": 1, "cell_id": "a", "round": -1, "outcome": "ok"},
+        {"schema": 1, "cell_id": "a", "round": 0, "outcome": "great"},
+        {"schema": 1, "cell_id": 4, "round": 0, "outcome": "ok"},
+    ],
+)
+def test_a_foreign_line_is_an_error_that_names_it(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(f"{json.dumps(record('a'))}\n{json.dumps(value)}\n")
+    with pytest.raises(StoreError, match="line 2"):
+        Journal(path)
+
+
+def test_a_record_of_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(record("a") | {"schema": SCHEMA_VERSION + 1}) + "\n")
+    with pytest.raises(StoreError, match=r"line 1.*update bench"):
+        Journal(path)
+
+
+def test_the_same_record_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    line = json.dumps(record("a"))
+    path.write_text(f"{line}\n{line}\n")
+    with pytest.raises(StoreError, match="already on line 1"):
+        Journal(path)
+
+
+def test_blank_lines_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(
+        f"{json.dumps(record('a'))}\r\n\n{json.dumps(record('b'))}\n\n".encode(),
+    )
+    assert [e.cell_id for e in Journal(path).entries] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("stored", "attempt"), [([], 1), ([0], 0), ([0], 2), ([0, 1], 1)])
+def test_only_the_next_attempt_can_be_stored(
+    tmp_path: Path, stored: list[int], attempt: int
+) -> None:
+    journal = Journal(tmp_path / "records.jsonl")
+    for each in stored:
+        journal.append(dict(record("a", 0, each)))
+    with pytest.raises(ValueError, match="not the next"):
+        journal.append(dict(record("a", 0, attempt)))
+    journal.close()
+    assert len(Journal(journal.path).entries) == len(stored)
+
+
+def test_nan_never_reaches_the_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "records.jsonl")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        journal.append(dict(record("a", load_s=float("nan"))))
+    assert journal.entries == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "Free some space"), (errno.EFBIG, "Free some space"), (errno.EIO, "Mend that")],
+)
+@pytest.mark.parametrize("written", [0, 1, 40])
+def test_a_write_that_fails_half_way_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str, written: int
+) -> None:
+    path = tmp_path / "records.jsonl"
+    journal = Journal(path)
+    journal.append(dict(record("a")))
+    before = path.read_bytes()
+    real = os.write
+
+    def fail(fd: int, data: bytes) -> int:
+        if written == 0:
+            raise OSError(number, os.strerror(number))
+        return real(fd, data[:written])
+
+    def fail_sync(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        if written == 40:
+            patched.setattr(os, "write", real)
+            patched.setattr(os, "fsync", fail_sync)
+        with pytest.raises(StoreError, match=words if written != 1 else "Free some space"):
+            journal.append(dict(record("b")))
+    assert path.read_bytes() == before
+    journal.append(dict(record("b")))
+    journal.close()
+    assert [e.cell_id for e in Journal(path).entries] == ["a", "b"]
+
+
+_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(min_size=1), _json, max_size=4), max_size=5))
+def test_what_goes_in_comes_out(
+    tmp_path_factory: pytest.TempPathFactory, extras: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "records.jsonl"
+    records = [{**extra, **record("a", i)} for i, extra in enumerate(extras)]
+    journal = Journal(path)
+    for each in records:
+        journal.append(each)
+    journal.close()
+    again = Journal(path)
+    assert list(again.read(iter(again.entries))) == records
+    assert path.read_bytes().count(b"\n") == len(records) if records else True
+
+
+def test_text_that_is_no_unicode_is_stored_readably(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "records.jsonl")
+    journal.append(dict(record("a", reason="broken \ud800 text")))
+    journal.close()
+    again = Journal(journal.path)
+    assert next(again.read(iter(again.entries)))["reason"] == "broken ? text"

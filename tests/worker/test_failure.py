@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from bench.worker import failure
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's own is called, whatever module it lives in."""
+
+
+def chained(cause: BaseException) -> BaseException:
+    try:
+        raise RuntimeError("backend='inductor' raised") from cause
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("std::bad_alloc"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        chained(MemoryError()),
+    ],
+)
+def test_memory_that_ran_out_is_oom(error: BaseException) -> None:
+    outcome, reason = failure.outcome_and_reason(error, "measuring")
+    assert outcome == "oom"
+    assert reason.endswith("(while measuring)")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a prompt about being out of memory"), RuntimeError("shape mismatch"), OSError(28)],
+)
+def test_anything_else_is_failed(error: BaseException) -> None:
+    assert failure.outcome_and_reason(error, "measuring")[0] == "failed"
+
+
+def test_torchs_own_errors_are_recognised() -> None:
+    import torch
+
+    assert failure.outcome_and_reason(torch.cuda.OutOfMemoryError("x"), "y")[0] == "oom"
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert failure.outcome_and_reason(caught.value, "loading")[0] == "oom"
+
+
+def test_an_exception_that_knows_its_outcome_keeps_it_and_its_words() -> None:
+    class SourceError(Exception):
+        outcome = "unavailable"
+
+    found = failure.outcome_and_reason(SourceError("ORG/NAME is gated: log in"), "loading")
+    assert found == ("unavailable", "ORG/NAME is gated: log in")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("bad\nworse"), "ValueError: bad (while loading)"),
+        (ValueError(), "ValueError (while loading)"),
+        (KeyError("x"), "KeyError: 'x' (while loading)"),
+        (SystemExit(1), "something ended the process with status 1 (while loading)"),
+        (RuntimeError("It ended."), "RuntimeError: It ended (while loading)"),
+    ],
+)
+def test_one_sentence(error: Any, expected: str) -> None:
+    assert failure.sentence(error, "loading") == expected
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(failure.sentence(ValueError("x" * 5000), "loading")) < 500
+
+
+def test_secrets_reach_neither_reason_nor_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdef123")
+    monkeypatch.setenv("MY_API_KEY", "short")
+    error = ValueError("401 for token hf_abcdef123")
+    assert "hf_abcdef123" not in failure.outcome_and_reason(error, "loading")[1]
+    assert "hf_abcdef123" not in failure.trace(error)
+    assert "[HF_TOKEN]" in failure.trace(error)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.worker.memory import Meters
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_the_peak_of_a_phase_forgets_the_phase_before() -> None:
+    size = 200 * 2**20
+    meters = Meters("cpu")
+    meters.start()
+    block = bytearray(size)
+    block[::4096] = b"x" * len(block[::4096])
+    (loading,) = meters.read("load")
+    del block
+    meters.start()
+    (steady,) = meters.read("steady")
+    assert meters.null_reasons == {}
+    assert loading["meter"] == "rss"
+    assert loading["phase"] == "load"
+    assert loading["bytes"] is not None
+    assert steady["bytes"] is not None
+    assert loading["bytes"] - steady["bytes"] > size / 2
+
+
+def test_where_the_peak_cannot_be_reset_it_is_none_with_a_reason(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text("VmHWM:\t 10 kB\n")
+    forbidden = tmp_path / "not-a-folder" / "clear_refs"
+    for meters in (Meters("cpu", status, forbidden), Meters("cpu", tmp_path / "none", forbidden)):
+        meters.start()
+        (reading,) = meters.read("load")
+        assert reading["bytes"] is None
+        assert "peak" in meters.null_reasons["memory.rss"]
+
+
+def test_a_kernel_without_peaks_is_none_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("Name: x\n")
+    meters = Meters("cpu", tmp_path / "status", tmp_path / "clear_refs")
+    meters.start()
+    assert meters.read("load")[0]["bytes"] is None
+    assert "VmHWM" in meters.null_reasons["memory.rss"]
+
+
+def test_cuda_meters_are_kept_apart_and_peaks_are_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    resets: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 7)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 130))
+    meters = Meters("cuda:1")
+    meters.start()
+    found = {(r["meter"], r["scope"]): r["bytes"] for r in meters.read("steady")}
+    rss = found.pop(("rss", "host"))
+    assert rss is None or rss > 0
+    assert found == {
+        ("torch.max_memory_allocated", "process"): 5,
+        ("torch.max_memory_reserved", "process"): 7,
+        ("nvml.process_used", "process"): None,
+        ("device_used", "device"): 30,
+    }
+    assert resets == ["cuda:1"]
+    assert "memory.nvml.process_used" in meters.null_reasons
