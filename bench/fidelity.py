@@ -23,7 +23,7 @@ weights 49, cached steps 36, int4 weights 25. The default lies in the widest gap
 and whatever skips or replaces work does not.
 """
 OTHER_PICTURE_DB = 30.0
-"""Below this the content itself changes: the ranking's int4 weights lie here, cached steps above."""
+"""Below this the content itself changes: int4 weights lie here, cached steps above."""
 CONTROL_MARGIN_DB = 1.0
 """How far below the control's worst pair still counts as the control's own noise."""
 
