@@ -557,9 +557,7 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             missing += line.counts.get("no record", 0)
     notes = [f"{_list(lines)}: {text}" for text, lines in about.items()]
     if missing:
-        notes.append(
-            f"{missing} of the planned rounds have no record; bench run --resume adds them."
-        )
+        notes.append(f"{missing} planned round(s) without a record; bench run --resume adds them.")
     if single:
         notes.append(
             "One round only: intervals are of the median within one process (95 %, from 6 calls "

@@ -12,9 +12,11 @@ from compilers.scopes import resolve_scope
 
 @dataclass(frozen=True)
 class TorchCompileOptions(inductor.InductorOptions):
-    """Adds ``scope``: which parts to compile.
+    """Adds which parts to compile.
 
-    ``unet`` names the denoiser, be it a UNet or a transformer; ``text_encoders`` all text encoders.
+    Attributes:
+        scope: ``unet`` names the denoiser, be it a UNet or a transformer; ``text_encoders`` names
+            all text encoders.
     """
 
     scope: tuple[inductor.ScopeName, ...] = ("unet",)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.contract import Record
 from bench.runner import RunSummary, Task
+from bench.tables import shown_path
 
 _STYLE = {"ok": "green", "fallback": "yellow", "unsupported": "yellow", "skipped": "yellow"}
 
@@ -92,7 +93,7 @@ class Lines(Notes):
         super().run_started(run_dir, tasks, reused)
         self._total, self._done = tasks, reused
         known = f", {reused} of them measured before" if reused else ""
-        self.print(f"{tasks} measurement(s){known}, into {shown(run_dir)}")
+        self.print(f"{tasks} measurement(s){known}, into {shown_path(run_dir)}")
 
     def tick(self, left_s: float) -> None:
         self._left_s = left_s
@@ -218,19 +219,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def shown(path: Path) -> str:
-    """A path as short as it can be said from the working folder."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
 @contextlib.contextmanager
 def _outliving_the_reader() -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # rich turns the first into the second
         # Whatever is printed from now on goes nowhere, also at the interpreter's own exit.
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

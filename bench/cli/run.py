@@ -102,7 +102,7 @@ def run(
         raise typer.Exit(130) from None
     except (RunnerError, StoreError) as error:
         typer.echo(f"bench: {error}", err=True)
-        raise typer.Exit(1 if ui.started else 2) from None
+        raise typer.Exit(1 if ui.started and isinstance(error, StoreError) else 2) from None
     finally:
         ui.close()
     tables.print_run(measured.path, console)

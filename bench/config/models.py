@@ -170,7 +170,10 @@ def _scheduler(value: object) -> str | None:
 
 def _device(value: str) -> str:
     if not re.fullmatch(DEVICE_PATTERN, value):
-        near = nearest(value, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+        # the letters of "gpu" are nearest to "cpu", its meaning is not
+        near = nearest(
+            value.lower().replace("gpu", "cuda"), ("auto", "cpu", "cuda", "cuda:0", "mps")
+        )
         hint = f" Did you mean '{near}'?" if near else ""
         raise bad(f"unknown device {shown(value)}; one of auto, cpu, cuda, cuda:N, mps.{hint}")
     return value
@@ -240,6 +243,12 @@ def _text(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
+_SIDE_SCHEMA: dict[str, Any] = {
+    "type": "integer",
+    "minimum": 8,
+    "maximum": MAX_SIDE,
+    "multipleOf": 8,
+}
 TaskName = Annotated[
     str,
     AfterValidator(_one_of("task", lambda: list(TASKS))),
@@ -269,18 +278,13 @@ Size = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "integer", "minimum": 8, "maximum": MAX_SIDE, "multipleOf": 8},
+                _SIDE_SCHEMA,
                 {"type": "string", "pattern": SIZE_PATTERN},
                 {
                     "type": "object",
                     "properties": {
-                        side: {
-                            "type": "integer",
-                            "minimum": 8,
-                            "maximum": MAX_SIDE,
-                            "multipleOf": 8,
-                        }
-                        for side in ("height", "width")
+                        "height": {**_SIDE_SCHEMA, "description": "Height in pixels."},
+                        "width": {**_SIDE_SCHEMA, "description": "Width in pixels."},
                     },
                     "required": ["height", "width"],
                     "additionalProperties": False,
@@ -292,12 +296,12 @@ Size = Annotated[
 Height = Annotated[
     int,
     PlainValidator(lambda value: _side(value, "height")),
-    WithJsonSchema({"type": "integer", "minimum": 8, "maximum": MAX_SIDE, "multipleOf": 8}),
+    WithJsonSchema(_SIDE_SCHEMA),
 ]
 Width = Annotated[
     int,
     PlainValidator(lambda value: _side(value, "width")),
-    WithJsonSchema({"type": "integer", "minimum": 8, "maximum": MAX_SIDE, "multipleOf": 8}),
+    WithJsonSchema(_SIDE_SCHEMA),
 ]
 Duration = Annotated[
     float,

@@ -302,7 +302,7 @@ class _Builder:
             return target
         if depth > MAX_DEPTH:
             raise ConfigError(f"is nested deeper than {MAX_DEPTH} levels", place)
-        if event.tag is not None and event.tag != "!":
+        if event.tag is not None:
             raise ConfigError(f"tag {shown(event.tag)} is not accepted; write plain values", place)
         if event.anchor is not None:
             self._anchors[event.anchor] = None

@@ -221,13 +221,19 @@ class Lane:
             context.ui.preparing(flight.task, "importing libraries")
         name = f"launcher-{self.name.replace(':', '')}-r{flight.task.round}.log"
         self._launcher_log = context.folder.path / "logs" / name
-        self._launcher = Launcher(
-            flight.interpreter,
-            context.program,
-            fork=fork,
-            log=self._launcher_log,
-            environment=context.environment,
-        )
+        try:
+            self._launcher = Launcher(
+                flight.interpreter,
+                context.program,
+                fork=fork,
+                log=self._launcher_log,
+                environment=context.environment,
+            )
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            reason = f"{flight.interpreter} could not be started: {why}"
+            self._finish(flight, Verdict("failed", reason), Exit())
+            return
         self._launcher_for = (flight.interpreter, flight.task.round)
         self._ready = False
         self._deadline = context.clock() + context.patience.ready_s

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,6 +49,18 @@ def interpreter_for(environment: str) -> str:
     )
 
 
+def _added_paths() -> list[str]:
+    """What this process can import from, apart from what its interpreter finds by itself."""
+    own = sysconfig.get_paths()
+    packages = {own["purelib"], own["platlib"]}
+    paths = [os.path.abspath(path) for path in sys.path]
+    return [
+        path
+        for path in paths
+        if os.path.exists(path) and path not in packages and not path.startswith(own["stdlib"])
+    ]
+
+
 @dataclass(frozen=True)
 class Limit:
     """A memory limit of a worker: the name of a resource limit, and bytes."""
@@ -84,7 +97,7 @@ class Launcher:
         env = {**environment, **template.ENVIRONMENT}
         if interpreter == sys.executable:
             # Workers import what the parent would, wherever it was started from.
-            env["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+            env["PYTHONPATH"] = os.pathsep.join(_added_paths())
         try:
             with log.open("ab") as output, theirs:
                 self.process = subprocess.Popen(

@@ -10,7 +10,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
@@ -20,6 +22,8 @@ from typing import Any, cast
 
 from bench.contract import SCHEMA_VERSION, Record
 from bench.store.journal import Entry, Journal, Key, StoreError, write_atomically
+
+_DEAD_HOLDER_S = 2.0
 
 
 class RunFolder:
@@ -197,20 +201,51 @@ def _lock(path: Path) -> int:
     except OSError as error:
         raise StoreError(_unusable(path, error)) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    except BlockingIOError:
-        holder = os.pread(fd, 300, 0).decode(errors="replace").strip()
-        os.close(fd)
-        raise StoreError(
-            f"{path} is in use by another runner ({holder or 'pid unknown'}); wait for it to end, "
-            "or choose another folder with --out."
-        ) from None
+        holder = _wait_for_lock(fd)
+        if holder is None:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            return fd
     except OSError as error:
         os.close(fd)
         raise StoreError(_unusable(path, error)) from error
-    return fd
+    os.close(fd)
+    raise StoreError(
+        f"{path} is in use by another runner ({holder or 'pid unknown'}); wait for it to end, or "
+        "choose another folder with --out."
+    )
+
+
+def _wait_for_lock(fd: int) -> str | None:
+    """Take the lock; returns who has it if nobody lets go.
+
+    Only a holder that is dead is waited for: a child that it was about to start can keep the lock
+    for the moment between fork and exec.
+    """
+    deadline = time.monotonic() + _DEAD_HOLDER_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 300, 0).decode(errors="replace").strip()
+            if not _is_dead(holder) or time.monotonic() > deadline:
+                return holder
+            time.sleep(0.01)
+        else:
+            return None
+
+
+def _is_dead(holder: str) -> bool:
+    match = re.fullmatch(r"pid (\d+) on (.*)", holder)
+    if match is None or match.group(2) != socket.gethostname():
+        return False
+    try:
+        os.kill(int(match.group(1)), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _unusable(path: Path, error: OSError) -> str:

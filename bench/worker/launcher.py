@@ -171,13 +171,20 @@ class Launcher:
     def _reap(self) -> None:
         if self._worker is None:
             return
-        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        if os.waitid(os.P_PID, self._worker, ended) is None:
-            return
-        # The worker is not waited for yet: until then its number, which is also its group's, cannot
-        # go to another process.
-        _kill_group(self._worker, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(self._worker, 0)[1])
+        if hasattr(os, "waitid"):
+            # Look without waiting for it: until that is done its number, which is also its group's,
+            # cannot go to another process.
+            ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            if os.waitid(os.P_PID, self._worker, ended) is None:
+                return
+            _kill_group(self._worker, signal.SIGKILL)
+            status = os.waitpid(self._worker, 0)[1]
+        else:  # macOS before Python 3.13
+            pid, status = os.waitpid(self._worker, os.WNOHANG)
+            if pid == 0:
+                return
+            _kill_group(self._worker, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(status)
         self._worker = None
         leftovers = _sweep()
         self._say(

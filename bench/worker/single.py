@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -60,6 +61,7 @@ def run(job_file: str, events_fd: int, entry: str = ENTRY) -> NoReturn:
         emit = EventPipe(events_fd).emit
         with open(job_file, encoding="utf-8") as file:
             job: Job = json.load(file)
+        _spare_finalizers()
         module, _, function = entry.partition(":")
         try:
             getattr(importlib.import_module(module), function)(job, emit)
@@ -81,3 +83,13 @@ def run(job_file: str, events_fd: int, entry: str = ENTRY) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(status)
+
+
+def _spare_finalizers() -> None:
+    """Skip at exit what the imports alone would tear down.
+
+    torch takes its operator libraries apart one by one there, in memory that the process is about
+    to give back as a whole. What the job itself registers still runs.
+    """
+    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
+        finalizer.atexit = False

@@ -18,7 +18,7 @@ with habits of its own gets a family through the entry-point group ``bench.tasks
         def pipeline_class(self, class_name, task, denoiser_channels):
             return MyPipeline  # its from_pretrained() is called on the model's folder
 
-        def arguments(self, pipeline, workload, picture):
+        def arguments(self, pipeline, workload, pictures):
             return {"text": [workload["prompt"]] * workload["batch"], "size": workload["width"]}
 
 Families of other packages are asked before the built-in ones.
@@ -29,8 +29,9 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -92,11 +93,12 @@ class Family(Protocol):
         ...
 
     def arguments(
-        self, pipeline: Any, workload: Mapping[str, Any], picture: Any | None
+        self, pipeline: Any, workload: Mapping[str, Any], pictures: Sequence[Any] | None
     ) -> dict[str, Any]:
         """The arguments of one call, without generators, callback and output type.
 
-        ``picture`` is a PIL picture of the asked size, None for text-to-image. Raises SourceError.
+        ``pictures`` are PIL pictures of the asked size, one for each picture of the batch; None for
+        text-to-image. Raises SourceError.
         """
         ...
 
@@ -162,8 +164,8 @@ class Inputs:
 def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> Inputs:
     """Turn a workload into the arguments of ``pipeline``.
 
-    The same picture comes out of a seed alone or in a batch: each picture has a generator, and each
-    its own copy of prompt and input picture.
+    The same picture comes out of a seed alone or in a batch: each picture has its own generator,
+    prompt and input picture.
 
     Args:
         pipeline: as ``bench.worker.sources.load`` returned it.
@@ -176,8 +178,8 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
     task = workload["task"]
     parameters = _parameters(type(pipeline))
     family = family_for(type(pipeline).__name__, task)
-    picture = None if task == "text-to-image" else input_picture(workload)
-    arguments = family.arguments(pipeline, workload, picture)
+    pictures = None if task == "text-to-image" else input_pictures(workload)
+    arguments = family.arguments(pipeline, workload, pictures)
     _check_extra(pipeline, workload["extra"], parameters)
     arguments.update(workload["extra"])
     if "output_type" in parameters:
@@ -197,24 +199,32 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
     )
 
 
-def input_picture(workload: Mapping[str, Any]) -> Any:
-    """The input picture as RGB of exactly the asked size.
+def input_pictures(workload: Mapping[str, Any]) -> list[Any]:
+    """The input pictures of a batch as RGB of exactly the asked size.
 
     A file is turned as its EXIF says, put on white where it is transparent, scaled with Lanczos to
-    cover the asked size and cut at the centre, so its aspect is kept. Without a file it is a scene
-    drawn from the workload's seed, the same for every backend.
+    cover the asked size and cut at the centre, so its aspect is kept; every picture of the batch
+    starts from it. Without a file, picture i is a scene drawn from seed + i, equal for every
+    backend.
 
     Raises:
         SourceError: the file is missing or holds no readable picture.
     """
-    width, height = workload["width"], workload["height"]
-    if workload["input_image"] is None:
-        import random
+    if workload["input_image"] is not None:
+        return [_picture_of_file(workload)] * workload["batch"]
+    from bench.worker import scenes
 
-        from bench.worker import scenes
+    return [
+        scenes.render(
+            scenes.sample(random.Random(workload["seed"] + index)),
+            workload["width"],
+            workload["height"],
+        )
+        for index in range(workload["batch"])
+    ]
 
-        scene = scenes.sample(random.Random(workload["seed"]))
-        return scenes.render(scene, width, height)
+
+def _picture_of_file(workload: Mapping[str, Any]) -> Any:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     file = Path(workload["input_image"]).expanduser()
@@ -233,7 +243,8 @@ def input_picture(workload: Mapping[str, Any]) -> Any:
         raise SourceError(f"input picture {file} is no picture that can be read.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(f"input picture {file} cannot be read: {one_line(error)}") from error
-    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    size = (workload["width"], workload["height"])
+    return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
 
 def denoiser(pipeline: Any) -> tuple[str, Any]:
@@ -316,9 +327,9 @@ class TextToImage:
         return found
 
     def arguments(
-        self, pipeline: Any, workload: Mapping[str, Any], picture: Any | None
+        self, pipeline: Any, workload: Mapping[str, Any], pictures: Sequence[Any] | None
     ) -> dict[str, Any]:
-        return _arguments(pipeline, workload, picture)
+        return _arguments(pipeline, workload, pictures)
 
 
 class ImageToImage:
@@ -340,9 +351,9 @@ class ImageToImage:
         return sibling
 
     def arguments(
-        self, pipeline: Any, workload: Mapping[str, Any], picture: Any | None
+        self, pipeline: Any, workload: Mapping[str, Any], pictures: Sequence[Any] | None
     ) -> dict[str, Any]:
-        return _arguments(pipeline, workload, picture)
+        return _arguments(pipeline, workload, pictures)
 
 
 class Edit:
@@ -368,9 +379,9 @@ class Edit:
         return sibling
 
     def arguments(
-        self, pipeline: Any, workload: Mapping[str, Any], picture: Any | None
+        self, pipeline: Any, workload: Mapping[str, Any], pictures: Sequence[Any] | None
     ) -> dict[str, Any]:
-        return _arguments(pipeline, workload, picture)
+        return _arguments(pipeline, workload, pictures)
 
 
 _BUILT_IN: tuple[type[Any], ...] = (TextToImage, ImageToImage, Edit)
@@ -424,7 +435,7 @@ def _diffusers_class(class_name: str) -> Any:
 
 
 def _sibling(class_name: str, infix: str) -> Any | None:
-    """diffusers names relatives alike: ``XPipeline`` and ``XImg2ImgPipeline``."""
+    """Relatives are named alike in diffusers: ``XPipeline`` and ``XImg2ImgPipeline``."""
     import diffusers
 
     return getattr(diffusers, re.sub(r"Pipeline$", f"{infix}Pipeline", class_name), None)
@@ -464,9 +475,9 @@ def _why_not(pipeline_class: Any, task: str) -> str | None:
         return "it takes no input picture"
     if task == "image-to-image" and "strength" not in parameters:
         return "it has no strength; task: edit may fit it"
-    if task == "edit" and "image_guidance_scale" not in parameters:
-        if not re.search("Edit|Kontext", name):
-            return "it is no pipeline that edits by instruction (such as instruct-pix2pix)"
+    instructed = "image_guidance_scale" in parameters or re.search("Edit|Kontext", name)
+    if task == "edit" and not instructed:
+        return "it is no pipeline that edits by instruction (such as instruct-pix2pix)"
     return None
 
 
@@ -478,7 +489,9 @@ def _is_text_to_image(class_name: str) -> bool:
     return class_name in {each.__name__ for each in known}
 
 
-def _arguments(pipeline: Any, workload: Mapping[str, Any], picture: Any | None) -> dict[str, Any]:
+def _arguments(
+    pipeline: Any, workload: Mapping[str, Any], pictures: Sequence[Any] | None
+) -> dict[str, Any]:
     """Arguments of the usual names; what the pipeline does not take is left out."""
     parameters = _parameters(type(pipeline))
     batch = workload["batch"]
@@ -493,8 +506,8 @@ def _arguments(pipeline: Any, workload: Mapping[str, Any], picture: Any | None) 
     }
     if workload["negative_prompt"] is not None:
         arguments["negative_prompt"] = each(workload["negative_prompt"])
-    if picture is not None:
-        arguments["image"] = each(picture)
+    if pictures is not None:
+        arguments["image"] = pictures[0] if batch == 1 else list(pictures)
     for field, name in (
         ("height", "height"),
         ("width", "width"),
@@ -570,12 +583,13 @@ def _warnings(
     ):
         if workload[field] not in (None, "") and parameter not in parameters:
             found.append(f"{name} has no {parameter}: {field} was ignored")
-    if parameters.keys() & {"use_resolution_binning"}:
-        if workload["extra"].get("use_resolution_binning", True):
-            found.append(
-                f"{name} generates at the nearest of its own sizes and scales to the asked one; "
-                "extra: {use_resolution_binning: false} turns that off"
-            )
+    if "use_resolution_binning" in parameters and (
+        workload["extra"].get("use_resolution_binning", True)
+    ):
+        found.append(
+            f"{name} generates at the nearest of its own sizes and scales to the asked one; "
+            "extra: {use_resolution_binning: false} turns that off"
+        )
     if "generator" not in parameters:
         found.append(f"{name} takes no generator: the seed has no effect")
     found += _guidance_warnings(pipeline, workload, parameters)

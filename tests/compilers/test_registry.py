@@ -93,5 +93,5 @@ def test_two_packages_with_one_name_are_refused(
 
 
 def test_an_unknown_option_lists_the_known_ones() -> None:
-    with pytest.raises(registry.BackendError, match="'mod'.*mode"):
+    with pytest.raises(registry.BackendError, match=r"'mod'.*mode"):
         registry.make_options(registry.get("torch-compile"), {"mod": "default"})

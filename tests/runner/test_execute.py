@@ -227,9 +227,11 @@ def test_several_gpus_work_at_the_same_time(tmp_path: Path) -> None:
     ]
     for each in cells:
         each["workload"]["name"] = each["workload"]["prompt"] = each["name"][0]
-    begun = time.monotonic()
     go(tmp_path, *cells, cell("host"), plan_devices=("cuda:0", "cuda:1"), machine=machine(2))
-    assert time.monotonic() - begun < 3.9
+    by_name = {r["name"]: r for r in lines(tmp_path)}
+    assert by_name["y-none"]["started_utc"] < by_name["x-none"]["ended_utc"]
+    assert by_name["x-none"]["started_utc"] < by_name["y-none"]["ended_utc"]
+    assert by_name["x-other"]["started_utc"] >= by_name["x-none"]["ended_utc"]
     devices = {r["name"]: r["device"] for r in lines(tmp_path)}
     assert devices == {
         "x-none": "cuda:0",
@@ -259,6 +261,14 @@ def test_another_interpreter_can_be_plugged_in(tmp_path: Path) -> None:
     backend = {"name": "none", "options": {}, "environment": "mine"}
     go(tmp_path, cell("a", backend=backend), cell("b"), interpreters=find)
     assert [r["outcome"] for r in lines(tmp_path)] == ["ok", "unavailable"]
+
+
+def test_an_interpreter_that_does_not_start_fails_its_cells(tmp_path: Path) -> None:
+    summary = go(tmp_path, cell("a"), interpreters=lambda _: "/nowhere/python")
+    assert lines(tmp_path)[0]["reason"] == (
+        "/nowhere/python could not be started: no such file or directory"
+    )
+    assert summary.exit_code == 1
 
 
 def test_a_device_that_is_no_device(tmp_path: Path) -> None:
@@ -419,12 +429,16 @@ def test_two_runners_at_once(tmp_path: Path) -> None:
         runner.communicate(timeout=20)
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 NURSERY = """
 import os, signal, sys
 from pathlib import Path
 from tests.runner.support import *
 from bench.runner import execute
-cells = [cell(f"c{i}", extra={"do": "slow", "seconds": 0.01}) for i in range(1000)]
+cells = [cell(f"c{i}", extra={"do": "slow", "seconds": 0.01}) for i in range(300)]
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
@@ -457,17 +471,23 @@ def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path: P
     assert nursery.stdout is not None
     dice = random.Random(333)
     stored: list[bytes] = []
+    size = 0
     try:
         for turn in range(50):
             nursery.stdin.write("fork\n" if turn % 5 else "spawn\n")
             nursery.stdin.flush()
             runner = int(nursery.stdout.readline())
-            time.sleep(dice.uniform(0.02, 0.45))
+            if turn % 2:
+                # However slow the machine is, half of them get somewhere.
+                deadline = time.monotonic() + 20
+                while _size(records) <= size and time.monotonic() < deadline:
+                    time.sleep(0.005)
+            time.sleep(dice.uniform(0.0, 0.2))
             os.kill(runner, signal.SIGKILL)
             assert nursery.stdout.readline() == "gone\n"
             *whole, _ = records.read_bytes().split(b"\n") if records.exists() else [b""]
             assert whole[: len(stored)] == stored
-            stored = whole
+            stored, size = whole, _size(records)
     finally:
         nursery.stdin.close()
         nursery.wait(10)
@@ -476,7 +496,7 @@ def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path: P
     while processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert processes_of(tmp_path) == []
-    assert 50 < len(stored) < 1000
+    assert 25 <= len(stored) < 300
     cells = [cell(f"c{i}", extra={"do": "slow", "seconds": 0.01}) for i in range(len(stored) + 5)]
     assert go(run_dir, *cells, resume=True).exit_code == 0
     keys = [(r["cell_id"], r["round"]) for r in lines(run_dir)]
@@ -490,10 +510,10 @@ def test_a_full_disk_stops_the_run_and_says_what_to_do(tmp_path: Path) -> None:
     many = cell("a", rounds=50)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Workers' own files are small; only records.jsonl, which grows, meets the limit.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (7_000, hard))
     try:
         with pytest.raises(StoreError, match=r"are safe\. Free some space.*--resume"):
-            go(tmp_path, many, start="spawn")
+            go(tmp_path, many)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     stored = len(lines(tmp_path))

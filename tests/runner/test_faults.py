@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.contract import Cell
-from bench.runner import Patience, execute
+from bench.runner import Patience, Task, execute
 from tests.runner.support import Plan, Watcher, cell, lines, machine, program
 
 STARTS = [
@@ -22,11 +22,30 @@ STARTS = [
 ]
 
 
+class Impatient(Watcher):
+    """Its clock passes every time limit as soon as a worker that hangs is warming up."""
+
+    late_s = 0.0
+
+    def cell_event(self, task: Task, event: dict[str, Any]) -> None:
+        super().cell_event(task, event)
+        if event.get("phase") == "warmup" and task.cell["name"] != "after":
+            self.late_s += task.cell["limits"]["timeout_s"]
+
+    def clock(self) -> float:
+        return time.monotonic() + self.late_s
+
+
 def run_one(
-    tmp_path: Path, faulty: Cell, start: str = "spawn", patience: Patience | None = None
+    tmp_path: Path,
+    faulty: Cell,
+    start: str = "spawn",
+    patience: Patience | None = None,
+    *,
+    impatient: bool = False,
 ) -> dict[str, Any]:
     """Run a faulty cell and a good one after it; return the faulty one's record."""
-    watcher = Watcher()
+    watcher = Impatient()
     summary = execute(
         Plan([faulty, cell("after")]),
         tmp_path / "run",
@@ -34,6 +53,7 @@ def run_one(
         machine=machine(),
         start=start,  # type: ignore[arg-type]
         ui=watcher,
+        clock=watcher.clock if impatient else time.monotonic,
         patience=patience,
     )
     first, second = lines(summary.run_dir)
@@ -47,8 +67,8 @@ def faulty(do: str, **changes: Any) -> Cell:
     return cell(do, extra={"do": do, **changes.pop("extra", {})}, **changes)
 
 
-def limited(timeout_s: float = 60.0, memory_bytes: int | None = None) -> dict[str, Any]:
-    return {"timeout_s": timeout_s, "memory_bytes": memory_bytes}
+def limited(memory_bytes: int) -> dict[str, Any]:
+    return {"timeout_s": 60.0, "memory_bytes": memory_bytes}
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -78,9 +98,9 @@ def test_a_crash_leaves_its_stack_in_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", STARTS)
 def test_a_worker_that_hangs_ends_at_its_time_limit(tmp_path: Path, start: str) -> None:
-    record = run_one(tmp_path, faulty("hang", limits=limited(timeout_s=0.8)), start)
+    record = run_one(tmp_path, faulty("hang"), start, impatient=True)
     assert record["outcome"] == "timeout"
-    assert record["reason"] == "no end within the time limit of 0.8 s: during warmup"
+    assert record["reason"] == "no end within the time limit of 60 s: during warmup"
     assert record["load_s"] == 1.5
     log = (tmp_path / "run" / record["process"]["log"]).read_text()
     assert "in hang" in log
@@ -89,8 +109,9 @@ def test_a_worker_that_hangs_ends_at_its_time_limit(tmp_path: Path, start: str) 
 def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     record = run_one(
         tmp_path,
-        faulty("hang_ignoring_sigterm", limits=limited(timeout_s=0.8)),
+        faulty("hang_ignoring_sigterm"),
         patience=Patience(term_s=0.1),
+        impatient=True,
     )
     assert record["outcome"] == "timeout"
     assert record["process"]["signal"] == 9
@@ -216,9 +237,10 @@ def test_a_launcher_that_is_killed_fails_its_cell_and_is_replaced(
 def test_a_launcher_that_hangs_fails_its_cell_and_is_replaced(tmp_path: Path) -> None:
     record = run_one(
         tmp_path,
-        faulty("stops_launcher", limits=limited(timeout_s=0.8)),
+        faulty("stops_launcher"),
         "fork",
         Patience(term_s=0.1, kill_s=0.2),
+        impatient=True,
     )
     assert record["outcome"] == "failed"
     assert "did not answer and was killed" in record["reason"]

@@ -57,6 +57,21 @@ def test_the_second_runner_is_refused_and_told_who_is_there(tmp_path: Path) -> N
     RunFolder.acquire(tmp_path).close()
 
 
+def test_a_lock_that_a_dead_runners_child_keeps_for_a_moment_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    # As between fork and exec: the runner is dead, and a child still has its descriptor.
+    code = (
+        "import os, sys, time; from bench.store import RunFolder\n"
+        "folder = RunFolder.acquire(sys.argv[1])\n"
+        "if os.fork() == 0: time.sleep(0.3)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    runner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env)
+    runner.wait()
+    RunFolder.acquire(tmp_path).close()
+
+
 def test_the_same_process_is_refused_too(tmp_path: Path) -> None:
     with RunFolder.acquire(tmp_path), pytest.raises(StoreError, match=f"pid {os.getpid()}"):
         RunFolder.acquire(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.contract import SCHEMA_VERSION
@@ -200,6 +200,7 @@ _json = st.recursive(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.dictionaries(st.text(min_size=1), _json, max_size=4), max_size=5))
 def test_what_goes_in_comes_out(
     tmp_path_factory: pytest.TempPathFactory, extras: list[dict[str, Any]]

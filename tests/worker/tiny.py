@@ -8,9 +8,11 @@ prompt, seed, steps and input picture.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -337,3 +339,37 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "ddpm": _ddpm,
 }
 KINDS: tuple[str, ...] = tuple(_MAKERS)
+
+
+def workload(**changes: Any) -> dict[str, Any]:
+    """A small ``bench.contract.Workload``: text to a 64x64 picture in 3 steps on the CPU."""
+    return {
+        "name": "tiny",
+        "task": "text-to-image",
+        "model": "path:nowhere",
+        "variant": None,
+        "scheduler": None,
+        "steps": 3,
+        "guidance": None,
+        "image_guidance": None,
+        "strength": None,
+        "height": 64,
+        "width": 64,
+        "batch": 1,
+        "seed": 1,
+        "prompt": "a red house",
+        "negative_prompt": None,
+        "input_image": None,
+        "dtype": "float32",
+        "generator": "cpu",
+        "extra": {},
+        **changes,
+    }
+
+
+@functools.cache
+def shared(kind: str) -> Path:
+    """The folder of ``build(kind)``, made once a process; read it, never change it."""
+    folder = tempfile.mkdtemp(prefix=f"tiny-{kind}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return build(kind, folder)

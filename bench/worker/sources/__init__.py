@@ -7,9 +7,7 @@ user; no message holds a token.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,21 +70,20 @@ def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -
             "embedded:NAME or synthetic:ARCH."
         )
     dtype = getattr(torch, workload["dtype"])
-    with _quiet():
-        if kind == "hub":
-            from bench.worker.sources import hub
+    if kind == "hub":
+        from bench.worker.sources import hub
 
-            loaded = hub.load(rest, workload, dtype, allow_remote_code=allow_remote_code)
-        elif kind == "path":
-            from bench.worker.sources import path
+        loaded = hub.load(rest, workload, dtype, allow_remote_code=allow_remote_code)
+    elif kind == "path":
+        from bench.worker.sources import path
 
-            loaded = path.load(rest, workload, dtype, allow_remote_code=allow_remote_code)
-        elif kind == "synthetic":
-            from bench.worker.sources import synthetic
+        loaded = path.load(rest, workload, dtype, allow_remote_code=allow_remote_code)
+    elif kind == "synthetic":
+        from bench.worker.sources import synthetic
 
-            loaded = synthetic.load(rest, workload["task"], dtype, device)
-        else:
-            loaded = _load_embedded(rest, workload["task"], dtype, device)
+        loaded = synthetic.load(rest, workload["task"], dtype, device)
+    else:
+        loaded = _load_embedded(rest, workload["task"], dtype, device)
     pipeline = loaded.pipeline
     if workload["scheduler"] is not None:
         swap_scheduler(pipeline, workload["scheduler"])
@@ -148,7 +145,7 @@ def pipeline_class_for(class_name: str, task: str, denoiser_channels: int | None
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """`` (nearest: A, B)``, or nothing when no known name is close."""
     lowered = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.5)
+    found = difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.6)
     return f" (nearest: {', '.join(lowered[match] for match in found)})" if found else ""
 
 
@@ -175,17 +172,3 @@ def _load_embedded(name: str, task: str, dtype: Any, device: str) -> Loaded:
     pipeline = embedded.load(name, pipeline_class, dtype, device)
     folders = (embedded.ASSETS / name, embedded.ASSETS / "vae")
     return Loaded(pipeline, "-".join(path.fingerprint(each) for each in folders), False)
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Loading bars and advice of the libraries say nothing that a cell's log needs."""
-    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    levels = {logger: logger.level for logger in loggers}
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)

@@ -90,7 +90,7 @@ def _fetch(
         )
     except SourceError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the client's exceptions differ by version
         refusal = _explain(error, repo, revision, shown)
         if cached is not None:
             return cached, (f"used the cached copy {cached.name[:12]}, because {refusal}",)
@@ -116,7 +116,7 @@ def _fetch(
         if error.errno == errno.ENOSPC:
             raise _no_room(shown, folder) from None
         raise _interrupted(error, repo, revision, shown) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the client's exceptions differ by version
         raise _interrupted(error, repo, revision, shown) from None
     return folder, ()
 
@@ -195,7 +195,7 @@ def _within(seconds: float, function: Callable[[], Any]) -> Any:
     def call() -> None:
         try:
             result.append(function())
-        except BaseException as error:  # re-raised in the caller's thread
+        except BaseException as error:  # noqa: BLE001  # re-raised in the caller's thread
             failure.append(error)
 
     thread = threading.Thread(target=call, daemon=True)

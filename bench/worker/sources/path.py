@@ -209,7 +209,7 @@ def check_components(
     if without_plain:
         raise SourceError(
             f"{shown} has {without_plain[0]} as variant {shown_variants} only: set "
-            f"variant: {sorted(variants)[0]}."
+            f"variant: {min(variants)}."
         )
 
 

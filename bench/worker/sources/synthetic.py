@@ -1,8 +1,8 @@
 """``synthetic:ARCH``: a published architecture with random weights, made straight on the device.
 
 True in speed and memory, since kernels do not depend on the numbers; the pictures are coloured
-noise. The sizes are facts from the ``config.json`` files of stabilityai/stable-diffusion-xl-base-1.0
-and timbrooks/instruct-pix2pix.
+noise. The sizes are facts from the ``config.json`` files of
+stabilityai/stable-diffusion-xl-base-1.0 and timbrooks/instruct-pix2pix.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ def load(name: str, task: str, dtype: Any, device: str) -> Loaded:
         _materialise(module, dtype, device, _SEED + index)
     scheduler_name, scheduler_config = plan["scheduler"]
     parts["scheduler"] = getattr(diffusers, scheduler_name)(**scheduler_config)
-    parts["tokenizer"] = clip_tokenizer(pad_token="<|endoftext|>")
+    parts["tokenizer"] = clip_tokenizer(pad="<|endoftext|>")
     if "text_encoder_2" in parts:
-        parts["tokenizer_2"] = clip_tokenizer(pad_token="!")
+        parts["tokenizer_2"] = clip_tokenizer(pad="!")
         # Otherwise pictures would depend on whether the watermarking package is installed.
         optional: dict[str, Any] = {"add_watermarker": False}
     else:
@@ -153,15 +153,11 @@ def load(name: str, task: str, dtype: Any, device: str) -> Loaded:
         }
     accepted = inspect.signature(pipeline_class.__init__).parameters
     optional = {key: value for key, value in optional.items() if key in accepted}
-    return Loaded(
-        pipeline_class(**parts, **optional),
-        RECIPE,
-        True,
-        (
-            f"synthetic weights: {name} in its published sizes with random weights, and a tokenizer "
-            "of single bytes; times and memory are true, pictures are noise",
-        ),
+    note = (
+        f"synthetic weights: {name} in its published sizes with random weights and a tokenizer of "
+        "single bytes; times and memory are true, pictures are noise"
     )
+    return Loaded(pipeline_class(**parts, **optional), RECIPE, True, (note,))
 
 
 def on_meta(name: str) -> dict[str, Any]:
@@ -198,7 +194,7 @@ def on_meta(name: str) -> dict[str, Any]:
         }
 
 
-def clip_tokenizer(*, pad_token: str) -> Any:
+def clip_tokenizer(*, pad: str) -> Any:
     """A CLIPTokenizer with CLIP's 49,408 entries and special ids, whose words are single bytes.
 
     Every prompt is padded or cut to 77 tokens anyway, and with random weights no token means
@@ -212,7 +208,7 @@ def clip_tokenizer(*, pad_token: str) -> Any:
     tokens += [f"<|unused{index}|>" for index in range(_VOCABULARY - 2 - len(tokens))]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    options = {"pad_token": pad_token, "model_max_length": _MAX_TOKENS}
+    options = {"pad_token": pad, "model_max_length": _MAX_TOKENS}
     if "vocab" in inspect.signature(CLIPTokenizer.__init__).parameters:  # transformers 5
         return CLIPTokenizer(vocab=vocabulary, merges=[], **options)
     with tempfile.TemporaryDirectory() as folder:

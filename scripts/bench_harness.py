@@ -1,0 +1,310 @@
+"""Measure the harness itself: does it tell the truth, and what does it cost? Run by ``make bench``.
+
+Truth: a cell of the harness and a bare loop, written here without the harness's code, run in one
+process and take turns call by call, on pipelines of their own with the same settings. Each bare
+call is paired with the mean of the harness's calls before and after it, so that drift cancels.
+
+Cost: the command line's start, planning, the overhead of each cell, and what forking workers
+from a template saves over fresh interpreters.
+
+A bound is broken only if the measurement is sure: noise on a busy machine makes times longer and
+never shorter, so costs are judged by their best repetition, and the truth by the interval of the
+median difference. Exits with 1 if a bound is broken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ASSETS = ROOT / "bench" / "assets" / "embedded"
+
+PAIRS = 40
+TRUTH_PCT = 1.0
+HELP_S = 0.4
+PLAN_S = 2.0
+PLAN_CELLS = 10_000
+CELL_S = 0.150
+
+PROMPT = "a big red house on grass in the middle under a blue sky"
+SEED, STEPS, SIDE, THREADS = 333, 10, 128, 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table. ``verdict`` is "ok", "unclear" or "broken"; "" has no bound."""
+
+    what: str
+    found: str
+    bound: str = ""
+    verdict: str = ""
+
+
+def main() -> int:
+    if sys.argv[1:] == ["--truth"]:
+        print(json.dumps(compare_with_bare_loop()))
+        return 0
+    results = []
+    for result in itertools.chain(truth(), command_line(), planning(), cells()):
+        print(
+            f"{result.what:<44} {result.found:<42} {result.bound:<10} {result.verdict}", flush=True
+        )
+        results.append(result)
+    return int(any(result.verdict == "broken" for result in results))
+
+
+def truth() -> Iterator[Result]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--truth"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    harness, bare = statistics.median(found["harness_s"]), statistics.median(found["bare_s"])
+    yield Result(
+        "median call, harness", f"{harness * 1000:.1f} ms of {len(found['harness_s'])} calls"
+    )
+    yield Result("median call, bare loop", f"{bare * 1000:.1f} ms of {len(found['bare_s'])} calls")
+    same = found["harness_pictures"] == found["bare_pictures"]
+    yield Result("both draw the same picture", str(same), "True", "ok" if same else "broken")
+    differences = paired_differences_pct(found["harness_s"], found["bare_s"])
+    low, middle, high = median_with_interval(differences)
+    sure = low > TRUTH_PCT or high < -TRUTH_PCT
+    close = -TRUTH_PCT < middle < TRUTH_PCT
+    yield Result(
+        "harness against bare loop, paired",
+        f"{middle:+.2f} %  (95 %: {low:+.2f} to {high:+.2f}, {len(differences)} pairs)",
+        f"< {TRUTH_PCT:g} %",
+        "broken" if sure else "ok" if close else "unclear",
+    )
+
+
+def paired_differences_pct(harness_s: list[float], bare_s: list[float]) -> list[float]:
+    """Return how much longer the harness's calls are, in per cent, for each bare call.
+
+    The calls took turns, harness first and last.
+    """
+    around = [(before + after) / 2 for before, after in itertools.pairwise(harness_s)]
+    return [100 * (h / b - 1) for h, b in zip(around, bare_s, strict=True)]
+
+
+def median_with_interval(values: list[float]) -> tuple[float, float, float]:
+    """Return (low, median, high): the 95 % interval of the median by order statistics."""
+    from bench.worker.repeats import median_interval
+
+    low, high = median_interval(values) or (min(values), max(values))
+    return low, statistics.median(values), high
+
+
+def compare_with_bare_loop() -> dict[str, Any]:
+    """Run one cell; after each of its measured calls, time one call of the bare pipeline.
+
+    Returns:
+        harness_s and bare_s in seconds, the former with one more value, and hashes of the pictures.
+    """
+    import torch
+
+    from bench.config import make_plan, parse_config
+    from bench.worker.cell import run_job
+
+    cell = make_plan(
+        parse_config(
+            {
+                "device": "cpu",
+                "threads": THREADS,
+                "protocol": {
+                    "warmup": {"min_calls": 3, "max_calls": 3},
+                    "calls": {
+                        "min_calls": PAIRS + 1,
+                        "max_calls": PAIRS + 1,
+                        "time_cap": "1h",
+                    },
+                    "rounds": 1,
+                },
+                "matrix": {
+                    "workload": [
+                        {
+                            "name": "truth",
+                            "task": "text-to-image",
+                            "model": "embedded:sdxl",
+                            "prompt": PROMPT,
+                            "seed": SEED,
+                            "steps": STEPS,
+                            "size": SIDE,
+                            "dtype": "float32",
+                        }
+                    ],
+                    "backend": ["none"],
+                },
+            }
+        )
+    ).cells[0]
+    torch.set_num_threads(THREADS)
+    bare = bare_pipeline()
+    bare_s: list[float] = []
+    harness_s: list[float] = []
+    harness_pictures: list[str] = []
+    bare_picture: Any = None
+    ending: dict[str, Any] = {}
+
+    def one_bare_call() -> float:
+        nonlocal bare_picture
+        generator = torch.Generator("cpu").manual_seed(SEED)
+        begin = time.perf_counter()
+        bare_picture = bare(
+            prompt=PROMPT, height=SIDE, width=SIDE, num_inference_steps=STEPS, generator=generator
+        ).images[0]
+        return time.perf_counter() - begin
+
+    def listen(event: dict[str, Any]) -> None:
+        fields = event.get("fields", {})
+        if "warmup_s" in fields:
+            one_bare_call()
+        elif event["event"] == "append" and "e2e_s" in fields:
+            harness_s.append(fields["e2e_s"])
+            if len(harness_s) <= PAIRS:
+                bare_s.append(one_bare_call())
+        elif "images" in fields:
+            harness_pictures.extend(image["sha256"] for image in fields["images"])
+        elif event["event"] == "end":
+            ending.update(event)
+
+    with tempfile.TemporaryDirectory() as folder:
+        run_job(
+            {
+                "cell": cell,
+                "round": 0,
+                "device": "cpu",
+                "pictures_dir": folder,
+                "pictures_relative_to": folder,
+                "cache_dir": folder,
+                "prime_only": False,
+            },
+            listen,
+        )
+    if ending.get("outcome") != "ok":
+        raise SystemExit(f"the cell ended {ending.get('outcome')}: {ending.get('reason')}")
+    pixels = bare_picture.convert("RGB").tobytes()
+    return {
+        "harness_s": harness_s,
+        "bare_s": bare_s,
+        "harness_pictures": harness_pictures,
+        "bare_pictures": [hashlib.sha256(pixels).hexdigest()],
+    }
+
+
+def bare_pipeline() -> Any:
+    """Load the same weights as a user would, without the harness."""
+    import torch
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+
+    vae = AutoencoderKL.from_pretrained(ASSETS / "vae", torch_dtype=torch.float32)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        ASSETS / "sdxl", vae=vae, torch_dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def command_line() -> Iterator[Result]:
+    command = [sys.executable, "-m", "bench.cli", "--help"]
+    times = repeat(9, lambda: run_quietly(command))
+    yield judged("bench --help", times, HELP_S)
+    code = (
+        "import sys; from bench.cli.app import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    heavy = sorted({"torch", "diffusers", "pandas", "numpy", "pydantic"} & {*done.stderr.split()})
+    yield Result(
+        "heavy imports of bench --help",
+        ", ".join(heavy) or "none",
+        "none",
+        "broken" if heavy else "ok",
+    )
+
+
+def planning() -> Iterator[Result]:
+    from bench.config import make_plan, parse_config
+
+    config = {
+        "name": "many",
+        "defaults": {"task": "text-to-image", "model": "embedded:sdxl"},
+        "matrix": {
+            "workload": [{"name": f"w{n}", "prompt": f"scene {n}"} for n in range(10)],
+            "backend": ["none", "torch-compile"],
+            "seed": list(range(100)),
+            "steps": [5, 10, 20, 30, 50],
+        },
+    }
+
+    def plan() -> None:
+        count = make_plan(parse_config(config)).count
+        assert count == PLAN_CELLS, count
+
+    yield judged(f"planning {PLAN_CELLS:,} cells", repeat(5, lambda: timed(plan)), PLAN_S)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "many.yaml"
+        file.write_text(json.dumps(config))
+        command = [sys.executable, "-m", "bench.cli", "plan", str(file)]
+        times = repeat(3, lambda: run_quietly(command))
+    yield judged("the same by bench plan, start included", times, PLAN_S)
+
+
+def cells() -> Iterator[Result]:
+    from bench.runner import overhead
+    from bench.worker import template
+
+    forked = overhead.measure(20, "fork", template.PRELOAD)
+    yield judged("overhead of a cell (forked)", forked.cell_s, CELL_S)
+    spawned = overhead.measure(3, "spawn", template.PRELOAD)
+    yield judged("the same in a fresh interpreter", spawned.cell_s, None)
+    saved = statistics.median(spawned.cell_s) - forked.median_s
+    yield Result("saved for each cell by the template", f"{saved:.2f} s")
+
+
+def judged(what: str, times_s: list[float], bound_s: float | None) -> Result:
+    """Return a line for repeated costs; the best one decides about the bound."""
+    best, middle = min(times_s), statistics.median(times_s)
+    found = f"median {middle:.3f} s, best {best:.3f} s of {len(times_s)}"
+    if bound_s is None:
+        return Result(what, found)
+    verdict = "broken" if best >= bound_s else "ok" if middle < bound_s else "unclear"
+    return Result(what, found, f"< {bound_s:g} s", verdict)
+
+
+def repeat(count: int, measure: Callable[[], float]) -> list[float]:
+    return [measure() for _ in range(count)]
+
+
+def timed(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def run_quietly(command: list[str]) -> float:
+    def work() -> None:
+        subprocess.run(command, stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
+
+    return timed(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

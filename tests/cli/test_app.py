@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import app
+from bench.store import RunFolder
+from tests.cli.records import cell, record
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "diffusers", "transformers", "pandas", "numpy")
+
+
+def bench(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    code = "from bench.cli.app import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **environment},
+        check=False,
+    )
+
+
+def modules_loaded_by(arguments: str, **environment: str) -> set[str]:
+    code = (
+        f"import sys\nfrom bench.cli.app import main\n"
+        f"try: main({arguments})\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+    return set(done.stderr.split())
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    cells = [cell(rounds=2), cell("torch-compile", rounds=2)]
+    with RunFolder.acquire(tmp_path / "run") as folder:
+        plan = {"schema": 1, "name": "t", "cells": cells}
+        folder.write_plan(plan, host={}, version="0")
+        folder.append(record(cells[0], [2.0, 2.0]))
+        folder.append(record(cells[1], [1.0, 1.0]))
+    return tmp_path / "run"
+
+
+def test_help_names_every_verb_and_the_exit_codes_and_imports_nothing_heavy() -> None:
+    done = bench("--help")
+    assert done.returncode == 0
+    for word in (*app.VERBS, "Exit codes", "130", "--install-completion", "Examples"):
+        assert word in done.stdout, word
+    loaded = modules_loaded_by('["--help"]')
+    assert not loaded & {*HEAVY, "pydantic"}
+    assert "bench.cli.run" not in loaded
+
+
+def test_completion_offers_the_verbs_and_imports_nothing_heavy() -> None:
+    asked = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench s", "COMP_CWORD": "1"}
+    done = bench(**asked)
+    assert done.stdout.split() == ["show", "schema"]
+    assert not modules_loaded_by("[]", **asked) & set(HEAVY)
+
+
+def test_completion_offers_the_options_of_a_verb() -> None:
+    asked = {"_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench show --", "COMP_CWORD": "2"}
+    assert {"--json", "--all-rounds"} <= set(bench(**asked).stdout.split())
+
+
+@pytest.mark.parametrize("verb", app.VERBS)
+def test_every_verb_has_examples_and_its_own_exit_codes(verb: str) -> None:
+    done = bench(verb, "--help")
+    assert done.returncode == 0
+    if verb != "schema":
+        assert "Exit codes" in done.stdout
+    assert f"bench {verb}" in done.stdout.partition("Examples")[2]
+
+
+def test_the_summary_in_the_listing_is_the_first_sentence_of_the_verbs_help() -> None:
+    for verb, summary in app.VERBS.items():
+        first = " ".join((app.load(verb).help or "").split("\n\n")[0].split())
+        assert first.startswith(summary.rstrip(".")), (verb, first)
+
+
+def test_version() -> None:
+    done = bench("--version")
+    assert done.stdout.startswith("bench ")
+    assert done.returncode == 0
+
+
+def test_a_mistyped_verb_gets_the_nearest_one_and_2() -> None:
+    done = bench("shwo")
+    assert done.returncode == 2
+    assert "show" in done.stderr
+
+
+def test_an_unknown_option_is_2() -> None:
+    assert bench("show", "--nonsense", "x").returncode == 2
+
+
+def test_errors_are_messages_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("matrix: {workload: []}\n")
+    for arguments in (
+        ("show", str(tmp_path / "nothing")),
+        ("plan", str(tmp_path / "none.yaml")),
+        ("run", str(tmp_path / "bad.yaml")),
+        ("once", "--steps", "0", "--model", "embedded:sdxl"),
+        ("once", "--compiler", "nexfort", "--model", "embedded:sdxl"),
+    ):
+        done = bench(*arguments, cwd=tmp_path)
+        assert done.returncode == 2, (arguments, done)
+        assert done.stderr.startswith("bench: "), done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_bug_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(app, "app", broken)
+    with pytest.raises(ZeroDivisionError):
+        app.main(["plan"])
+
+
+def test_interruption_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "app", interrupted)
+    with pytest.raises(SystemExit) as end:
+        app.main(["run"])
+    assert end.value.code == 130
+
+
+def test_show_prints_the_table_and_says_what_is_missing(run_folder: Path) -> None:
+    done = bench("show", str(run_folder))
+    assert done.returncode == 0
+    for word in ("2.00×", "torch-compile", "ok 1/2", "rss", "without a record", "pictures"):
+        assert word in done.stdout, word
+
+
+def test_show_json(run_folder: Path) -> None:
+    value = json.loads(bench("show", str(run_folder), "--json").stdout)
+    assert value[0]["backends"][1]["speedup"] == 2.0
+
+
+def test_show_all_rounds(run_folder: Path) -> None:
+    assert "torch-compile round 2" in bench("show", str(run_folder), "--all-rounds").stdout
+
+
+def test_show_survives_a_torn_record(run_folder: Path) -> None:
+    with (run_folder / "records.jsonl").open("a") as file:
+        file.write('{"schema": 1, "cell')
+    done = bench("show", str(run_folder))
+    assert done.returncode == 0
+    assert "2.00×" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error(run_folder: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = f"from bench.cli.app import main; main(['show', {str(run_folder)!r}])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode in (-13, 0)
+
+
+def test_show_needs_no_pandas(run_folder: Path) -> None:
+    assert not modules_loaded_by(f"['show', {str(run_folder)!r}]") & set(HEAVY)

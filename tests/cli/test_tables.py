@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pandas
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from bench import comparable, tables
+from tests.cli.records import GIB, cell, record
+
+
+def text(groups: Any, width: int = 120) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(tables.render(groups, width))
+    return file.getvalue()
+
+
+def words(groups: Any) -> str:
+    """The text without its line breaks."""
+    return " ".join(text(groups).split())
+
+
+def line(groups: Any, backend: str) -> tables.Line:
+    return next(each for group in groups for each in group.lines if each.backend == backend)
+
+
+def test_frame_has_the_documented_columns_and_the_medians_by_hand() -> None:
+    table = tables.frame([record(cell())])
+    assert list(table.columns) == list(tables.COLUMNS)
+    row = table.iloc[0]
+    assert row["e2e_s"] == 2.0
+    assert row["warmup_s"] == 7.0
+    assert row["warmup_calls"] == 2
+    assert row["it_per_s"] == 5.0
+    assert row["steps_per_s_e2e"] == 5.0
+    assert row["step_s"] == pytest.approx(0.2)
+    assert row["peak_rss_bytes"] == GIB // 2
+    assert pandas.isna(row["peak_torch.max_memory_allocated_bytes"])
+    assert pandas.isna(row["e2e_low_s"])
+    assert row["speedup"] == 1.0
+
+
+def test_frame_gives_no_figure_for_what_is_not_ok() -> None:
+    bad = record(cell("torch-compile"), outcome="fallback", reason="eager")
+    row = tables.frame([record(cell()), bad]).iloc[1]
+    assert row["outcome"] == "fallback"
+    for name in ("e2e_s", "it_per_s", "warmup_s", "peak_rss_bytes", "speedup", "compile_s"):
+        assert pandas.isna(row[name]), name
+
+
+def test_frame_compares_within_a_round() -> None:
+    base, fast = cell(rounds=2), cell("torch-compile", rounds=2)
+    table = tables.frame(
+        [
+            record(base, [4.0], round=0),
+            record(fast, [2.0], round=0),
+            record(base, [9.0], round=1),
+            record(fast, [3.0], round=1),
+        ]
+    )
+    assert list(table["speedup"]) == [1.0, 2.0, 1.0, 3.0]
+
+
+def test_rounds_are_pooled_by_their_medians_and_not_by_their_calls() -> None:
+    base = cell(rounds=3)
+    many = record(base, [1.0] * 50, round=0)
+    groups = tables.summarise([many, record(base, [3.0], round=1), record(base, [4.0], round=2)])
+    only = line(groups, "none")
+    assert only.e2e_s == 3.0
+    assert only.e2e_interval_s == (1.0, 4.0)
+    assert only.rounds == 3
+
+
+def test_only_ok_rounds_count_and_the_reason_is_told_once() -> None:
+    base = cell(rounds=3)
+    failed = {"outcome": "oom", "reason": "out of memory"}
+    groups = tables.summarise(
+        [
+            record(base, [1.0], round=0),
+            record(base, [100.0], round=1, **failed),
+            record(base, [100.0], round=2, **failed),
+        ]
+    )
+    only = line(groups, "none")
+    assert only.e2e_s == 1.0
+    assert only.outcome == "ok 1/3"
+    assert text(groups).count("out of memory") == 1
+
+
+def test_speedup_is_the_ratio_of_medians() -> None:
+    groups = tables.summarise(
+        [record(cell(), [3.0, 9.0, 1.0]), record(cell("torch-compile"), [2.0, 2.0, 50.0])]
+    )
+    assert line(groups, "torch-compile").speedup == 1.5
+    assert "1.50×" in text(groups)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"steps_effective": 8}, "steps_effective"),
+        ({"model_revision": "def"}, "model revision"),
+        ({"scheduler_class": "HeunDiscreteScheduler"}, "scheduler"),
+        ({"output_height": 64}, "output height"),
+        ({"device": "cuda:0"}, "device"),
+        ({"synthetic_weights": True}, "synthetic weights"),
+        ({"fingerprint": {"python": "3.11", "packages": {"torch": "2.4.0"}}}, "packages torch"),
+        ({"fingerprint": {"python": "3.10", "packages": {"torch": "2.13.0"}}}, "python"),
+    ],
+)
+def test_what_is_unlike_gets_no_speedup_but_the_field(fields: Any, named: str) -> None:
+    groups = tables.summarise([record(cell()), record(cell("torch-compile"), **fields)])
+    compiled = line(groups, "torch-compile")
+    assert compiled.speedup is None
+    assert compiled.not_comparable is not None
+    assert compiled.not_comparable.startswith(named)
+    assert "not comparable" in words(groups)
+
+
+@pytest.mark.parametrize(
+    ("workload", "named"),
+    [
+        ({"model": "embedded:other"}, "model"),
+        ({"steps": 20}, "steps"),
+        ({"batch": 2}, "batch"),
+        ({"guidance": 3.0}, "guidance"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"seed": 1}, "seed"),
+        ({"prompt": "a boat"}, "prompt"),
+        ({"some_future_field": 1}, "some_future_field"),
+    ],
+)
+def test_workloads_of_one_name_that_differ_are_not_compared(workload: Any, named: str) -> None:
+    one, other = record(cell()), record(cell("torch-compile", **workload))
+    found = comparable.difference(other, one)
+    assert found is not None
+    assert found.startswith(named)
+    assert tables.frame([one, other])["speedup"].isna().tolist() == [False, True]
+
+
+def test_backend_cache_and_reasons_for_nulls_do_not_make_records_unlike() -> None:
+    one = record(cell(), fingerprint={"gpu": None, "null_reasons": {"gpu": "none"}})
+    other = record(cell("torch-compile"), fingerprint={"gpu": None}, cache="warm")
+    assert comparable.difference(one, other) is None
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 2)), st.data())
+def test_unlike_goes_both_ways(one: dict[str, int], data: Any) -> None:
+    other = data.draw(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 2)))
+    left, right = record(cell(), fingerprint=one), record(cell(), fingerprint=other)
+    assert (comparable.difference(left, right) is None) == (one == other)
+    assert (comparable.difference(right, left) is None) == (one == other)
+
+
+def test_meters_are_never_mixed_in_a_column() -> None:
+    def reading(meter: str, amount: int | None) -> Any:
+        return {"meter": meter, "scope": "process", "phase": "steady", "bytes": amount}
+
+    allocated = "torch.max_memory_allocated"
+    with_both = record(cell(), memory=[reading(allocated, 2 * GIB), reading("rss", 6 * GIB)])
+    without = record(
+        cell("torch-compile"), memory=[reading(allocated, None), reading("rss", 5 * GIB)]
+    )
+    groups = tables.summarise([with_both, without])
+    assert groups[0].meter == allocated
+    shown = text(groups)
+    assert "2.000" in shown
+    assert "6.000" not in shown
+    assert "5.000" not in shown
+    assert f"peak memory: {allocated}" in shown
+
+
+def test_cells_without_a_record_are_shown_as_such() -> None:
+    planned = [cell(rounds=2), cell("torch-compile", rounds=2)]
+    groups = tables.summarise([record(planned[0], round=0)], planned)
+    assert line(groups, "none").outcome == "ok 1/2"
+    assert line(groups, "torch-compile").outcome == "no record"
+    assert "3 planned round(s) without a record" in words(groups)
+
+
+def test_every_round_can_have_its_own_line() -> None:
+    base, fast = cell(rounds=2), cell("torch-compile", rounds=2)
+    groups = tables.summarise(
+        [
+            record(base, [4.0], round=0),
+            record(fast, [2.0], round=0),
+            record(base, [9.0], round=1),
+        ],
+        [base, fast],
+        all_rounds=True,
+    )
+    assert [each.backend for each in groups[0].lines] == [
+        "none round 1",
+        "none round 2",
+        "torch-compile round 1",
+        "torch-compile round 2",
+    ]
+    assert line(groups, "torch-compile round 1").speedup == 2.0
+    assert line(groups, "torch-compile round 2").outcome == "no record"
+
+
+def test_backends_of_one_name_are_told_apart_by_their_options() -> None:
+    first = cell("torch-compile", options={"mode": "default", "dynamic": None})
+    second = cell("torch-compile", options={"mode": "max-autotune", "dynamic": None})
+    labels = [each.backend for each in tables.summarise([record(first), record(second)])[0].lines]
+    assert labels == ["torch-compile mode=default", "torch-compile mode=max-autotune"]
+
+
+def test_steps_that_differ_from_those_asked_for_are_shown() -> None:
+    groups = tables.summarise([record(cell(), steps_effective=8, denoiser_calls=16)])
+    assert "10 steps, 8 effective, 16 denoiser calls, denoiser batch 2" in words(groups)
+
+
+def test_synthetic_weights_are_said() -> None:
+    assert "synthetic weights" in text(tables.summarise([record(cell(), synthetic_weights=True)]))
+
+
+def test_one_round_says_what_it_does_not_cover() -> None:
+    one = tables.summarise([record(cell())])
+    assert "spread from process to process is not covered" in words(one)
+    two = cell(rounds=2)
+    groups = tables.summarise([record(two, round=0), record(two, round=1)])
+    assert "not covered" not in words(groups)
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_nothing_is_cut_off(width: int) -> None:
+    calls = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
+    groups = tables.summarise(
+        [record(cell(), calls), record(cell("torch-compile-regional"), [t / 3 for t in calls])]
+    )
+    shown = text(groups, width)
+    assert "…" not in shown
+    assert all(len(each) <= width for each in shown.splitlines())
+    for word in ("1.250", "1.000–1.500", "0.417", "3.00×", "torch-compile-regional", "0.500"):
+        assert word in shown, word
+
+
+def test_unknown_and_missing_fields_do_no_harm() -> None:
+    bare: Any = {"cell_id": "x", "outcome": "timeout", "round": 0, "novelty": {"a": 1}}
+    empty = record(cell(), e2e_s=[], memory=None, it_per_s=None, warmup_s=None, backend=None)
+    groups = tables.summarise([bare, empty])
+    assert "timeout" in text(groups)
+    assert len(tables.frame([bare, empty])) == 2
+
+
+def test_a_bracket_in_a_reason_is_no_markup() -> None:
+    groups = tables.summarise([record(cell(), outcome="failed", reason="bad [red]value[/]")])
+    assert "bad [red]value[/]" in text(groups)
+
+
+def test_json_is_json() -> None:
+    groups = tables.summarise([record(cell()), record(cell("torch-compile"), [1.0])])
+    value = json.loads(json.dumps(tables.as_json(groups), allow_nan=False))
+    backends = value[0]["backends"]
+    assert backends[1]["speedup"] == 2.0
+    assert backends[0]["steps"]["effective"] == 10
+    assert backends[0]["steady_peak_bytes"] == {"rss": GIB // 2}
