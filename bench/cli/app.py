@@ -21,6 +21,8 @@ VERBS = {
     "run": "Run a matrix: every cell in a process of its own, then a table.",
     "plan": "Show what a configuration would run: cells, estimated time and disk.",
     "show": "Show the table of a run.",
+    "report": "Write the report of one or more runs: is it worth it?",
+    "export": "Write a run's figures as CSV, Parquet, JSON or for pytest-benchmark.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
@@ -38,6 +40,7 @@ Examples:
   bench run configs/quickstart.yaml
   bench plan configs/realvisxl.yaml --only backend=none
   bench show runs/quickstart
+  bench report runs/quickstart
 
 \b
 Exit codes:

@@ -1,0 +1,112 @@
+"""Cumulative time over images: where a backend's dearer first call has paid for itself.
+
+Columns: workload, label, backend, first_call_s, e2e_s (each a median), images_per_call, is_baseline,
+kind (after, immediately, never; None for the baseline), images, low_images, high_images, shown,
+processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from plots import style
+
+TITLE = "When does the first call pay? Cumulative time over images"
+
+
+def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
+    """Return one panel for each workload: a line for each backend, crossings marked."""
+    names = style.workloads(table)
+    if not names:
+        return style.empty(TITLE, "No record holds a first call and an end-to-end time.")
+    colours = style.colour_of(table, colours)
+    notes = [
+        "Lines: median first call + images × median end-to-end time. Large mark: where the line "
+        "falls below the baseline's; the broad bar is the 95 % interval of that number. Never: the "
+        "interval of the saving reaches 0. Both axes are logarithmic. n = processes.",
+        style.left_out(table),
+    ]
+    with style.settings():
+        heights = [3.4 + 0.2 * len(style.of(table, name)) for name in names]
+        page = style.Page(TITLE, heights, notes=notes)
+        for place, name in enumerate(names):
+            _panel(page, place, style.of(table, name), name, colours)
+        return page.figure
+
+
+def _panel(
+    page: style.Page, place: int, rows: pd.DataFrame, name: str, colours: Mapping[str, str]
+) -> None:
+    axes = page.axes(place, name)
+    pays = [v for v in [*rows["images"], *rows["high_images"]] if style.present(v) and v > 0]
+    ends = [v for v in pays if v < 1e6]
+    last = max([100.0, *(3 * v for v in ends)])
+    each = [max(1.0, float(v)) for v in rows["images_per_call"]]
+    first = min(each)
+    xs = [first * (last / first) ** (i / 120) for i in range(121)]
+    shapes = style.markers(rows["label"])
+    totals: list[float] = []
+    for row in rows.itertuples():
+        colour = colours[row.backend]
+
+        def total(
+            images: float,
+            start: float = row.first_call_s,
+            each: float = row.e2e_s / max(1.0, row.images_per_call),
+        ) -> float:
+            return start + images * each
+
+        ys = [total(x) for x in xs]
+        totals += [ys[0], ys[-1]]
+        text = f"{style.wrap(row.label, 44, 1)}: {row.shown}  (n = {row.processes})"
+        axes.plot(
+            xs,
+            ys,
+            color=colour,
+            linewidth=2.4 if row.is_baseline else 1.6,
+            linestyle="--" if row.is_baseline else "-",
+            label=text,
+            marker=shapes[str(row.label)],
+            markevery=[20, 60, 100],
+            markersize=4,
+        )
+        if row.kind == "after" and style.present(row.images) and row.images > 0:
+            height = total(row.images)
+            if style.present(row.low_images):
+                high = row.high_images if style.present(row.high_images) else last
+                axes.plot(
+                    [max(first, row.low_images), max(first, high)],
+                    [height, height],
+                    color=colour,
+                    alpha=0.3,
+                    linewidth=9,
+                    solid_capstyle="butt",
+                )
+            axes.plot(
+                [row.images, row.images], [1e-9, height], color=colour, linewidth=1, linestyle=":"
+            )
+            axes.plot(
+                row.images,
+                height,
+                shapes[str(row.label)],
+                color=colour,
+                markersize=10,
+                markeredgecolor="white",
+                zorder=5,
+            )
+    style.plain_log(axes, "x", first * 1.35, last / 1.35)
+    style.plain_log(axes, "y", min(totals), max(totals))
+    axes.set_xlabel("images after the first call, logarithmic")
+    axes.set_ylabel("cumulative time [s], logarithmic")
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(0.0, -0.17),
+        borderaxespad=0.0,
+        handlelength=2.4,
+    )
+    if not math.isfinite(max(totals)):
+        raise ValueError("a first call or an end-to-end time is not finite")

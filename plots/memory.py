@@ -1,0 +1,105 @@
+"""Peak memory by phase.
+
+Columns: workload, label, backend, meter, phase, gib, shown, why. One meter for each workload:
+values of different meters are never put side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from plots import style
+
+TITLE = "Peak memory by phase, by backend"
+
+PHASES = {
+    "load": ("|", "load"),
+    "prepare": ("^", "prepare"),
+    "warmup": ("D", "warm-up (cold peak)"),
+    "steady": ("o", "steady (warm peak)"),
+}
+"""Phases in order, with their marker and how the legend calls them."""
+
+
+def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
+    """Return one panel for each workload: a row for each backend, a mark for each phase."""
+    names = style.workloads(table)
+    if not names:
+        return style.empty(TITLE, "No record holds a memory figure.")
+    colours = style.colour_of(table, colours)
+    notes = [
+        "Largest peak over all processes of a row; peaks are reset between phases. The number is "
+        "the steady peak. The meter stands in each panel's axis; figures of different meters must "
+        "not be compared.",
+        style.left_out(table),
+    ]
+    with style.settings():
+        each = [_labels(style.of(table, name)) for name in names]
+        page = style.Page(TITLE, [style.panel_height(e, 0.36, 1.05) for e in each], notes=notes)
+        for place, name in enumerate(names):
+            _panel(page, place, style.of(table, name), name, each[place], colours)
+        page.figure.legend(
+            handles=[
+                Line2D(
+                    [],
+                    [],
+                    marker=marker,
+                    linestyle="",
+                    color=style.INK,
+                    label=text,
+                    markerfacecolor="white" if phase != "steady" else style.INK,
+                )
+                for phase, (marker, text) in PHASES.items()
+            ],
+            loc="outside upper right",
+            ncols=4,
+        )
+        return page.figure
+
+
+def _labels(rows: pd.DataFrame) -> list[str]:
+    return [str(label) for label in dict.fromkeys(rows["label"])]
+
+
+def _panel(
+    page: style.Page,
+    place: int,
+    rows: pd.DataFrame,
+    name: str,
+    labels: list[str],
+    colours: Mapping[str, str],
+) -> None:
+    axes = page.axes(place, name)
+    heights = dict(zip(labels, style.rows(axes, labels), strict=True))
+    furthest = 0.0
+    for label, lines in rows.groupby("label", sort=False):
+        height = heights[str(label)]
+        kept = lines[[style.present(v) for v in lines["gib"]]]
+        if kept.empty:
+            style.missing(axes, height, str(lines["why"].iloc[0] or "no figure"))
+            continue
+        colour = colours[kept["backend"].iloc[0]]
+        values = list(kept["gib"])
+        axes.plot([min(values), max(values)], [height, height], color=colour, alpha=0.35)
+        for row in kept.itertuples():
+            marker, _ = PHASES[row.phase]
+            axes.plot(
+                row.gib,
+                height,
+                marker,
+                color=colour,
+                markersize=10 if marker == "|" else 6.5,
+                markerfacecolor=colour if row.phase == "steady" else "white",
+                markeredgewidth=1.6,
+            )
+        steady = kept[kept["phase"] == "steady"]
+        if not steady.empty:
+            style.beside(axes, [max(values)], [height], [f"{steady['shown'].iloc[0]} GiB"])
+        furthest = max(furthest, *values)
+    axes.set_xlim(0, furthest * 1.25 if furthest else 1)
+    meters = [str(meter) for meter in rows["meter"].dropna().unique()]
+    axes.set_xlabel(f"peak memory [GiB], meter: {', '.join(meters) or 'none'}")

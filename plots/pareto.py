@@ -1,0 +1,111 @@
+"""Speed against fidelity: what a backend's speed costs in picture quality.
+
+Columns: workload, label, backend, speedup, low, high, psnr_db (the worst picture's; None if
+identical), identical (bool), pictures, control_db (the baseline against itself; None if identical or
+not known), threshold_db.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from plots import style
+
+TITLE = "Speed against picture fidelity"
+
+
+def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
+    """Return one panel for each workload: right is faster, up is closer to the baseline."""
+    names = style.workloads(table)
+    if not names:
+        return style.empty(
+            TITLE,
+            "No backend has both a speedup and pictures that were compared with the baseline.",
+        )
+    colours = style.colour_of(table, colours)
+    notes = [
+        "Across: ratio of median end-to-end times, baseline over backend, with its 95 % interval. "
+        "Up: peak signal-to-noise ratio of the worst picture against the baseline's of the same "
+        "seed; identical pictures, whose ratio is infinite, lie on the top line. Dashed: the "
+        "threshold. Dotted: the baseline against itself in another process.",
+        style.left_out(table),
+    ]
+    with style.settings():
+        heights = [3.2 + 0.2 * len(style.of(table, name)) for name in names]
+        page = style.Page(TITLE, heights, notes=notes)
+        for place, name in enumerate(names):
+            _panel(page, place, style.of(table, name), name, colours)
+        return page.figure
+
+
+def _panel(
+    page: style.Page, place: int, rows: pd.DataFrame, name: str, colours: Mapping[str, str]
+) -> None:
+    axes = page.axes(place, name)
+    threshold = float(rows["threshold_db"].iloc[0])
+    known = [v for v in [*rows["psnr_db"], *rows["control_db"]] if style.present(v)]
+    low = min([threshold, *known]) - 6
+    top = max([threshold, *known]) + 14
+    shapes = style.markers(rows["label"])
+    for row in rows.itertuples():
+        height = top - 4 if row.identical else row.psnr_db
+        colour = colours[row.backend]
+        if style.present(row.low) and style.present(row.high):
+            axes.plot([row.low, row.high], [height, height], color=colour, alpha=0.5, linewidth=2.5)
+        told = "identical" if row.identical else f"{row.psnr_db:.1f} dB"
+        axes.plot(
+            row.speedup,
+            height,
+            shapes[str(row.label)],
+            color=colour,
+            markersize=8,
+            label=f"{style.wrap(row.label, 40, 1)}: {row.shown}, {told}, "
+            f"{row.pictures} picture{'s' if row.pictures != 1 else ''}",
+        )
+    axes.axhline(top - 4, color=style.GRID, linewidth=1.5, zorder=0)
+    axes.axhline(threshold, color=style.BAD, linewidth=1, linestyle="--", zorder=0)
+    axes.axvline(1, color=style.FAINT, linewidth=1, zorder=0)
+    edge = axes.get_yaxis_transform()
+    axes.text(
+        0.995,
+        threshold,
+        f"threshold {threshold:g} dB ",
+        transform=edge,
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color=style.BAD,
+    )
+    axes.text(
+        0.995,
+        top - 4,
+        "identical ",
+        transform=edge,
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color=style.FAINT,
+    )
+    control = next((v for v in rows["control_db"] if style.present(v)), None)
+    if control is not None:
+        axes.axhline(control, color=style.FAINT, linewidth=1, linestyle=":", zorder=0)
+        axes.text(
+            0.995,
+            control,
+            f"baseline against itself {control:.1f} dB ",
+            transform=edge,
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=style.FAINT,
+        )
+    xs = [v for c in ("speedup", "low", "high") for v in rows[c] if style.present(v)]
+    width = max(max([1.0, *xs]) - min([1.0, *xs]), 0.2)
+    axes.set_xlim(min([1.0, *xs]) - 0.12 * width, max([1.0, *xs]) + 0.35 * width)
+    axes.set_ylim(low, top)
+    axes.set_xlabel("speedup over the baseline [×], right is faster")
+    axes.set_ylabel("PSNR of the worst picture [dB]")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.17), borderaxespad=0.0)

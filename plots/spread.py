@@ -1,0 +1,110 @@
+"""Run-to-run spread: every call of every process, as its distance from the row's median.
+
+Columns: workload, label, backend, process (number from 1), e2e_s (one call), median_s (of the row),
+between_pct, within_pct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from plots import style
+
+TITLE = "Run-to-run spread of the end-to-end time"
+
+REACH_PCT = 25.0
+"""Half-width of the axis at most; calls further out are drawn at the edge and counted."""
+
+
+def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
+    """Return one panel for each workload: one line of dots for each process."""
+    names = style.workloads(table)
+    if not names:
+        return style.empty(TITLE, "No record holds an end-to-end time.")
+    colours = style.colour_of(table, colours)
+    notes = [
+        "Each dot is one measured call, each line of dots one process, the bar its median. Where "
+        "the lines of a backend lie further apart than the dots within them, more rounds help and "
+        "more calls do not. Right: standard deviation between process medians and within "
+        "processes (robust); n = processes × calls. Arrows at the edge: calls beyond the axis.",
+        style.left_out(table),
+    ]
+    with style.settings():
+        each = [[str(v) for v in dict.fromkeys(style.of(table, n)["label"])] for n in names]
+        heights = [
+            style.panel_height(labels, 0.4, 1.0) + 0.09 * _processes(style.of(table, name))
+            for name, labels in zip(names, each, strict=True)
+        ]
+        page = style.Page(TITLE, heights, notes=notes)
+        for place, name in enumerate(names):
+            _panel(page, place, style.of(table, name), name, each[place], colours)
+        return page.figure
+
+
+def _processes(rows: pd.DataFrame) -> int:
+    return len(rows[["label", "process"]].drop_duplicates())
+
+
+def _panel(
+    page: style.Page,
+    place: int,
+    rows: pd.DataFrame,
+    name: str,
+    labels: list[str],
+    colours: Mapping[str, str],
+) -> None:
+    axes = page.axes(place, name)
+    heights = dict(zip(labels, style.rows(axes, labels), strict=True))
+    off = 100 * (rows["e2e_s"] / rows["median_s"] - 1)
+    spans = off.abs()
+    reach = min(max(float(spans.quantile(0.98)) * 1.15, 0.5), REACH_PCT)
+    for label, own in rows.groupby("label", sort=False):
+        parts = list(own.groupby("process", sort=True))
+        colour = colours[own["backend"].iloc[0]]
+        for number, (_, calls) in enumerate(parts):
+            shift = 0.0 if len(parts) == 1 else 0.36 - 0.72 * number / (len(parts) - 1)
+            height = heights[str(label)] + shift
+            values = [float(v) for v in off.loc[calls.index]]
+            inside = [v for v in values if abs(v) <= reach]
+            axes.plot(
+                inside,
+                [height] * len(inside),
+                "o",
+                color=colour,
+                markersize=3.2,
+                alpha=0.55,
+                markeredgewidth=0,
+            )
+            for side, marker in ((1, ">"), (-1, "<")):
+                beyond = [v for v in values if v * side > reach]
+                if beyond:
+                    axes.plot(side * reach * 1.04, height, marker, color=colour, markersize=5)
+            middle = median(values)
+            if abs(middle) <= reach:
+                axes.plot(
+                    [middle, middle], [height - 0.07, height + 0.07], color=colour, linewidth=2.2
+                )
+        first = own.iloc[0]
+        told = [
+            f"{word} {value:.1f} %"
+            for word, value in (("between", first["between_pct"]), ("within", first["within_pct"]))
+            if style.present(value)
+        ]
+        axes.annotate(
+            "\n".join([f"n = {len(parts)} × {len(own) / len(parts):.3g}", *told]),
+            (1.0, heights[str(label)]),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color=style.FAINT,
+            annotation_clip=False,
+        )
+    axes.axvline(0, color=style.FAINT, linewidth=1, zorder=0)
+    axes.set_xlim(-reach * 1.08, reach * 1.08)
+    axes.set_xlabel("distance from the row's median end-to-end time [%]")

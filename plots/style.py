@@ -1,0 +1,331 @@
+"""What all figures share: colours, type, panels, and how a figure is written to a file."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from PIL import Image
+
+INK = "#1F2328"
+FAINT = "#6A737D"
+GRID = "#E1E4E8"
+BAD = "#A40E26"
+
+KNOWN = {
+    "none": "#4D4D4D",
+    "torch-compile": "#0072B2",
+    "torch-compile-regional": "#D55E00",
+    "nexfort": "#009E73",
+    "oneflow": "#CC79A7",
+}
+"""Okabe and Ito's colours (2008), which readers with any colour vision tell apart."""
+
+OTHERS = (
+    "#E69F00",
+    "#56B4E9",
+    "#882255",
+    "#999933",
+    "#332288",
+    "#44AA99",
+    "#AA4499",
+    "#117733",
+    "#661100",
+    "#6699CC",
+)
+"""The rest of them, then Paul Tol's muted scheme, for backends that are not built in."""
+
+MARKERS = "osD^vP*XphH<>d"
+
+DPI = 120
+PANEL_WIDTH = 6.6
+MOST_PANELS = 8
+MOST_ROWS = 80
+"""What one figure holds in all its panels: more can be neither read nor drawn quickly."""
+
+_SETTINGS: dict[str, Any] = {
+    "font.family": "sans-serif",
+    # The first comes with matplotlib; the others are as wide or narrower, where an SVG is shown.
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bench",
+    "text.parse_math": False,
+}
+
+
+def settings() -> Any:
+    """Return the context in which figures are made and saved."""
+    return mpl.rc_context(_SETTINGS)
+
+
+def colours(backends: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each backend, the same whatever the order they are given in.
+
+    Built-in names have colours of their own everywhere. Further names take the others in the order
+    of the alphabet; from the eleventh on colours repeat, and labels and markers tell them apart.
+    """
+    names = sorted(set(backends))
+    further = [name for name in names if name not in KNOWN]
+    return {
+        **{name: KNOWN[name] for name in names if name in KNOWN},
+        **{name: OTHERS[i % len(OTHERS)] for i, name in enumerate(further)},
+    }
+
+
+def markers(labels: Iterable[str]) -> dict[str, str]:
+    """Return a marker for each label, in the order of first appearance."""
+    return {
+        label: MARKERS[i % len(MARKERS)] for i, label in enumerate(dict.fromkeys(map(str, labels)))
+    }
+
+
+def colour_of(table: pd.DataFrame, given: Mapping[str, str] | None) -> Mapping[str, str]:
+    own = colours(str(name) for name in table["backend"].dropna()) if len(table) else {}
+    return {**own, **(given or {})}
+
+
+def workloads(table: pd.DataFrame) -> list[str]:
+    """Return the workloads in the order of the table; at most as many as fit a page."""
+    if not len(table):
+        return []
+    lines = table.drop_duplicates(["workload", "label"]).groupby("workload", sort=False).size()
+    fits = lines.cumsum() <= MOST_ROWS
+    return [str(name) for name in lines.index[: max(1, min(MOST_PANELS, int(fits.sum())))]]
+
+
+def of(table: pd.DataFrame, workload: str) -> pd.DataFrame:
+    return table[table["workload"] == workload]
+
+
+def present(value: Any) -> bool:
+    """Return whether a cell of a table holds a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def wrap(label: str, width: int = 30, most: int = 3) -> str:
+    """Break a label into lines; what does not fit into ``most`` of them is cut with an ellipsis."""
+    label = str(label)
+    # A hyphen is a better place to break a long name than the middle of a word, but only then.
+    hyphens = any(len(word) > width for word in label.split())
+    lines = textwrap.wrap(label, width, break_on_hyphens=hyphens) or [""]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], lines[most - 1][: width - 1] + "…"]
+    return "\n".join(lines)
+
+
+class Page:
+    """A figure of panels, one for each workload, with a title above and notes below.
+
+    Args:
+        title: the subject.
+        heights: of each panel, in inches.
+        columns: panels side by side; None for one or two, as many as there are panels.
+        notes: sentences below: what marks and intervals mean, what is left out.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        heights: Sequence[float],
+        *,
+        notes: Sequence[str] = (),
+        columns: int | None = None,
+        parts: int = 1,
+    ) -> None:
+        panels = max(1, len(heights))
+        self.columns = columns or min(2, panels)
+        rows = math.ceil(panels / self.columns)
+        tallest = [
+            max(heights[i * self.columns : (i + 1) * self.columns], default=2.0)
+            for i in range(rows)
+        ]
+        width = PANEL_WIDTH * self.columns + (0.8 if self.columns == 1 else 0.0)
+        characters = int(width * 13.5)
+        told = "\n".join(textwrap.fill(note, characters) for note in notes if note)
+        heading = textwrap.fill(title, int(width * 8.5))
+        lines = (told.count("\n") + 1 if told else 0, heading.count("\n") + 1)
+        height = sum(tallest) + 0.17 * lines[0] + 0.24 * lines[1] + 0.25
+        self.figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(self.figure)
+        engine: Any = self.figure.get_layout_engine()
+        engine.set(w_pad=0.12, h_pad=0.08, hspace=0.03, wspace=0.03)
+        self.figure.suptitle(heading, x=0.012, ha="left", fontsize=12, fontweight="bold")
+        if told:
+            self.figure.supxlabel(
+                told, x=0.012, ha="left", fontsize=8, color=FAINT, linespacing=1.35
+            )
+        grid = self.figure.add_gridspec(rows, self.columns, height_ratios=tallest)
+        self.cells = [grid[i // self.columns, i % self.columns] for i in range(panels)]
+        self.parts = parts
+
+    def axes(self, place: int, title: str = "") -> Axes:
+        axes = self.figure.add_subplot(self.cells[place])
+        if title:
+            axes.set_title(wrap(title, 68, 2))
+        return axes
+
+    def pair(self, place: int, title: str, ratios: tuple[float, float]) -> tuple[Axes, Axes]:
+        """Return two axes above one another in one panel, which share their horizontal axis."""
+        inner = self.cells[place].subgridspec(2, 1, height_ratios=ratios)
+        upper = self.figure.add_subplot(inner[0])
+        lower = self.figure.add_subplot(inner[1], sharex=upper)
+        upper.set_title(wrap(title, 68, 2))
+        return upper, lower
+
+
+def empty(title: str, why: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    with settings():
+        page = Page(title, [1.0])
+        axes = page.axes(0)
+        axes.set_axis_off()
+        axes.text(0.0, 0.5, textwrap.fill(why, 80), transform=axes.transAxes, va="center")
+        return page.figure
+
+
+def left_out(table: pd.DataFrame) -> str:
+    """Return the note on workloads that have no panel, or nothing."""
+    total = table["workload"].nunique() if len(table) else 0
+    drawn = len(workloads(table))
+    if total <= drawn:
+        return ""
+    return (
+        f"{drawn} of {total} workloads are drawn, the first of the report; the tables have all, "
+        "and --workload NAME draws others."
+    )
+
+
+def rows(axes: Axes, labels: Sequence[str], *, last: float | None = None) -> list[float]:
+    """Make the vertical axis a list of labels from the top; return the height of each."""
+    heights = [-float(i) for i in range(len(labels))]
+    axes.set_yticks(heights, [wrap(label) for label in labels])
+    axes.set_ylim((-len(labels) + 0.4) if last is None else last, 0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    return heights
+
+
+def panel_height(labels: Sequence[str], each: float = 0.34, base: float = 1.0) -> float:
+    """Return the height of a panel that lists ``labels``, in inches."""
+    lines = sum(max(1, wrap(label).count("\n") + 1) for label in labels)
+    return base + each * len(labels) + 0.13 * (lines - len(labels))
+
+
+def missing(axes: Axes, height: float, why: str) -> None:
+    """Say in a row of a list why it has no mark."""
+    axes.text(
+        0.01,
+        height,
+        textwrap.shorten(why, 60, placeholder="…"),
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        ha="left",
+        fontsize=8,
+        style="italic",
+        color=BAD,
+    )
+
+
+def beside(
+    axes: Axes,
+    values: Sequence[float],
+    heights: Sequence[float],
+    texts: Sequence[str],
+    colour: str = INK,
+) -> None:
+    """Write a text to the right of each mark."""
+    for value, height, text in zip(values, heights, texts, strict=True):
+        axes.annotate(
+            text,
+            (value, height),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=colour,
+        )
+
+
+def plain_log(axes: Axes, which: str, low: float, high: float) -> None:
+    """Make an axis logarithmic, labelled by plain numbers, with room on both sides."""
+    low, high = low / 1.35, high * 1.35
+    if high / low < 12:
+        middle = math.sqrt(low * high)
+        low, high = min(low, middle / 3.5), max(high, middle * 3.5)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
+    decades = math.log10(high / low)
+    steps = (1.0, 2.0, 5.0) if decades < 3 else (1.0, 3.0) if decades < 4 else (1.0,)
+    if decades < 8:
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        ticks = [s * 10.0**e for e in range(first, last + 1) for s in steps]
+        axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(LogLocator(numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def plain(value: float) -> str:
+    """Return a tick's number without an exponent, as short as it is exact."""
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def save(figure: Figure) -> tuple[bytes, bytes]:
+    """Return a figure as (PNG, SVG): equal bytes for equal figures.
+
+    Draws once for each file and no more often, as drawing is most of the time that a report takes.
+    """
+    with settings():
+        canvas = FigureCanvasAgg(figure)
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+        figure.set_layout_engine("none")
+        canvas.draw()
+        png = io.BytesIO()
+        # The palette of a figure is small: a quarter of the bytes, and no visible difference.
+        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(
+            256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
+        ).save(png, format="png", dpi=(DPI, DPI))
+        svg = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+    return png.getvalue(), svg.getvalue().encode("utf-8")

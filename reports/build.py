@@ -1,0 +1,92 @@
+"""Run folders to a report folder: ``REPORT.md``, ``report.html``, ``plots/``, ``gallery/``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports import analyse, fidelity, figures, gallery, gather, html, markdown, reference, view
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a report was written, and the view that it shows."""
+
+    page: Path
+    markdown: Path
+    view: view.View
+
+
+def write(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    references: Sequence[str] = (),
+    workloads: Sequence[str] = (),
+) -> Report:
+    """Write the report of one or more runs. Reads records and pictures only, and needs no torch.
+
+    Args:
+        runs: run folders; several are shown side by side, and compared where they are alike.
+        out: folder of the report; the first run's without it.
+        references: names of published rows to draw beside measured ones.
+        workloads: names to keep; all if empty.
+
+    Raises:
+        bench.store.StoreError: a run cannot be read, a name is wrong, or ``out`` cannot be written.
+    """
+    rows = [row for name in references for row in reference.load(name)]
+    samples = gather.read(runs)
+    groups = gather.group(samples, workloads)
+    comparisons = analyse.compare(groups)
+    pictures = fidelity.Pictures()
+    likenesses = [fidelity.judge(comparison, pictures) for comparison in comparisons]
+    published = {
+        place: found
+        for place, group in enumerate(groups)
+        if (found := reference.beside(rows, group))
+    }
+    galleries = gallery.collect(comparisons, likenesses, pictures)
+    drawn = figures.draw(comparisons, likenesses, published)
+    told = view.build(comparisons, likenesses, galleries, published)
+    folder = (out or runs[0]).absolute()
+    try:
+        return _write(folder, told, drawn)
+    except OSError as error:
+        raise gather.ReportError(
+            f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
+            "choose another folder with --out."
+        ) from error
+
+
+def _write(folder: Path, told: view.View, drawn: Sequence[figures.Drawn]) -> Report:
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for one in drawn:
+        (folder / "plots" / f"{one.name}.png").write_bytes(one.png)
+        (folder / "plots" / f"{one.name}.svg").write_bytes(one.svg)
+    # An earlier report's figures would be taken for this one's.
+    for name in figures.NAMES - {one.name for one in drawn}:
+        for kind in ("png", "svg"):
+            (folder / "plots" / f"{name}.{kind}").unlink(missing_ok=True)
+    columns = [column for workload in told.workloads for column in workload.gallery.shown]
+    if columns:
+        (folder / "gallery").mkdir(exist_ok=True)
+    for column in columns:
+        assert column.png is not None
+        (folder / "gallery" / f"{column.name}.png").write_bytes(column.png)
+        if column.difference is not None:
+            path = folder / "gallery" / f"{column.name}-difference.png"
+            path.write_bytes(column.difference)
+    report = Report(folder / "report.html", folder / "REPORT.md", told)
+    _replace(report.markdown, markdown.render(told, drawn))
+    _replace(report.page, html.render(told, drawn))
+    return report
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write a file so that a reader sees the old page or the new one, never half of one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(content, encoding="utf-8", errors="replace")
+    os.replace(partial, path)

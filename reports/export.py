@@ -1,0 +1,262 @@
+"""One flat table of everything, for notebooks and for other tools' formats."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import tables
+from bench.store import RunFolder
+from reports import analyse, gather
+from reports.analyse import Finding
+from reports.gather import ReportError
+
+if TYPE_CHECKING:
+    import pandas
+
+FORMATS = ("csv", "parquet", "json", "pytest-benchmark")
+
+CELL_COLUMNS = {
+    "cell_processes": "processes that ended ok and are pooled below",
+    "cell_calls": "measured calls in all of them",
+    "cell_e2e_s": "median end-to-end time over all of them, in seconds",
+    "cell_e2e_low_s": "lower end of its 95 % interval; null if there is none",
+    "cell_e2e_high_s": "upper end of it",
+    "cell_it_per_s": "median iterations per second",
+    "cell_steps_per_s_e2e": "median of requested steps by end-to-end time",
+    "cell_step_s": "median interval between steps, in seconds",
+    "cell_load_s": "median time to load, in seconds",
+    "cell_prepare_s": "median time of the backend's own call, in seconds",
+    "cell_first_call_s": "median first call, in seconds",
+    "cell_warmup_s": "median sum of warm-up calls, in seconds",
+    "cell_compile_s": "median of first call less median steady call, in seconds",
+    "cell_meter": "the memory meter that the report shows",
+    "cell_peak_bytes": "largest steady peak by that meter, in bytes",
+    "cell_speedup": "baseline median by this median; null if not comparable",
+    "cell_speedup_low": "lower end of its 95 % interval",
+    "cell_speedup_high": "upper end of it",
+    "cell_verdict": "FASTER, SLOWER, SAME or UNCLEAR",
+    "cell_verdict_reason": "the sentence that backs it",
+    "cell_not_comparable": "the field in which it and the baseline differ",
+    "cell_breakeven": "after, immediately or never",
+    "cell_breakeven_images": "images until it pays; null if never",
+    "cell_breakeven_low_images": "lower end of its 95 % interval",
+    "cell_breakeven_high_images": "upper end; null if open",
+    "cell_breakeven_minutes": "the same in minutes of baseline work",
+    "cell_trust": "yes, with care or no",
+    "cell_doubts": "why not yes",
+}
+"""Columns that are equal for all records of a cell: its rounds pooled, as the report shows them."""
+
+COLUMNS = {
+    "run": "name of the run's folder",
+    "run_id": "identity of the run",
+    "record_id": "identity of the record",
+    **tables.COLUMNS,
+    **CELL_COLUMNS,
+}
+"""All columns of `frame`, with what they mean."""
+
+
+def frame(runs: Sequence[Path]) -> pandas.DataFrame:
+    """Return one row for each record, with the columns of `COLUMNS`; figures are not rounded.
+
+    Raises:
+        ReportError: a run cannot be read.
+    """
+    import pandas
+
+    found = analyse.compare(gather.group(gather.read(runs)))
+    cells = {
+        (sample.source.path, sample.record_id): (
+            sample.source.label,
+            _cell(finding, comparison.meter),
+        )
+        for comparison in found
+        for finding in comparison.findings
+        for sample in finding.row.samples
+    }
+    rows = []
+    for path in runs:
+        folder = RunFolder.open(path)
+        for row, record in zip(tables.rows(folder.records()), folder.records(), strict=True):
+            label, cell = cells[folder.path, record["record_id"]]
+            ids = {"run": label, "run_id": folder.run_id, "record_id": record["record_id"]}
+            rows.append({**row, **ids, **cell})
+    return pandas.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _cell(finding: Finding, meter: str | None) -> dict[str, Any]:
+    e2e, speed, pays = finding.e2e, finding.speedup, finding.breakeven
+    return {
+        "cell_processes": finding.processes,
+        "cell_calls": finding.calls,
+        "cell_e2e_s": e2e and e2e.value,
+        "cell_e2e_low_s": e2e and e2e.low,
+        "cell_e2e_high_s": e2e and e2e.high,
+        "cell_it_per_s": finding.it and finding.it.value,
+        "cell_steps_per_s_e2e": finding.steps_per_s_e2e,
+        "cell_step_s": finding.step_s,
+        "cell_load_s": finding.load_s,
+        "cell_prepare_s": finding.prepare_s,
+        "cell_first_call_s": finding.first_call_s,
+        "cell_warmup_s": finding.warmup_s,
+        "cell_compile_s": finding.compile_s,
+        "cell_meter": meter,
+        "cell_peak_bytes": finding.peak(meter),
+        "cell_speedup": speed and speed.ratio,
+        "cell_speedup_low": speed and speed.low,
+        "cell_speedup_high": speed and speed.high,
+        "cell_verdict": finding.verdict and finding.verdict.word,
+        "cell_verdict_reason": finding.verdict and finding.verdict.reason,
+        "cell_not_comparable": finding.not_comparable,
+        "cell_breakeven": pays and pays.kind,
+        "cell_breakeven_images": pays and pays.images,
+        "cell_breakeven_low_images": pays and pays.low_images,
+        "cell_breakeven_high_images": pays and pays.high_images,
+        "cell_breakeven_minutes": pays and pays.minutes,
+        "cell_trust": finding.trust,
+        "cell_doubts": " ".join(finding.doubts) or None,
+    }
+
+
+def render(runs: Sequence[Path], kind: str) -> bytes:
+    """Return the export of one or more runs as the bytes of a file.
+
+    Raises:
+        ReportError: a run cannot be read, ``kind`` is none of `FORMATS`, or a package is missing.
+    """
+    if kind == "pytest-benchmark":
+        return (json.dumps(pytest_benchmark(runs), indent=1) + "\n").encode()
+    table = frame(runs)
+    if kind == "csv":
+        return str(table.to_csv(index=False)).encode()
+    if kind == "json":
+        return (str(table.to_json(orient="records", double_precision=15, indent=1)) + "\n").encode()
+    if kind == "parquet":
+        return _parquet(table)
+    raise ReportError(f"no format is called {kind!r}; there are: {', '.join(FORMATS)}")
+
+
+def _parquet(table: pandas.DataFrame) -> bytes:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise ReportError(
+            "Parquet needs the package pyarrow, which is not installed: pip install pyarrow, or "
+            "take --format csv."
+        ) from None
+    file = io.BytesIO()
+    # Columns without any value have no type of their own.
+    table.convert_dtypes().to_parquet(file, index=False, engine="pyarrow")
+    return file.getvalue()
+
+
+def pytest_benchmark(runs: Sequence[Path]) -> dict[str, Any]:
+    """Return the cells as pytest-benchmark's ``compare`` reads them.
+
+    One benchmark for each cell that ended ok, of all calls of all its processes; times in seconds.
+    """
+    comparisons = analyse.compare(gather.group(gather.read(runs)))
+    several = len(runs) > 1
+    made = []
+    for comparison in comparisons:
+        for finding in comparison.findings:
+            if not finding.ok:
+                continue
+            first = finding.row.first
+            name = f"{first.source.label}/{first.name}" if several else first.name
+            made.append(_benchmark(name, comparison.group.title, finding, comparison.meter))
+    source = comparisons[0].group.first.source
+    machine = comparisons[0].group.first.alike.fingerprint
+    return {
+        "machine_info": {
+            "node": str(source.host.get("cpu", "unknown")),
+            "processor": str(machine.get("cpu", "")),
+            "machine": str(machine.get("machine", "")),
+            "python_compiler": "",
+            "python_implementation": "CPython",
+            "python_implementation_version": str(machine.get("python", "")),
+            "python_version": str(machine.get("python", "")),
+            "python_build": ["", ""],
+            "release": str(machine.get("kernel", "")),
+            "system": str(machine.get("os", "")),
+            "cpu": {"brand_raw": str(machine.get("cpu", ""))},
+        },
+        "commit_info": {
+            "id": source.run_id,
+            "time": None,
+            "author_time": None,
+            "dirty": False,
+            "project": source.name,
+            "branch": "",
+        },
+        "benchmarks": made,
+        "datetime": source.created_utc,
+        "version": "4.0.0",
+    }
+
+
+def _benchmark(name: str, group: str, finding: Finding, meter: str | None) -> dict[str, Any]:
+    times = sorted(time for sample in finding.row.good for time in sample.e2e_s)
+    return {
+        "group": group,
+        "name": name,
+        "fullname": name,
+        "params": None,
+        "param": None,
+        "extra_info": {
+            "record_ids": [sample.record_id for sample in finding.row.good],
+            **{k: v for k, v in _cell(finding, meter).items() if v is not None},
+        },
+        "options": {
+            "disable_gc": False,
+            "timer": "perf_counter",
+            "min_rounds": 1,
+            "max_time": 0.0,
+            "min_time": 0.0,
+            "warmup": False,
+        },
+        "stats": {**_stats(times), "data": [t for s in finding.row.good for t in s.e2e_s]},
+    }
+
+
+def _stats(times: Sequence[float]) -> dict[str, Any]:
+    """Return pytest-benchmark's statistics of sorted times in seconds."""
+    mean = statistics.fmean(times)
+    deviation = statistics.stdev(times) if len(times) > 1 else 0.0
+    q1, q3 = _quartiles(times)
+    fence = 1.5 * (q3 - q1)
+    inside = [t for t in times if q1 - fence <= t <= q3 + fence]
+    far = sum(abs(t - mean) > deviation for t in times)
+    beyond = len(times) - len(inside)
+    return {
+        "min": times[0],
+        "max": times[-1],
+        "mean": mean,
+        "stddev": deviation,
+        "rounds": len(times),
+        "median": statistics.median(times),
+        "iqr": q3 - q1,
+        "q1": q1,
+        "q3": q3,
+        "iqr_outliers": beyond,
+        "stddev_outliers": far,
+        "outliers": f"{far};{beyond}",
+        "ld15iqr": inside[0],
+        "hd15iqr": inside[-1],
+        "ops": 1 / mean,
+        "total": sum(times),
+        "iterations": 1,
+    }
+
+
+def _quartiles(times: Sequence[float]) -> tuple[float, float]:
+    if len(times) == 1:
+        return times[0], times[0]
+    q1, _, q3 = statistics.quantiles(times, n=4, method="inclusive")
+    return q1, q3

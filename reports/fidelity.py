@@ -1,0 +1,192 @@
+"""Stored pictures compared: the baseline with itself in another process, backends with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import fidelity
+from reports.analyse import Comparison, Finding
+from reports.gather import Picture, Sample
+
+THRESHOLD_DB = fidelity.THRESHOLD_DB
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture and its reference, each bound to its record; ``problem`` is why not compared."""
+
+    reference: Picture
+    reference_record: str
+    picture: Picture
+    record: str
+    figures: fidelity.Comparison | None
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class Likeness:
+    """What is known of one row's pictures. ``why`` is the reason if there is no verdict."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    control: list[Pair] = field(default_factory=list)
+    verdict: fidelity.FidelityVerdict | None = None
+    why: str | None = None
+
+    @property
+    def worst(self) -> Pair | None:
+        """The pair furthest apart; an identical one if all are."""
+        compared = [p for p in self.pairs if p.figures is not None]
+        return min(compared, key=lambda p: _distance(p.figures), default=None)
+
+
+def _distance(figures: fidelity.Comparison | None) -> float:
+    if figures is None or figures.identical:
+        return float("inf")
+    return -1.0 if figures.psnr_db is None else figures.psnr_db
+
+
+class Pictures:
+    """Reads pictures once, and compares equal pairs once."""
+
+    def __init__(self) -> None:
+        self._compared: dict[tuple[str, str], tuple[fidelity.Comparison | None, str | None]] = {}
+        self._checked: dict[Path, str | None] = {}
+
+    def problem(self, picture: Picture) -> str | None:
+        """Return why a picture cannot be shown: gone, unreadable, or not the record's."""
+        if picture.path not in self._checked:
+            self._checked[picture.path] = _problem(picture)
+        return self._checked[picture.path]
+
+    def compare(
+        self, reference: Picture, picture: Picture
+    ) -> tuple[fidelity.Comparison | None, str | None]:
+        for one in (reference, picture):
+            problem = self.problem(one)
+            if problem is not None:
+                return None, problem
+        key = (reference.sha256, picture.sha256)
+        if key not in self._compared:
+            try:
+                found = fidelity.compare(load(reference.path), load(picture.path))
+            except (OSError, ValueError) as error:
+                self._compared[key] = None, str(error)
+            else:
+                self._compared[key] = found, None
+        return self._compared[key]
+
+
+def load(path: Path) -> Any:
+    """Return a picture as PIL's, in RGB."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def _problem(picture: Picture) -> str | None:
+    try:
+        pixels = load(picture.path)
+    except FileNotFoundError:
+        return f"the picture {picture.shown} is gone"
+    except (OSError, ValueError) as error:
+        return f"the picture {picture.shown} cannot be read ({error})"
+    if picture.sha256 and hashlib.sha256(pixels.tobytes()).hexdigest() != picture.sha256:
+        return f"{picture.shown} is not the picture that its record describes"
+    return None
+
+
+def judge(comparison: Comparison, pictures: Pictures) -> dict[int, Likeness]:
+    """Compare the pictures of every row with its baseline's; by the index of the finding.
+
+    The reference is the baseline's first process; its further processes are the control.
+    """
+    found: dict[int, Likeness] = {}
+    for index, finding in enumerate(comparison.findings):
+        if finding.row.is_baseline or not finding.ok:
+            continue
+        if finding.baseline is None:
+            found[index] = Likeness(why=_why_none(finding))
+            continue
+        found[index] = _likeness(finding, finding.baseline, pictures)
+    return found
+
+
+def _why_none(finding: Finding) -> str:
+    if finding.not_comparable:
+        return f"not comparable with the baseline: {finding.not_comparable}"
+    return "there is no baseline"
+
+
+def _likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likeness:
+    reference, *again = baseline.row.good
+    found = Likeness()
+    for sample in again:
+        found.control += _pairs(reference, sample, pictures)
+    for sample in finding.row.good:
+        found.pairs += _pairs(reference, sample, pictures)
+    compared = [p.figures for p in found.pairs if p.figures is not None]
+    control = [p.figures for p in found.control if p.figures is not None]
+    if not compared:
+        problems = [p.problem for p in found.pairs if p.problem]
+        found.why = problems[0] if problems else "no picture of the same seed was stored"
+        return found
+    found.verdict = fidelity.verdict(control, compared, THRESHOLD_DB)
+    return found
+
+
+def _pairs(reference: Sample, sample: Sample, pictures: Pictures) -> list[Pair]:
+    by_seed = {(p.seed, p.index): p for p in reference.pictures}
+    pairs = []
+    for picture in sample.pictures:
+        other = by_seed.get((picture.seed, picture.index))
+        if other is not None:
+            figures, problem = pictures.compare(other, picture)
+            pairs.append(
+                Pair(other, reference.record_id, picture, sample.record_id, figures, problem)
+            )
+    return pairs
+
+
+def same(likeness: Likeness | None) -> str:
+    """Answer "are the pictures the same?" in a few words."""
+    if likeness is None:
+        return "–"
+    if likeness.verdict is None:
+        return f"not compared: {likeness.why}"
+    words = {
+        "IDENTICAL": "yes, identical",
+        "WITHIN NOISE": "yes, within the baseline's own noise",
+        "CLOSE": "close, above the threshold",
+        "VISIBLY DIFFERENT": "no, visibly different",
+        "OTHER PICTURE": "no, another picture",
+        "INVALID": "no, a picture is invalid",
+    }
+    return words[likeness.verdict.word]
+
+
+def metrics(figures: fidelity.Comparison | None) -> list[tuple[str, str]]:
+    """Return a comparison's figures as (name, text), with the reason where one is missing."""
+    if figures is None:
+        return []
+    if figures.invalid:
+        return [("invalid", figures.invalid)]
+    return [
+        ("max abs difference", f"{figures.max_abs} of 255"),
+        ("PSNR", "∞ (identical)" if figures.psnr_db is None else f"{figures.psnr_db:.1f} dB"),
+        ("SSIM", _or_reason(figures, "ssim", ".4f")),
+        ("FLIP", _or_reason(figures, "flip", ".4f")),
+    ]
+
+
+def _or_reason(figures: fidelity.Comparison, name: str, spec: str) -> str:
+    value = getattr(figures, name)
+    return figures.null_reasons.get(name, "–") if value is None else format(value, spec)
+
+
+def any_pictures(samples: Sequence[Sample]) -> bool:
+    return any(sample.pictures for sample in samples)

@@ -1,0 +1,412 @@
+"""Findings to the tables that figures are drawn from, one function for each figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist, median
+from typing import Any
+
+import pandas as pd
+
+from bench.contract import PHASES, STAGES
+from reports import text
+from reports.analyse import Comparison, Finding, Interval
+from reports.fidelity import THRESHOLD_DB, Likeness
+from reports.reference import Published
+
+Rows = list[dict[str, Any]]
+References = Mapping[int, Sequence[Published]]
+"""Published rows by the index of the comparison beside which they are drawn."""
+
+
+def end_to_end(comparisons: Sequence[Comparison], published: References) -> pd.DataFrame:
+    return _list(
+        comparisons,
+        published,
+        lambda f: f.e2e,
+        lambda f: [median(s.e2e_s) for s in f.row.good],
+        lambda p: p.e2e_s,
+        lambda *v: f"{text.with_interval(*v)} s",
+    )
+
+
+def throughput(comparisons: Sequence[Comparison], published: References) -> pd.DataFrame:
+    return _list(
+        comparisons,
+        published,
+        lambda f: f.it,
+        lambda f: [median(s.it_per_s) for s in f.row.good if s.it_per_s],
+        lambda p: p.it_per_s,
+        lambda *v: f"{text.with_interval(*v, text.number)} it/s",
+    )
+
+
+def _list(
+    comparisons: Sequence[Comparison],
+    published: References,
+    value_of: Any,
+    points_of: Any,
+    published_of: Any,
+    shown: Any,
+) -> pd.DataFrame:
+    rows: Rows = []
+    for place, comparison in enumerate(comparisons):
+        for finding in comparison.findings:
+            value: Interval | None = value_of(finding)
+            rows.append(
+                {
+                    **_who(comparison, finding),
+                    "value": value and value.value,
+                    "low": value and value.low,
+                    "high": value and value.high,
+                    "calls": finding.calls,
+                    "processes": finding.processes,
+                    "points": points_of(finding),
+                    "shown": value and shown(value.value, value.low, value.high),
+                    "published": False,
+                }
+            )
+        for row in published.get(place, ()):
+            rows.append(
+                {
+                    "workload": comparison.group.title,
+                    "label": row.label,
+                    "backend": row.backend,
+                    "value": published_of(row),
+                    "points": [],
+                    "calls": 0,
+                    "processes": 0,
+                    "shown": shown(published_of(row), None, None),
+                    "published": True,
+                    "why": "not published",
+                }
+            )
+    columns = ["workload", "label", "backend", "value", "low", "high", "calls", "processes",
+               "points", "shown", "published", "why"]  # fmt: skip
+    return _drawn(rows, columns, "value")
+
+
+def warmup(comparisons: Sequence[Comparison], published: References) -> pd.DataFrame:
+    rows: Rows = []
+    for place, comparison in enumerate(comparisons):
+        for finding in comparison.findings:
+            who = _who(comparison, finding)
+            rows.append(
+                {
+                    **who,
+                    "label": finding.row.short,
+                    "cache": finding.row.cache,
+                    "value": finding.warmup_s,
+                    "points": [s.warmup_s for s in finding.row.good if s.warmup_s is not None],
+                    "shown": text.seconds(finding.warmup_s),
+                    "published": False,
+                }
+            )
+        for row in published.get(place, ()):
+            rows.append(
+                {
+                    "workload": comparison.group.title,
+                    "label": row.label,
+                    "backend": row.backend,
+                    "cache": "fresh",
+                    "value": row.warmup_s,
+                    "points": [row.warmup_s],
+                    "shown": text.seconds(row.warmup_s),
+                    "published": True,
+                    "why": "not published",
+                }
+            )
+    columns = ["workload", "label", "backend", "cache", "value", "points", "shown", "published",
+               "why"]  # fmt: skip
+    return _drawn(rows, columns, "value")
+
+
+def memory(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    rows: Rows = []
+    for comparison in comparisons:
+        meter = comparison.meter
+        if meter is None:
+            continue
+        for finding in comparison.findings:
+            steady = finding.peak(meter)
+            for phase in PHASES:
+                peak = finding.peak(meter, phase)
+                rows.append(
+                    {
+                        **_who(comparison, finding),
+                        "meter": meter,
+                        "phase": phase,
+                        "gib": None if peak is None else peak / text.GIB,
+                        "shown": text.gib(steady),
+                    }
+                )
+                if finding.ok and steady is None:
+                    rows[-1]["why"] = "not read by this meter"
+    columns = ["workload", "label", "backend", "meter", "phase", "gib", "shown", "why"]
+    return _drawn(rows, columns, "gib")
+
+
+def sweep(comparisons: Sequence[Comparison]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    calls: Rows = []
+    fits: Rows = []
+    for comparison in comparisons:
+        for finding in comparison.findings:
+            if finding.sweep is None:
+                continue
+            who = _who(comparison, finding)
+            fit = finding.sweep.fit
+            own = [
+                (process, call)
+                for process, sample in enumerate(finding.row.good, 1)
+                for call in sample.sweep
+            ]
+            fitted = fit.predict([call.denoiser_calls for _, call in own])
+            for (process, call), out, at in zip(own, fit.outliers, fitted, strict=True):
+                calls.append(
+                    {
+                        **who,
+                        "process": process,
+                        "steps": call.steps,
+                        "denoiser_calls": call.denoiser_calls,
+                        "e2e_s": call.e2e_s,
+                        "outlier": out,
+                        "fitted_s": at,
+                    }
+                )
+            fits.append({**who, **_line(finding, [call.denoiser_calls for _, call in own])})
+    return pd.DataFrame(
+        calls,
+        columns=[
+            "workload",
+            "label",
+            "backend",
+            "process",
+            "steps",
+            "denoiser_calls",
+            "e2e_s",
+            "outlier",
+            "fitted_s",
+        ],  # fmt: skip
+    ), pd.DataFrame(
+        fits,
+        columns=[
+            "workload",
+            "label",
+            "backend",
+            "fixed_s",
+            "marginal_step_s",
+            "slope_half_s",
+            "mean_calls",
+            "mean_half_s",
+            "n",
+            "processes",
+            "summary",
+        ],  # fmt: skip
+    )
+
+
+def _line(finding: Finding, denoiser_calls: Sequence[int]) -> dict[str, Any]:
+    assert finding.sweep is not None
+    fit = finding.sweep.fit
+    kept = [x for x, out in zip(denoiser_calls, fit.outliers, strict=True) if not out]
+    errors = [r for r, out in zip(fit.residuals_s, fit.outliers, strict=True) if not out]
+    mean = sum(kept) / len(kept)
+    slope_half = mean_half = None
+    if fit.marginal_interval_s is not None and len(kept) > 2:
+        low, high = fit.marginal_interval_s
+        slope_half = (high - low) / 2
+        # The slope's interval already carries Student's t; the same factor holds for the mean.
+        spread = math.sqrt(sum(e * e for e in errors) / (len(kept) - 2))
+        around = math.sqrt(sum((x - mean) ** 2 for x in kept))
+        factor = slope_half * around / spread if spread and around else NormalDist().inv_cdf(0.975)
+        mean_half = factor * spread / math.sqrt(len(kept))
+    return {
+        "fixed_s": fit.fixed_s,
+        "marginal_step_s": fit.marginal_step_s,
+        "slope_half_s": slope_half,
+        "mean_calls": mean,
+        "mean_half_s": mean_half,
+        "n": fit.n,
+        "processes": finding.processes,
+        "summary": sweep_words(finding),
+    }
+
+
+def sweep_words(finding: Finding) -> str:
+    """Return the line of a sweep in words: fixed time, throughput, measured it_per_s, n."""
+    assert finding.sweep is not None
+    fit = finding.sweep.fit
+    it = finding.it.value if finding.it else None
+    return (
+        f"fixed {text.seconds(fit.fixed_s)} s · 1/marginal {text.number(fit.steps_per_s)} · "
+        f"it_per_s {text.number(it)} · n {fit.n}"
+    )
+
+
+def breakeven(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    rows: Rows = []
+    for comparison in comparisons:
+        baselines = {id(f.baseline) for f in comparison.findings if f.breakeven and f.baseline}
+        for finding in comparison.findings:
+            if finding.e2e is None or finding.first_call_s is None:
+                continue
+            own = finding.breakeven
+            if own is None and id(finding) not in baselines:
+                continue
+            rows.append(
+                {
+                    **_who(comparison, finding),
+                    "first_call_s": finding.first_call_s,
+                    "e2e_s": finding.e2e.value,
+                    "images_per_call": int(comparison.group.workload.get("batch") or 1),
+                    "is_baseline": finding.row.is_baseline,
+                    "kind": own and own.kind,
+                    "images": own and own.images,
+                    "low_images": own and own.low_images,
+                    "high_images": own and own.high_images,
+                    "shown": "baseline" if own is None else pays(finding),
+                    "processes": finding.processes,
+                }
+            )
+    columns = ["workload", "label", "backend", "first_call_s", "e2e_s", "images_per_call",
+               "is_baseline", "kind", "images", "low_images", "high_images", "shown",
+               "processes"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def pays(finding: Finding) -> str:
+    """Return when a backend pays, in words: ``after 1,496 images (1,400–1,600)``."""
+    own = finding.breakeven
+    if own is None:
+        return text.DASH
+    if own.kind == "never":
+        return "never"
+    if own.kind == "immediately" or own.images is None:
+        return "from the first image"
+    span = ""
+    if own.low_images is not None:
+        span = f" ({text.interval(own.low_images, own.high_images, text.count)})"
+    return f"after {text.plural(own.images, 'image')}{span}"
+
+
+def stages(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    rows: Rows = []
+    for comparison in comparisons:
+        for finding in comparison.findings:
+            total = sum(finding.stages.values())
+            for stage in STAGES:
+                value = finding.stages.get(stage)
+                rows.append(
+                    {
+                        **_who(comparison, finding),
+                        "stage": stage,
+                        "seconds": value,
+                        "pct": None if value is None or not total else 100 * value / total,
+                        "calls": finding.calls,
+                        "processes": finding.processes,
+                        "shown": text.seconds(total or None),
+                    }
+                )
+    columns = ["workload", "label", "backend", "stage", "seconds", "pct", "calls", "processes",
+               "shown", "why"]  # fmt: skip
+    return _drawn(rows, columns, "seconds")
+
+
+def pareto(
+    comparisons: Sequence[Comparison], likenesses: Sequence[Mapping[int, Likeness]]
+) -> pd.DataFrame:
+    rows: Rows = []
+    for comparison, likeness in zip(comparisons, likenesses, strict=True):
+        for index, finding in enumerate(comparison.findings):
+            found = likeness.get(index)
+            if found is None or found.verdict is None or finding.speedup is None:
+                continue
+            if found.verdict.word == "INVALID":
+                continue
+            control = [
+                p.figures.psnr_db
+                for p in found.control
+                if p.figures is not None and p.figures.psnr_db is not None
+            ]
+            rows.append(
+                {
+                    **_who(comparison, finding),
+                    "speedup": finding.speedup.ratio,
+                    "low": finding.speedup.low,
+                    "high": finding.speedup.high,
+                    "shown": text.ratio(finding.speedup.ratio),
+                    "psnr_db": found.verdict.worst_db,
+                    "identical": found.verdict.word == "IDENTICAL",
+                    "pictures": len([p for p in found.pairs if p.figures is not None]),
+                    "control_db": min(control, default=None),
+                    "threshold_db": THRESHOLD_DB,
+                }
+            )
+    columns = ["workload", "label", "backend", "speedup", "low", "high", "shown", "psnr_db",
+               "identical", "pictures", "control_db", "threshold_db"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def spread(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    rows: Rows = []
+    for comparison in comparisons:
+        for finding in comparison.findings:
+            if finding.e2e is None:
+                continue
+            who = _who(comparison, finding)
+            for process, sample in enumerate(finding.row.good, 1):
+                for time in sample.e2e_s:
+                    rows.append(
+                        {
+                            **who,
+                            "process": process,
+                            "e2e_s": time,
+                            "median_s": finding.e2e.value,
+                            "between_pct": finding.between_pct,
+                            "within_pct": finding.within_pct,
+                        }
+                    )
+    columns = ["workload", "label", "backend", "process", "e2e_s", "median_s", "between_pct",
+               "within_pct"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def trace(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    rows: Rows = []
+    for comparison in comparisons:
+        for finding in comparison.findings:
+            traces = [s.steps_trace for s in finding.row.good if s.steps_trace]
+            longest = max(map(len, traces), default=0)
+            whole = [t for t in traces if len(t) == longest]
+            for step, at in enumerate(zip(*whole, strict=True), 1):
+                rows.append(
+                    {
+                        **_who(comparison, finding),
+                        "step": step,
+                        "median_s": median(a[0] for a in at),
+                        "low_s": min(a[1] for a in at),
+                        "high_s": max(a[2] for a in at),
+                        "calls": finding.calls,
+                        "processes": len(whole),
+                    }
+                )
+    columns = ["workload", "label", "backend", "step", "median_s", "low_s", "high_s", "calls",
+               "processes"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _who(comparison: Comparison, finding: Finding) -> dict[str, Any]:
+    why = "not recorded" if finding.ok else finding.outcome
+    return {
+        "workload": comparison.group.title,
+        "label": finding.row.label,
+        "backend": finding.row.backend,
+        "why": why,
+    }
+
+
+def _drawn(rows: Rows, columns: Sequence[str], figure: str) -> pd.DataFrame:
+    """Return a table without the workloads that hold nothing to draw."""
+    drawable = {row["workload"] for row in rows if row.get(figure) is not None}
+    return pd.DataFrame([r for r in rows if r["workload"] in drawable], columns=list(columns))

@@ -1,0 +1,135 @@
+"""Pictures of each workload: one column per backend, same seed, with amplified differences."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench import fidelity as measure
+from reports import fidelity
+from reports.analyse import Comparison, Finding
+from reports.fidelity import Likeness, Pair, Pictures
+from reports.gather import Picture
+
+MOST_PICTURES = 120
+"""Columns in one report; what is beyond keeps its figures and is not shown."""
+SHOWN_SIDE = 512
+"""Longest side at which pictures are embedded; figures are always of the full size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One backend's picture. ``png`` and ``difference`` are files; None with ``problem`` instead."""
+
+    backend: str
+    record: str
+    caption: str
+    name: str
+    png: bytes | None
+    width: int
+    height: int
+    difference: bytes | None = None
+    metrics: list[tuple[str, str]] = field(default_factory=list)
+    verdict: str = ""
+    problem: str | None = None
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """``note`` says what is not shown."""
+
+    columns: list[Column] = field(default_factory=list)
+    amplify: int = measure.AMPLIFY
+    note: str = ""
+
+    @property
+    def shown(self) -> list[Column]:
+        return [column for column in self.columns if column.png is not None]
+
+
+def collect(
+    comparisons: Sequence[Comparison],
+    likenesses: Sequence[Mapping[int, Likeness]],
+    pictures: Pictures,
+) -> list[Gallery]:
+    """Return one gallery for each comparison, in order."""
+    left = MOST_PICTURES
+    galleries = []
+    for number, (comparison, likeness) in enumerate(zip(comparisons, likenesses, strict=True), 1):
+        columns = []
+        skipped = 0
+        for index, finding in enumerate(comparison.findings):
+            if not finding.ok or not any(s.pictures for s in finding.row.good):
+                continue
+            if left <= 0:
+                skipped += 1
+                continue
+            left -= 1
+            columns.append(_column(number, index, finding, likeness.get(index), pictures))
+        note = f"{skipped} more backends have pictures that are not shown here." if skipped else ""
+        galleries.append(Gallery(columns, note=note))
+    return galleries
+
+
+def _column(
+    number: int, index: int, finding: Finding, likeness: Likeness | None, pictures: Pictures
+) -> Column:
+    """Show the worst picture that was compared, else the first."""
+    pair = likeness.worst if likeness else None
+    first = next(s for s in finding.row.good if s.pictures)
+    picture = pair.picture if pair else first.pictures[0]
+    record = pair.record if pair else first.record_id
+    slug = re.sub(r"[^a-z0-9]+", "-", finding.row.label.lower()).strip("-")[:40]
+    name = f"{number:02d}-{index:02d}-{slug}"
+    caption = f"seed {picture.seed}"
+    problem = pictures.problem(picture)
+    if problem is not None:
+        return Column(
+            finding.row.label, record, caption, name, None, 0, 0, problem=problem,
+            is_baseline=finding.row.is_baseline,
+        )  # fmt: skip
+    png, width, height, reduced = _embedded(picture)
+    if reduced:
+        caption += f", shown at {reduced}"
+    return Column(
+        backend=finding.row.label,
+        record=record,
+        caption=caption,
+        name=name,
+        png=png,
+        width=width,
+        height=height,
+        difference=_difference(pair),
+        metrics=fidelity.metrics(pair.figures) if pair else [],
+        verdict=likeness.verdict.word if likeness and likeness.verdict else "",
+        problem=likeness.why if likeness and not likeness.verdict else None,
+        is_baseline=finding.row.is_baseline,
+    )
+
+
+def _embedded(picture: Picture) -> tuple[bytes, int, int, str]:
+    image = fidelity.load(picture.path)
+    full = image.size
+    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    file = io.BytesIO()
+    image.save(file, format="png", optimize=True)
+    reduced = f"{image.width}×{image.height} of {full[0]}×{full[1]}" if image.size != full else ""
+    return file.getvalue(), image.width, image.height, reduced
+
+
+def _difference(pair: Pair | None) -> bytes | None:
+    if pair is None or pair.figures is None or pair.figures.invalid:
+        return None
+    from PIL import Image
+
+    pixels = measure.difference_picture(
+        fidelity.load(pair.reference.path), fidelity.load(pair.picture.path), measure.AMPLIFY
+    )
+    image = Image.fromarray(pixels)
+    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    file = io.BytesIO()
+    image.save(file, format="png", optimize=True)
+    return file.getvalue()

@@ -1,0 +1,616 @@
+"""Runs to samples: what a report needs of each record, grouped by what may be compared.
+
+Records are read one at a time and reduced to a few numbers each, so that memory grows with the
+number of records and not with what they hold.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import comparable
+from bench.contract import PHASES, STAGES
+from bench.store import RunFolder, StoreError
+
+BASELINE = "none"
+
+
+class ReportError(StoreError):
+    """The runs cannot be reported as asked; ``str()`` is the whole message for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A run folder. ``label`` is its name, made unique among the runs of one report."""
+
+    label: str
+    path: Path
+    run_id: str
+    name: str
+    created_utc: str
+    version: str
+    host: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """All that records must share to be compared. Records with an equal one share the object."""
+
+    key: str
+    record: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        return self.record.get("fingerprint") or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    meter: str
+    phase: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    path: Path
+    shown: str
+    seed: int
+    index: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepCall:
+    """One call of a throughput sweep."""
+
+    order: int
+    steps: int
+    denoiser_calls: int
+    e2e_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SizeCalls:
+    """What a new picture size cost: its first and second call, and the steady calls after."""
+
+    height: int
+    width: int
+    first_s: float | None
+    second_s: float | None
+    e2e_s: tuple[float, ...]
+    recompiles: float | None
+    outcome: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One record: one process of one cell. Times in seconds, in the order measured."""
+
+    source: Source
+    record_id: str
+    cell_id: str
+    name: str
+    round: int
+    attempt: int
+    outcome: str
+    reason: str | None
+    workload: Mapping[str, Any]
+    backend: str
+    options: Mapping[str, Any]
+    environment: str
+    cache: str
+    device: str
+    alike: Alike
+    active: bool | None
+    lossy: bool
+    scope: tuple[str, ...]
+    evidence: Mapping[str, Any]
+    warnings: tuple[str, ...]
+    rounds_planned: int
+    load_s: float | None
+    prepare_s: float | None
+    first_call_s: float | None
+    warmup_s: float | None
+    warmup_calls: int
+    warmup_stable: bool | None
+    compile_s: float | None
+    prime_s: float | None
+    e2e_s: tuple[float, ...]
+    device_e2e_s: tuple[float, ...]
+    it_per_s: tuple[float, ...]
+    steps_per_s_e2e: tuple[float, ...]
+    stages: tuple[tuple[float | None, ...], ...]
+    steps_trace: tuple[tuple[float, float, float], ...]
+    peaks: tuple[Peak, ...]
+    pictures: tuple[Picture, ...]
+    sweep: tuple[SweepCall, ...]
+    sizes: tuple[SizeCalls, ...]
+    steps: tuple[int | None, int | None, int | None, int | None]
+    pipeline_class: str | None
+    scheduler_class: str | None
+    synthetic: bool
+    null_reasons: Mapping[str, str]
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome == "ok" and bool(self.e2e_s)
+
+
+@dataclass(slots=True)
+class Row:
+    """One backend of one workload in one run: all its processes that may be pooled.
+
+    ``split`` names the field in which they are unlike the cell's other records, if there are such.
+    """
+
+    label: str
+    short: str
+    samples: list[Sample]
+    split: str | None = None
+
+    @property
+    def good(self) -> list[Sample]:
+        return [sample for sample in self.samples if sample.ok]
+
+    @property
+    def first(self) -> Sample:
+        return next((sample for sample in self.samples if sample.ok), self.samples[0])
+
+    @property
+    def backend(self) -> str:
+        return self.samples[0].backend
+
+    @property
+    def cache(self) -> str:
+        return self.samples[0].cache
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.backend == BASELINE
+
+
+@dataclass(slots=True)
+class Group:
+    """All backends of one workload: what one panel, one gallery row and one answer is about."""
+
+    title: str
+    workload: Mapping[str, Any]
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def synthetic(self) -> bool:
+        return any(sample.synthetic for row in self.rows for sample in row.samples)
+
+    @property
+    def first(self) -> Sample:
+        """A sample that ended ok, if there is one."""
+        return next((row.first for row in self.rows if row.first.ok), self.rows[0].first)
+
+
+def read(runs: Sequence[Path]) -> list[Sample]:
+    """Read the records of one or more run folders, in the order given.
+
+    Raises:
+        ReportError: a folder is no run, is cut off, holds something else, or holds no record.
+    """
+    samples: list[Sample] = []
+    interned: dict[str, Alike] = {}
+    for path, label in zip(runs, _names(runs), strict=True):
+        folder = _open(path)
+        source = _source(folder, label)
+        before = len(samples)
+        for record in folder.records():
+            samples.append(_sample(record, source, interned))
+        if len(samples) == before:
+            raise ReportError(
+                f"{path} holds no record of its plan yet, so there is nothing to report; "
+                "bench run --resume measures what is missing."
+            )
+    return samples
+
+
+def group(samples: Iterable[Sample], workloads: Sequence[str] = ()) -> list[Group]:
+    """Group samples by workload and device, and pool the rounds of each cell.
+
+    Args:
+        samples: as `read` returns them.
+        workloads: names to keep; all if empty.
+
+    Raises:
+        ReportError: no sample is of any of ``workloads``.
+    """
+    kept = list(samples)
+    if workloads:
+        known = list(dict.fromkeys(str(s.workload.get("name")) for s in kept))
+        missing = [name for name in workloads if name not in known]
+        if missing:
+            raise ReportError(f"no workload is called {missing[0]!r}; there are: {listing(known)}")
+        kept = [s for s in kept if s.workload.get("name") in workloads]
+    grouped: dict[str, dict[tuple[str, str, str], list[Sample]]] = {}
+    for sample in kept:
+        cells = grouped.setdefault(_group_key(sample), {})
+        # A sample without figures says nothing of what it is like: it joins its cell.
+        alike = sample.alike.key if sample.ok else ""
+        cells.setdefault((sample.source.label, sample.cell_id, alike), []).append(sample)
+    groups = [_group(list(cells.values())) for cells in grouped.values()]
+    _tell_apart(groups)
+    return groups
+
+
+def listing(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+
+
+def _open(path: Path) -> RunFolder:
+    folder = RunFolder.open(path)
+    if folder.journal.torn_at is not None:
+        raise ReportError(
+            f"{folder.path / 'records.jsonl'} is cut off: it ends in an unfinished line at byte "
+            f"{folder.journal.torn_at}; bench run --resume mends the run."
+        )
+    return folder
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Return a short unique name for each path: its last part, or as many parts as it takes."""
+    absolute = [path.absolute() for path in runs]
+    if len(set(absolute)) < len(absolute):
+        raise ReportError("the same run was given twice")
+    for parts in range(1, max(len(path.parts) for path in absolute) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in absolute]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in absolute]
+
+
+def _source(folder: RunFolder, label: str) -> Source:
+    try:
+        header = json.loads((folder.path / "plan.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{folder.path / 'plan.json'} cannot be read: {error}") from error
+    return Source(
+        label=label,
+        path=folder.path,
+        run_id=folder.run_id,
+        name=str(folder.plan.get("name", label)),
+        created_utc=str(header.get("created_utc", "")),
+        version=str(header.get("bench_version", "")),
+        host=folder.host,
+    )
+
+
+class _Foreign(Exception):
+    """A field of a record is not what the contract says."""
+
+
+def _sample(record: Mapping[str, Any], source: Source, interned: dict[str, Alike]) -> Sample:
+    try:
+        return _reduced(record, source, interned)
+    except _Foreign as error:
+        raise ReportError(
+            f"{source.path / 'records.jsonl'}: record {record.get('record_id', '?')!s:.80} is not "
+            f"one of bench's: {error}."
+        ) from None
+
+
+def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alike]) -> Sample:
+    cell = _mapping(record, "cell")
+    asked = _mapping(cell, "workload")
+    choice = _mapping(cell, "backend")
+    found = _mapping(record, "backend", optional=True)
+    if not asked or not choice:
+        raise _Foreign("its cell has no workload or no backend")
+    warmups = _numbers(record.get("warmup_s"), "warmup_s")
+    stages = _list(record, "stages")
+    traces = _list(record, "step_s")
+    return Sample(
+        source=source,
+        record_id=_text(record, "record_id"),
+        cell_id=_text(record, "cell_id"),
+        name=str(record.get("name", cell.get("name", "?"))),
+        round=int(record.get("round", 0)),
+        attempt=int(record.get("attempt", 0)),
+        outcome=str(record.get("outcome")),
+        reason=_optional_text(record.get("reason")),
+        workload=asked,
+        backend=_text(choice, "name"),
+        options=_mapping(choice, "options", optional=True),
+        environment=str(choice.get("environment", "current")),
+        cache=str(record.get("cache") or cell.get("cache") or "fresh"),
+        device=str(record.get("device") or cell.get("device") or "?"),
+        alike=_alike(record, asked, interned),
+        active=found.get("active"),
+        lossy=bool(found.get("lossy")),
+        scope=tuple(str(s) for s in found.get("scope") or ()),
+        evidence=_brief_evidence(found.get("evidence")),
+        warnings=tuple(str(w) for w in _list(record, "warnings")),
+        rounds_planned=_rounds(cell),
+        load_s=_number(record, "load_s"),
+        prepare_s=_number(record, "prepare_s"),
+        first_call_s=_number(record, "first_call_s"),
+        warmup_s=sum(warmups) if warmups else None,
+        warmup_calls=len(warmups),
+        warmup_stable=record.get("warmup_stable"),
+        compile_s=_number(record, "compile_s"),
+        prime_s=_number(_mapping(record, "compile_cache", optional=True), "prime_s"),
+        e2e_s=_times(record.get("e2e_s"), "e2e_s"),
+        device_e2e_s=_times(record.get("device_e2e_s"), "device_e2e_s"),
+        it_per_s=tuple(v for v in _numbers(record.get("it_per_s"), "it_per_s") if v > 0),
+        steps_per_s_e2e=_times(record.get("steps_per_s_e2e"), "steps_per_s_e2e"),
+        stages=tuple(_stage(call) for call in stages),
+        steps_trace=_trace([_numbers(call, "step_s") for call in traces]),
+        peaks=tuple(_peaks(record)),
+        pictures=tuple(_pictures(record, source)),
+        sweep=tuple(_sweep(record)),
+        sizes=tuple(_sizes(record)),
+        steps=(
+            record.get("steps_requested", asked.get("steps")),
+            record.get("steps_effective"),
+            record.get("denoiser_calls"),
+            record.get("denoiser_batch"),
+        ),
+        pipeline_class=_optional_text(record.get("pipeline_class")),
+        scheduler_class=_optional_text(record.get("scheduler_class")),
+        synthetic=bool(record.get("synthetic_weights"))
+        or str(asked.get("model", "")).startswith("synthetic:"),
+        null_reasons=_mapping(record, "null_reasons", optional=True),
+    )
+
+
+def _alike(
+    record: Mapping[str, Any], asked: Mapping[str, Any], interned: dict[str, Alike]
+) -> Alike:
+    fields = {name: record.get(name) for _, name in comparable.MEASURED}
+    like = {
+        "cell": {"workload": asked, "threads": _mapping(record, "cell").get("threads")},
+        **fields,
+        "fingerprint": _mapping(record, "fingerprint", optional=True),
+    }
+    told = {**like, "cell": {**like["cell"], "workload": comparable.workload(record)}}
+    key = json.dumps(_without_reasons(told), sort_keys=True, default=str)
+    return interned.setdefault(key, Alike(key, like))
+
+
+def _without_reasons(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_reasons(v) for k, v in value.items() if k != "null_reasons"}
+    return value
+
+
+def _brief_evidence(evidence: Any) -> Mapping[str, Any]:
+    if not isinstance(evidence, Mapping):
+        return {}
+    names = ("runtime", "graphs", "graph_breaks", "recompiles")
+    return {name: evidence.get(name) for name in names if evidence.get(name) is not None}
+
+
+def _rounds(cell: Mapping[str, Any]) -> int:
+    value = _mapping(cell, "protocol", optional=True).get("rounds", 1)
+    return value if isinstance(value, int) else 1
+
+
+def _stage(call: Any) -> tuple[float | None, ...]:
+    if not isinstance(call, Mapping):
+        raise _Foreign("stages is not a list of tables")
+    return tuple(_number(call, name) for name in STAGES)
+
+
+def _trace(calls: Sequence[Sequence[float]]) -> tuple[tuple[float, float, float], ...]:
+    """Return (median, smallest, largest) over calls for each interval between steps."""
+    longest = max(map(len, calls), default=0)
+    whole = [call for call in calls if len(call) == longest]
+    return tuple((median(at), min(at), max(at)) for at in zip(*whole, strict=True))
+
+
+def _peaks(record: Mapping[str, Any]) -> Iterable[Peak]:
+    for reading in _list(record, "memory"):
+        if not isinstance(reading, Mapping):
+            raise _Foreign("memory is not a list of readings")
+        if reading.get("bytes") is not None and reading.get("phase") in PHASES:
+            yield Peak(str(reading.get("meter")), str(reading["phase"]), int(reading["bytes"]))
+
+
+def _pictures(record: Mapping[str, Any], source: Source) -> Iterable[Picture]:
+    for image in _list(record, "images"):
+        if not isinstance(image, Mapping) or not isinstance(image.get("path"), str):
+            raise _Foreign("images is not a list of pictures")
+        path = (source.path / image["path"]).resolve()
+        # A record may come from elsewhere: it must not make the page embed any file of this disk.
+        if not path.is_relative_to(source.path.resolve()):
+            raise _Foreign(f"a picture lies outside the run folder ({image['path']!r})")
+        yield Picture(
+            path=path,
+            shown=image["path"],
+            seed=int(image.get("seed", 0)),
+            index=int(image.get("index", 0)),
+            sha256=str(image.get("sha256", "")),
+        )
+
+
+def _sweep(record: Mapping[str, Any]) -> Iterable[SweepCall]:
+    """Return the calls of a sweep that ended ok; the others have no figure."""
+    for place, call in enumerate(_list(record, "sweep_steps")):
+        if not isinstance(call, Mapping):
+            raise _Foreign("sweep_steps is not a list of calls")
+        time, calls = _number(call, "e2e_s"), call.get("denoiser_calls")
+        if time is not None and time > 0 and isinstance(calls, int) and calls > 0:
+            order, steps = call.get("order"), call.get("steps")
+            yield SweepCall(
+                order if isinstance(order, int) else place,
+                steps if isinstance(steps, int) else calls,
+                calls,
+                time,
+            )
+
+
+def _sizes(record: Mapping[str, Any]) -> Iterable[SizeCalls]:
+    for size in _list(record, "sweep_size"):
+        if not isinstance(size, Mapping):
+            raise _Foreign("sweep_size is not a list of sizes")
+        yield SizeCalls(
+            height=int(size.get("output_height") or size.get("height") or 0),
+            width=int(size.get("output_width") or size.get("width") or 0),
+            first_s=_number(size, "first_s"),
+            second_s=_number(size, "second_s"),
+            e2e_s=_times(size.get("e2e_s"), "sweep_size e2e_s"),
+            recompiles=_number(size, "recompiles"),
+            outcome=str(size.get("outcome", "ok")),
+            reason=_optional_text(size.get("reason")),
+        )
+
+
+def _mapping(owner: Mapping[str, Any], name: str, *, optional: bool = False) -> Mapping[str, Any]:
+    value = owner.get(name)
+    if value is None and optional:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _Foreign(f"{name} is missing or no table")
+    return value
+
+
+def _list(owner: Mapping[str, Any], name: str) -> list[Any]:
+    value = owner.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _Foreign(f"{name} is not a list")
+    return value
+
+
+def _text(owner: Mapping[str, Any], name: str) -> str:
+    value = owner.get(name)
+    if not isinstance(value, str):
+        raise _Foreign(f"{name} is missing or no text")
+    return value
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(owner: Mapping[str, Any], name: str) -> float | None:
+    value = owner.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise _Foreign(f"{name} is no number")
+    return float(value)
+
+
+def _numbers(values: Any, name: str) -> list[float]:
+    if values is None:
+        return []
+    if not isinstance(values, list):
+        raise _Foreign(f"{name} is not a list")
+    found = []
+    for value in values:
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise _Foreign(f"{name} holds something that is no number")
+        if not math.isfinite(value):
+            raise _Foreign(f"{name} holds a number that is not finite")
+        found.append(float(value))
+    return found
+
+
+def _times(values: Any, name: str) -> tuple[float, ...]:
+    found = _numbers(values, name)
+    if any(value <= 0 for value in found):
+        raise _Foreign(f"{name} holds a number that is not above 0")
+    return tuple(found)
+
+
+def _group_key(sample: Sample) -> str:
+    told = {
+        "workload": dict(sample.workload),
+        "device": sample.device,
+        "threads": sample.alike.record["cell"]["threads"],
+    }
+    return json.dumps(told, sort_keys=True, default=str)
+
+
+def _group(cells: list[list[Sample]]) -> Group:
+    by_cell: dict[tuple[str, str], list[list[Sample]]] = {}
+    for members in cells:
+        key = (members[0].source.label, members[0].cell_id)
+        by_cell.setdefault(key, []).append(members)
+    rows: list[Row] = []
+    for parts in by_cell.values():
+        good = [part for part in parts if part[0].ok]
+        rest = [sample for part in parts if not part[0].ok for sample in part]
+        for number, part in enumerate(good or [[]]):
+            split = None
+            if number:
+                split = comparable.difference(part[0].alike.record, good[0][0].alike.record)
+            rows.append(Row("", "", [*part, *(rest if number == 0 else [])], split))
+    for row in rows:
+        row.samples.sort(key=lambda s: (s.round, s.attempt))
+    rows.sort(key=lambda row: not row.is_baseline)
+    _label(rows)
+    found = Group("", rows[0].samples[0].workload, rows)
+    found.title = str(found.workload.get("name") or rows[0].samples[0].name)
+    return found
+
+
+def _label(rows: list[Row]) -> None:
+    """Label rows by backend and, where several share one, by what tells them apart."""
+    several_runs = len({row.samples[0].source.label for row in rows}) > 1
+    for row in rows:
+        own = _telling(row)
+        rivals = [_telling(other) for other in rows if other.backend == row.backend]
+        parts = [
+            f"{name}={_option(value)}"
+            for name, value in own.items()
+            if any(other.get(name) != value for other in rivals)
+        ]
+        row.short = " ".join([row.backend, *(p for p in parts if not p.startswith("cache="))])
+        where = [f"[{row.samples[0].source.label}]"] if several_runs else []
+        parted = [f"({row.split.split(' (')[0]} differs)"] if row.split else []
+        row.label = " ".join([row.backend, *parts, *where, *parted])
+        row.short = " ".join([row.short, *where, *parted])
+    seen: dict[str, int] = {}
+    for row in rows:
+        seen[row.label] = seen.get(row.label, 0) + 1
+        if seen[row.label] > 1:
+            row.label = f"{row.label} #{seen[row.label]}"
+            row.short = f"{row.short} #{seen[row.label.rsplit(' #', 1)[0]]}"
+
+
+def _telling(row: Row) -> dict[str, Any]:
+    sample = row.samples[0]
+    return {**sample.options, "environment": sample.environment, "cache": sample.cache}
+
+
+def _option(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _tell_apart(groups: list[Group]) -> None:
+    """Add to titles that occur twice what their workloads differ in."""
+    by_title: dict[str, list[Group]] = {}
+    for found in groups:
+        by_title.setdefault(found.title, []).append(found)
+    for title, same in by_title.items():
+        if len(same) == 1:
+            continue
+        told = [
+            {
+                **g.workload,
+                "device": g.first.device,
+                "threads": g.first.alike.record["cell"]["threads"],
+            }
+            for g in same
+        ]
+        names = [n for n in told[0] if any(t.get(n) != told[0].get(n) for t in told)]
+        for found, own in zip(same, told, strict=True):
+            facts = [f"{name} {_option(own.get(name))}"[:40] for name in names]
+            found.title = " · ".join([title, *facts])

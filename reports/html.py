@@ -1,0 +1,47 @@
+"""The view as ``report.html``: one file, no network, nothing but what it was given."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from reports.figures import Drawn
+from reports.view import View
+
+
+def render(view: View, drawn: Sequence[Drawn]) -> str:
+    """Return the page. Every text is escaped; script and style are named by hash in its policy."""
+    folder = files("reports") / "templates"
+    style = (folder / "report.css").read_text(encoding="utf-8")
+    script = (folder / "report.js").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["data_uri"] = data_uri
+    template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
+        f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    return template.render(
+        view=view,
+        drawn=drawn,
+        # Both are files of this package, and nothing is put into them.
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        policy=policy,
+    )
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Return bytes as a URI that holds them."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _hash(content: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode('ascii')}"

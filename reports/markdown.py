@@ -1,0 +1,118 @@
+"""The view as ``REPORT.md``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from reports.figures import Drawn
+from reports.view import Answer, Cell, Table, View, Workload
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+
+
+def render(view: View, drawn: Sequence[Drawn]) -> str:
+    """Return the report as Markdown; figures and pictures are links into its folder."""
+    parts = [f"# Is it worth it? {_text(view.title)}", _text(view.counts) + "."]
+    if view.synthetic:
+        parts.append(
+            "**Synthetic weights** are used where marked: speed and memory are those of the "
+            "architecture, pictures have no content."
+        )
+    for workload in view.workloads:
+        parts.append(_answer(workload.answer))
+    parts.append("# Evidence")
+    parts.append("## Figures")
+    for one in drawn:
+        parts += [f"### {one.title}", one.says, f"![{one.title}](plots/{one.name}.svg)"]
+    for workload in view.workloads:
+        parts += _workload(workload)
+    for table in (view.outcomes, view.warnings, view.published, *view.environments, view.records):
+        if table is not None:
+            parts.append(_table(table, "##"))
+    parts.append("## Method")
+    parts.append("\n".join(f"- {line}" for line in view.method))
+    parts.append("## Runs")
+    parts.append(
+        "\n".join(
+            f"- {_text(s.label)}: run {_text(s.run_id)}, begun {_text(s.created_utc)}, bench "
+            f"{_text(s.version)}"
+            for s in view.sources
+        )
+    )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _answer(answer: Answer) -> str:
+    lines = [f"## {_text(answer.title)}: {_text(answer.headline)}", _text(answer.facts)]
+    rows = [
+        ("how much faster", f"**{answer.speedup}** ({answer.interval}), {answer.word}"
+         if answer.speedup else ""),
+        ("warm-up", "; ".join(answer.warmup)),
+        ("memory", "; ".join(answer.memory)),
+        ("same pictures?", answer.pictures),
+        ("pays", "; ".join(answer.pays)),
+        (f"trust: {answer.trust}", " ".join(answer.why)),
+    ]  # fmt: skip
+    lines.append(
+        "\n".join(
+            f"- {name}: {said if name == 'how much faster' else _text(said)}"
+            for name, said in rows
+            if said
+        )
+    )
+    return "\n\n".join(lines)
+
+
+def _workload(workload: Workload) -> list[str]:
+    parts = [f"## {_text(workload.answer.title)}"]
+    parts.append(f"Prompt: {_text(workload.prompt)}  \n{_text(workload.settings)}")
+    parts += [_table(table, "###") for table in workload.tables]
+    shown = workload.gallery.shown
+    if shown:
+        cells = [[Cell(c.backend) for c in shown]]
+        parts.append(f"### Pictures\n\nDifferences are amplified ×{workload.gallery.amplify}.")
+        head = "| | " + " | ".join(_text(c.text) for c in cells[0]) + " |"
+        rule = "| --- " * (len(shown) + 1) + "|"
+        lines = [head, rule]
+        lines.append(
+            "| picture | "
+            + " | ".join(f"![{_text(c.backend)}](gallery/{c.name}.png)" for c in shown)
+            + " |"
+        )
+        lines.append(
+            "| difference | "
+            + " | ".join(
+                f"![difference](gallery/{c.name}-difference.png)" if c.difference else "–"
+                for c in shown
+            )
+            + " |"
+        )
+        lines.append(
+            "| figures | "
+            + " | ".join(
+                "<br>".join(f"{_text(n)} {_text(v)}" for n, v in c.metrics) or "–" for c in shown
+            )
+            + " |"
+        )
+        lines.append("| record | " + " | ".join(_text(c.record) for c in shown) + " |")
+        parts.append("\n".join(lines))
+    return parts
+
+
+def _table(table: Table, level: str) -> str:
+    lines = [f"{level} {_text(table.title)}", ""]
+    if table.note:
+        lines += [_text(table.note), ""]
+    lines.append("| " + " | ".join(_text(name) for name in table.head) + " |")
+    first = table.rows[0] if table.rows else []
+    kinds = [cell.kind for cell in first] or [""] * len(table.head)
+    lines.append("| " + " | ".join("---:" if k == "number" else "---" for k in kinds) + " |")
+    lines += ["| " + " | ".join(_text(cell.text) for cell in row) + " |" for row in table.rows]
+    return "\n".join(lines)
+
+
+def _text(value: str) -> str:
+    """Return text that Markdown, and the HTML that it may hold, shows as it is."""
+    flat = " ".join(str(value).split())
+    return _SPECIAL.sub(r"\\\1", flat.replace("&", "&amp;")) if flat else ""

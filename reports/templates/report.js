@@ -1,0 +1,20 @@
+"use strict";
+for (const box of document.querySelectorAll(".compare")) {
+  const [left, right, range] = [".left", ".right", "input"].map((q) => box.querySelector(q));
+  const [over, under, line] = [".over", ".under", ".line"].map((q) => box.querySelector(q));
+  const move = () => {
+    over.style.clipPath = `inset(0 ${100 - range.value}% 0 0)`;
+    line.style.left = `${range.value}%`;
+    range.setAttribute("aria-valuetext", `${range.value} % left picture`);
+  };
+  const pick = () => {
+    over.src = document.getElementById(left.value).src;
+    under.src = document.getElementById(right.value).src;
+  };
+  left.addEventListener("change", pick);
+  right.addEventListener("change", pick);
+  range.addEventListener("input", move);
+  move();
+}
+const unfold = () => document.querySelectorAll("details").forEach((one) => (one.open = true));
+window.addEventListener("beforeprint", unfold);

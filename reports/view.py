@@ -1,0 +1,727 @@
+"""What a report says, as texts: Markdown and HTML are two ways to lay out this one view.
+
+A figure becomes text here and nowhere later, so the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from bench.contract import PHASES, STAGES
+from reports import fidelity, frames, text
+from reports.analyse import Comparison, Finding
+from reports.fidelity import Likeness
+from reports.gallery import Gallery
+from reports.gather import BASELINE, Group, Sample, SizeCalls, Source
+from reports.reference import Published
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table; ``value`` is the unrounded figure behind the text."""
+
+    text: str
+    value: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    title: str
+    head: list[str]
+    rows: list[list[Cell]]
+    note: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One workload on the first screen."""
+
+    anchor: str
+    title: str
+    facts: str
+    synthetic: bool
+    headline: str
+    speedup: str
+    interval: str
+    word: str
+    warmup: list[str]
+    memory: list[str]
+    pictures: str
+    pays: list[str]
+    trust: str
+    why: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    answer: Answer
+    prompt: str
+    settings: str
+    tables: list[Table]
+    gallery: Gallery
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    title: str
+    sources: list[Source]
+    counts: str
+    synthetic: bool
+    workloads: list[Workload]
+    outcomes: Table | None
+    warnings: Table | None
+    environments: list[Table]
+    records: Table
+    published: Table | None
+    method: list[str] = field(default_factory=list)
+
+
+def build(
+    comparisons: Sequence[Comparison],
+    likenesses: Sequence[Mapping[int, Likeness]],
+    galleries: Sequence[Gallery],
+    published: frames.References,
+) -> View:
+    samples = [s for c in comparisons for f in c.findings for s in f.row.samples]
+    sources = list({id(s.source): s.source for s in samples}.values())
+    workloads = [
+        _workload(number, comparison, likeness, gallery)
+        for number, (comparison, likeness, gallery) in enumerate(
+            zip(comparisons, likenesses, galleries, strict=True), 1
+        )
+    ]
+    rows = sum(len(c.findings) for c in comparisons)
+    return View(
+        title=", ".join(source.label for source in sources),
+        sources=sources,
+        counts=f"{text.plural(len(comparisons), 'workload')}, {text.plural(rows, 'cell')}, "
+        f"{text.plural(len(samples), 'record')}",
+        synthetic=any(c.group.synthetic for c in comparisons),
+        workloads=workloads,
+        outcomes=_outcomes(comparisons),
+        warnings=_warnings(comparisons),
+        environments=_environments(samples),
+        records=_records(comparisons),
+        published=_published(comparisons, published),
+        method=list(METHOD),
+    )
+
+
+METHOD = (
+    "End-to-end time runs from synchronised start to PIL pictures and synchronised end. The median "
+    "is over all measured calls. With several processes its interval is a two-level bootstrap "
+    "(processes, then calls within them), with one process the order-statistic interval of its "
+    "calls, from 6 calls on. All intervals are 95 %.",
+    "Speedup is the baseline's median over the backend's, with a hierarchical bootstrap interval. "
+    "Only like is compared with like: model, revision, task, effective steps, scheduler, size, "
+    "batch, guidance, data type, device, threads and machine must be equal; otherwise the field "
+    "that differs is named.",
+    "Verdicts: FASTER or SLOWER when the interval excludes 1; SAME when it lies within 1 % of 1; "
+    "UNCLEAR otherwise. With a single process per cell the interval must clear 1 by 5 %, because "
+    "the spread from process to process is then unknown.",
+    "Break-even: (first call of the backend − first call of the baseline) ÷ (saving per call), in "
+    "images; never when the interval of the saving reaches 0. Warm-up time is the sum of all "
+    "warm-up calls, the first included.",
+    "Memory is a peak, by the meter that is named, over the steady phase unless stated otherwise. "
+    "Figures of different meters are never compared.",
+    f"Pictures are compared image by image at equal seed, with the baseline's first process as "
+    f"reference and its further processes as control. The threshold is "
+    f"{fidelity.THRESHOLD_DB:g} dB PSNR. FID is not given: under 5,000 images it estimates nothing.",
+    "Trust: yes when nothing speaks against the verdict; with care when a process showed noise, "
+    "drift, outliers, a slow-down, time unaccounted for, an unstable warm-up or a lost round; no "
+    "when the verdict is UNCLEAR or there is nothing to compare with. Nothing flagged is dropped.",
+    "Only outcome ok enters a figure. Records of more than 200 cells use 400 bootstrap replicates "
+    "instead of 2,000.",
+)
+
+
+def _workload(
+    number: int, comparison: Comparison, likeness: Mapping[int, Likeness], gallery: Gallery
+) -> Workload:
+    group = comparison.group
+    return Workload(
+        answer=_answer(number, comparison, likeness),
+        prompt=str(group.workload.get("prompt", "")),
+        settings=_settings(group),
+        tables=[
+            table
+            for table in (
+                _speed(comparison),
+                _cost(comparison),
+                _fidelity(comparison, likeness),
+                _verdicts(comparison),
+                _stages(comparison),
+                _memory(comparison),
+                _sweeps(comparison),
+                _sizes(comparison),
+                _flags(comparison),
+            )
+            if table is not None
+        ],
+        gallery=gallery,
+    )
+
+
+def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness]) -> Answer:
+    subject = comparison.best or comparison.leader
+    facts = _facts(comparison.group)
+    anchor = f"workload-{number}"
+    group = comparison.group
+    if subject is None or subject.speedup is None or subject.verdict is None:
+        headline, why = _nothing(comparison)
+        return Answer(
+            anchor, group.title, facts, group.synthetic, headline, "", "", "", [], [], text.DASH,
+            [], "no", why,
+        )  # fmt: skip
+    index = next(i for i, f in enumerate(comparison.findings) if f is subject)
+    return Answer(
+        anchor=anchor,
+        title=group.title,
+        facts=facts,
+        synthetic=group.synthetic,
+        headline=_headline(comparison, subject),
+        speedup=text.ratio(subject.speedup.ratio),
+        interval=text.interval(subject.speedup.low, subject.speedup.high, text.ratio),
+        word=subject.verdict.word,
+        warmup=_warmup_words(comparison, subject),
+        memory=_memory_words(comparison, subject),
+        pictures=_pictures_words(group, likeness.get(index)),
+        pays=_pays_words(comparison, subject),
+        trust=subject.trust,
+        why=_why(subject),
+    )
+
+
+def _nothing(comparison: Comparison) -> tuple[str, list[str]]:
+    ok = [f for f in comparison.findings if f.ok]
+    lost = [f"{f.row.label}: {f.outcome}" for f in comparison.findings if not f.ok]
+    if not ok:
+        return "No backend gave a figure", lost or ["There is no record."]
+    if all(f.row.is_baseline for f in ok):
+        only = "Only the baseline was measured: there is nothing to compare it with."
+        return f"{BASELINE} only", [only, *lost]
+    unlike = [f"{f.row.label}: not comparable, {f.not_comparable}" for f in ok if f.not_comparable]
+    return "Nothing can be compared", unlike or ["There is no baseline (backend none)."]
+
+
+def _headline(comparison: Comparison, subject: Finding) -> str:
+    if comparison.best is None:
+        words = {f.verdict.word for f in comparison.findings if f.verdict}
+        if "UNCLEAR" in words:
+            return f"No backend is clearly faster; {subject.row.short} leads"
+        return f"{BASELINE} is fastest; next is {subject.row.short}"
+    if comparison.tied:
+        names = text.listed(dict.fromkeys(f.row.short for f in comparison.tied))
+        return f"{subject.row.short} is fastest, not told apart from {names}"
+    return f"{subject.row.short} is fastest"
+
+
+def _warmup_words(comparison: Comparison, subject: Finding) -> list[str]:
+    base = subject.baseline
+    told = [
+        f"{text.seconds(subject.warmup_s)} s {'cold' if subject.row.cache == 'fresh' else 'warm'}"
+    ]
+    other = comparison.sibling(subject)
+    if other is not None:
+        kind = "warm cache" if other.row.cache == "warm" else "cold"
+        told.append(f"{text.seconds(other.warmup_s)} s with {kind}")
+    if base is not None:
+        told.append(f"baseline {text.seconds(base.warmup_s)} s")
+    return told
+
+
+def _memory_words(comparison: Comparison, subject: Finding) -> list[str]:
+    own = subject.peak(comparison.meter)
+    base = subject.baseline.peak(comparison.meter) if subject.baseline else None
+    if own is None:
+        return ["no figure"]
+    if base is None:
+        return [f"{text.gib(own)} GiB", f"{comparison.meter}"]
+    return [
+        f"{text.signed_gib(own - base)} GiB",
+        f"{text.gib(own)} against {text.gib(base)} GiB",
+        f"{comparison.meter}",
+    ]
+
+
+def _pictures_words(group: Group, likeness: Likeness | None) -> str:
+    said = fidelity.same(likeness)
+    if likeness is not None and likeness.verdict and likeness.verdict.worst_db is not None:
+        said += f" ({likeness.verdict.worst_db:.1f} dB)"
+    return f"{said}; synthetic weights, no real content" if group.synthetic else said
+
+
+def _pays_words(comparison: Comparison, subject: Finding) -> list[str]:
+    own = subject.breakeven
+    if own is None or own.kind != "after" or own.images is None:
+        told = [_pays(subject)]
+    else:
+        told = [f"after {text.plural(own.images, 'image')}"]
+        if own.low_images is not None:
+            told.append(f"{text.interval(own.low_images, own.high_images, text.count)} images")
+        told.append(f"{text.minutes(own.minutes)} min of baseline work")
+    other = comparison.sibling(subject)
+    if other is not None:
+        told.append(f"{other.row.cache} cache: {_pays(other)}")
+    return told
+
+
+def _pays(finding: Finding) -> str:
+    own = finding.breakeven
+    if own is None:
+        return "not known: a process has no first call"
+    minutes = f", {text.minutes(own.minutes)} min of baseline work" if own.minutes else ""
+    return frames.pays(finding) + minutes
+
+
+def _why(subject: Finding) -> list[str]:
+    if subject.doubts:
+        return list(subject.doubts)
+    assert subject.speedup is not None
+    arms = (subject.speedup.baseline, subject.speedup.candidate)
+    told = " and ".join(
+        f"{text.plural(arm.processes, 'process')} × {text.count(arm.calls / arm.processes)} calls"
+        for arm in arms
+    )
+    return [f"Nothing speaks against it: {told}, no flag raised."]
+
+
+def _facts(group: Group) -> str:
+    first = group.first
+    asked = group.workload
+    requested, effective, calls, batch = first.steps
+    steps = f"{requested} steps"
+    if effective is not None and effective != requested:
+        steps += f", {effective} effective"
+    if calls is not None and calls != effective:
+        steps += f", {calls} denoiser calls"
+    if batch is not None:
+        steps += f", denoiser batch {batch}"
+    like = first.alike.record
+    height = like.get("output_height") or asked.get("height")
+    width = like.get("output_width") or asked.get("width")
+    parts = [
+        str(asked.get("task", "")),
+        str(asked.get("model", "")),
+        "synthetic weights" if group.synthetic else "",
+        f"{width}×{height}",
+        f"batch {asked['batch']}" if asked.get("batch", 1) != 1 else "",
+        str(asked.get("dtype", "")),
+        first.device,
+        steps,
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _settings(group: Group) -> str:
+    asked = group.workload
+    names = ("seed", "steps", "guidance", "image_guidance", "strength", "scheduler",
+             "negative_prompt", "variant")  # fmt: skip
+    parts = [f"{n.replace('_', ' ')} {asked[n]}" for n in names if asked.get(n) is not None]
+    first = group.first
+    parts.insert(1, f"{asked.get('width')}×{asked.get('height')}")
+    if first.scheduler_class and not asked.get("scheduler"):
+        parts.append(f"scheduler {first.scheduler_class}")
+    if first.pipeline_class:
+        parts.append(first.pipeline_class)
+    return ", ".join(parts)
+
+
+def _number(value: float | None, show: Any = text.seconds) -> Cell:
+    return Cell(show(value), value, "number")
+
+
+def _span(low: float | None, high: float | None, show: Any = text.seconds) -> Cell:
+    return Cell(text.interval(low, high, show), None, "number")
+
+
+def _name(finding: Finding) -> Cell:
+    return Cell(finding.row.label, None, "name")
+
+
+def _outcome(finding: Finding) -> Cell:
+    return Cell(finding.outcome, None, "ok" if finding.outcome == "ok" else "bad")
+
+
+def _word(finding: Finding) -> Cell:
+    if finding.row.is_baseline:
+        return Cell("baseline")
+    if finding.not_comparable:
+        return Cell(f"not comparable: {finding.not_comparable}", None, "bad")
+    return Cell(finding.verdict.word, None, "word") if finding.verdict else Cell(text.DASH)
+
+
+def _speed(comparison: Comparison) -> Table:
+    rows = []
+    for f in comparison.findings:
+        e2e, speed = f.e2e, f.speedup
+        rows.append(
+            [
+                _name(f),
+                _outcome(f),
+                _number(e2e.value if e2e else None),
+                _span(e2e.low, e2e.high) if e2e else Cell(text.DASH),
+                _number(speed.ratio if speed else None, text.ratio),
+                _span(speed.low, speed.high, text.ratio) if speed else Cell(text.DASH),
+                _word(f),
+                _number(f.it.value if f.it else None, text.number),
+                _number(f.steps_per_s_e2e, text.number),
+                _number(f.step_s),
+                Cell(f"{f.processes} × {_each(f)}" if f.ok else text.DASH, None, "number"),
+            ]
+        )
+    return Table(
+        "Speed",
+        ["backend", "outcome", "end-to-end [s]", "95 % interval", "speedup", "95 % interval",
+         "verdict", "it/s", "steps/s end to end", "step [s]", "n"],
+        rows,
+        "Medians. n = processes × calls. it/s leaves out text encoding, VAE and the first step; "
+        "steps/s end to end divides the requested steps by the whole time.",
+    )  # fmt: skip
+
+
+def _each(finding: Finding) -> str:
+    return f"{finding.calls / finding.processes:.3g}" if finding.processes else text.DASH
+
+
+def _cost(comparison: Comparison) -> Table:
+    meter = comparison.meter
+    rows = []
+    for f in comparison.findings:
+        own = f.breakeven
+        rows.append(
+            [
+                _name(f),
+                Cell(f.row.cache),
+                _number(f.load_s),
+                _number(f.prepare_s),
+                _number(f.first_call_s),
+                _number(f.warmup_s),
+                Cell(str(f.warmup_calls) if f.warmup_calls is not None else text.DASH, None,
+                     "number"),
+                _number(f.compile_s),
+                _number(f.peak(meter), text.gib),
+                Cell(frames.pays(f) if own else text.DASH, own.images if own else None),
+                _number(own.minutes if own else None, text.minutes),
+            ]
+        )  # fmt: skip
+    return Table(
+        "Cost",
+        ["backend", "compile cache", "load [s]", "prepare [s]", "first call [s]", "warm-up [s]",
+         "warm-up calls", "compile [s]", "steady peak [GiB]", "pays", "baseline minutes"],
+        rows,
+        f"Medians over processes; warm-up is the sum of its calls. Memory meter: {meter or 'none'}."
+        " Compile is the first call less the median steady call.",
+    )  # fmt: skip
+
+
+def _fidelity(comparison: Comparison, likeness: Mapping[int, Likeness]) -> Table | None:
+    rows = []
+    for index, finding in enumerate(comparison.findings):
+        found = likeness.get(index)
+        if found is None:
+            continue
+        worst = found.worst
+        figures = dict(fidelity.metrics(worst.figures)) if worst else {}
+        rows.append(
+            [
+                _name(finding),
+                Cell(found.verdict.word if found.verdict else "not compared", None, "word"),
+                *(
+                    Cell(figures.get(name, text.DASH), None, "number")
+                    for name in ("max abs difference", "PSNR", "SSIM", "FLIP")
+                ),
+                Cell(str(len([p for p in found.pairs if p.figures])), None, "number"),
+                Cell(str(len([p for p in found.control if p.figures])), None, "number"),
+                Cell(found.verdict.reason if found.verdict else f"{found.why}."),
+            ]
+        )
+    if not rows:
+        return None
+    note = "Figures of the worst picture of each backend, against the baseline's of the same seed."
+    if comparison.group.synthetic:
+        note += " Synthetic weights: the pictures have no content, only their equality means much."
+    return Table(
+        "Fidelity",
+        ["backend", "verdict", "max abs difference", "PSNR", "SSIM", "FLIP", "pictures",
+         "control pairs", "why"],
+        rows,
+        note,
+    )  # fmt: skip
+
+
+def _verdicts(comparison: Comparison) -> Table | None:
+    rows = [
+        [_name(f), _word(f), Cell(f.trust, None, f"trust-{f.trust.replace(' ', '-')}"),
+         Cell(" ".join([f.verdict.reason if f.verdict else "", *_except_reason(f)]).strip()
+              or text.DASH)]
+        for f in comparison.findings
+        if not f.row.is_baseline or f.doubts
+    ]  # fmt: skip
+    return (
+        Table("Which verdict to trust", ["backend", "verdict", "trust", "why"], rows)
+        if (rows)
+        else None
+    )
+
+
+def _except_reason(finding: Finding) -> list[str]:
+    reason = finding.verdict.reason if finding.verdict else ""
+    return [doubt.removeprefix(reason).strip() if reason else doubt for doubt in finding.doubts]
+
+
+def _stages(comparison: Comparison) -> Table | None:
+    kept = [f for f in comparison.findings if f.stages]
+    if not kept:
+        return None
+    rows = [[_name(f), *(_number(f.stages.get(stage)) for stage in STAGES)] for f in kept]
+    names = [stage.removesuffix("_s").replace("_", " ") + " [s]" for stage in STAGES]
+    note = "Means over all measured calls, which add up to the mean end-to-end time."
+    return Table("Stages", ["backend", *names], rows, note, folded=True)
+
+
+def _memory(comparison: Comparison) -> Table | None:
+    rows = [
+        [
+            _name(f),
+            Cell(meter),
+            *(_number(f.peak(meter, phase), text.gib) for phase in PHASES),
+        ]
+        for f in comparison.findings
+        for meter in dict.fromkeys(m for m, _ in f.peaks)
+    ]
+    if not rows:
+        return None
+    head = ["backend", "meter", *(f"{phase} [GiB]" for phase in PHASES)]
+    return Table(
+        "Memory by phase", head, rows, "Largest peak over processes. Compare within a meter only.",
+        folded=True,
+    )  # fmt: skip
+
+
+def _sweeps(comparison: Comparison) -> Table | None:
+    rows = []
+    for f in comparison.findings:
+        if f.sweep is None:
+            continue
+        fit, check = f.sweep.fit, f.sweep.check
+        rows.append(
+            [
+                _name(f),
+                _number(fit.fixed_s),
+                _span(*(fit.fixed_interval_s or (None, None))),
+                _number(fit.marginal_step_s),
+                _span(*(fit.marginal_interval_s or (None, None))),
+                _number(fit.steps_per_s, text.number),
+                _number(f.it.value if f.it else None, text.number),
+                Cell("–" if fit.r2 is None else f"{fit.r2:.4f}", fit.r2, "number"),
+                Cell(str(fit.n), fit.n, "number"),
+                Cell(" ".join([*fit.notes, check.reason if check else ""]).strip() or text.DASH),
+            ]
+        )
+    if not rows:
+        return None
+    return Table(
+        "Steps against time",
+        ["backend", "fixed [s]", "95 % interval", "per denoiser call [s]", "95 % interval",
+         "1/marginal [1/s]", "it/s", "R²", "calls", "notes"],
+        rows,
+        "end-to-end = fixed + per denoiser call × denoiser calls, fitted robustly.",
+    )  # fmt: skip
+
+
+def _sizes(comparison: Comparison) -> Table | None:
+    rows = []
+    for f in comparison.findings:
+        by_size: dict[tuple[int, int], list[SizeCalls]] = {}
+        for sample in f.row.good:
+            for size in sample.sizes:
+                by_size.setdefault((size.width, size.height), []).append(size)
+        for (width, height), sizes in by_size.items():
+            lost = [f"{s.outcome}: {s.reason}" for s in sizes if s.outcome != "ok"]
+            rows.append(
+                [
+                    _name(f),
+                    Cell(_option(f.row.samples[0].options.get("dynamic"))),
+                    Cell(f"{width}×{height}", None, "number"),
+                    *(
+                        _number(_middle(values))
+                        for values in (
+                            [s.first_s for s in sizes],
+                            [s.second_s for s in sizes],
+                            [v for s in sizes for v in s.e2e_s],
+                        )
+                    ),
+                    _number(_middle([s.recompiles for s in sizes]), text.count),
+                    Cell("; ".join(dict.fromkeys(lost)) or "ok"),
+                ]
+            )
+    if not rows:
+        return None
+    return Table(
+        "Sizes",
+        ["backend", "dynamic", "size", "first call [s]", "second call [s]", "steady [s]",
+         "recompiles", "outcome"],
+        rows,
+        "What each new size costs in a process that has been warmed up at the cell's own: medians "
+        "over processes, in the order of the sweep.",
+    )  # fmt: skip
+
+
+def _flags(comparison: Comparison) -> Table | None:
+    rows = [
+        [_name(f), Cell(record, None, "id"), Cell(flag.name), Cell(flag.reason)]
+        for f in comparison.findings
+        for record, flag in f.flags
+    ]
+    if not rows:
+        return None
+    return Table(
+        "Flags of single processes", ["backend", "record", "flag", "finding"], rows,
+        "Kept, not dropped. Medians shrug off a few outliers.", folded=True,
+    )  # fmt: skip
+
+
+def _option(value: Any) -> str:
+    return (
+        text.DASH
+        if value is None
+        else "on"
+        if value is True
+        else ("off" if value is False else str(value))
+    )
+
+
+def _middle(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return median(found) if found else None
+
+
+def _outcomes(comparisons: Sequence[Comparison]) -> Table | None:
+    rows = [
+        [
+            Cell(c.group.title),
+            _name(f),
+            _outcome(f),
+            Cell(
+                "; ".join(reason.removeprefix(f"{f.outcome}: ") for reason in f.reasons)
+                or "not every planned round was measured"
+            ),
+        ]
+        for c in comparisons
+        for f in c.findings
+        if f.outcome != "ok"
+    ]
+    if not rows:
+        return None
+    return Table("Outcomes that are not ok", ["workload", "backend", "outcome", "reason"], rows)
+
+
+def _warnings(comparisons: Sequence[Comparison]) -> Table | None:
+    rows = []
+    for c in comparisons:
+        for f in c.findings:
+            told = dict.fromkeys(w for s in f.row.samples for w in s.warnings)
+            rows += [[Cell(c.group.title), _name(f), Cell(w)] for w in told]
+    return Table("Warnings", ["workload", "backend", "warning"], rows) if rows else None
+
+
+def _environments(samples: Sequence[Sample]) -> list[Table]:
+    """Return a table for each machine and software, with the cells that ran there."""
+    found: dict[str, tuple[Mapping[str, Any], dict[str, None]]] = {}
+    for sample in samples:
+        if not sample.alike.fingerprint:
+            continue
+        key = json.dumps(sample.alike.fingerprint, sort_keys=True, default=str)
+        where = f"{sample.backend}" + (
+            f" ({sample.environment})" if sample.environment != "current" else ""
+        )
+        found.setdefault(key, (sample.alike.fingerprint, {}))[1][where] = None
+    tables = []
+    for number, (print_, backends) in enumerate(found.values(), 1):
+        rows = [[Cell(name), Cell(value)] for name, value in _flat(print_)]
+        title = "Machine and software" + (f" {number}" if len(found) > 1 else "")
+        tables.append(
+            Table(title, ["field", "value"], rows, f"Backends: {text.listed(backends, 12)}.", True)
+        )
+    return tables
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for name, one in value.items():
+        if name == "null_reasons":
+            continue
+        if isinstance(one, Mapping):
+            found += _flat(one, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", text.DASH if one is None else str(one)))
+    return found
+
+
+def _records(comparisons: Sequence[Comparison]) -> Table:
+    rows = []
+    for c in comparisons:
+        for f in c.findings:
+            for s in f.row.samples:
+                times = sorted(s.e2e_s) if s.ok else []
+                middle = (
+                    (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2 if times else None
+                )
+                rows.append(
+                    [
+                        Cell(c.group.title),
+                        _name(f),
+                        Cell(str(s.round + 1), s.round + 1, "number"),
+                        Cell(s.outcome, None, "ok" if s.outcome == "ok" else "bad"),
+                        _number(middle),
+                        Cell(str(len(times)), len(times), "number"),
+                        _number(s.warmup_s if s.ok else None),
+                        Cell(s.record_id, None, "id"),
+                    ]
+                )
+    return Table(
+        "Records",
+        ["workload", "backend", "round", "outcome", "median end-to-end [s]", "calls",
+         "warm-up [s]", "record"],
+        rows,
+        "One line for each process. bench export writes all figures of each.",
+        folded=True,
+    )  # fmt: skip
+
+
+def _published(comparisons: Sequence[Comparison], published: frames.References) -> Table | None:
+    rows = []
+    for place, own in published.items():
+        for row in own:
+            rows.append([Cell(comparisons[place].group.title), *_published_cells(row)])
+    if not rows:
+        return None
+    return Table(
+        "Published figures",
+        ["workload", "backend", "origin", "end-to-end [s]", "it/s", "warm-up [s]",
+         "memory [GiB]", "meter", "settings"],
+        rows,
+        "Published by others, not measured here: on other machines, once each, without interval. "
+        "They enter no statistic. reports/reference/ORIGIN.md says what is doubtful about them.",
+    )  # fmt: skip
+
+
+def _published_cells(row: Published) -> list[Cell]:
+    return [
+        Cell(row.label),
+        Cell(row.origin),
+        _number(row.e2e_s),
+        _number(row.it_per_s, text.number),
+        _number(row.warmup_s),
+        Cell(text.DASH if row.memory_gib is None else f"{row.memory_gib:.3f}", row.memory_gib,
+             "number"),
+        Cell(row.meter),
+        Cell(row.settings),
+    ]  # fmt: skip

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import io
+import xml.etree.ElementTree as ET
+
+import matplotlib
+import pandas as pd
+import pytest
+from PIL import Image
+
+from plots import style
+from reports import analyse, figures, frames, gather
+from reports.fidelity import Pictures, judge
+from tests.reports import make_records as make
+
+NAMES = sorted(figures.NAMES)
+
+
+def comparisons(folder, backends=make.BACKENDS, workloads=make.WORKLOADS[:1], **settings):
+    records = make.records(workloads, backends, **{"rounds": 2, "sweep": (5, 10, 20), **settings})
+    run = make.write_run(folder / "run", records)
+    make.add_pictures(run, records, backends)
+    make.write_run(run, records)
+    return analyse.compare(gather.group(gather.read([run])))
+
+
+def tables(found):
+    likenesses = [judge(c, Pictures()) for c in found]
+    return figures._tables(found, likenesses, {})
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    return tables(comparisons(tmp_path_factory.mktemp("usual"), caches=("fresh", "warm")))
+
+
+def outside(figure) -> list[str]:
+    """Return the texts that leave the figure's edge."""
+    with style.settings():
+        figure.draw_without_rendering()
+        renderer = figure.canvas.get_renderer()
+        box = figure.bbox
+        return [
+            text.get_text()
+            for text in figure.findobj(matplotlib.text.Text)
+            if text.get_visible()
+            and text.get_text().strip()
+            and text.get_window_extent(renderer).width > 0
+            and not _within(text.get_window_extent(renderer), box)
+        ]
+
+
+def _within(inner, outer, slack=3):
+    return (
+        inner.x0 >= outer.x0 - slack
+        and inner.x1 <= outer.x1 + slack
+        and inner.y0 >= outer.y0 - slack
+        and inner.y1 <= outer.y1 + slack
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_its_subject_units_and_n(usual, name):
+    module, own, _ = usual[name]
+    figure = module.figure(*own)
+    said = " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+    assert module.TITLE in said.replace("\n", " ")
+    assert "t2i" in said
+    labelled = [a.get_xlabel() or a.get_ylabel() for a in figure.axes]
+    assert all(labelled)
+    if name not in ("memory", "pareto"):
+        assert "n = " in said or "· n " in said
+    assert not outside(figure)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_the_same_each_time(usual, name):
+    module, own, _ = usual[name]
+    first, second = (style.save(module.figure(*own)) for _ in range(2))
+    assert first == second
+    assert Image.open(io.BytesIO(first[0])).width > 600
+    root = ET.fromstring(first[1])
+    assert root.tag.endswith("svg")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_to_draw_is_said(usual, name):
+    module, own, _ = usual[name]
+    figure = module.figure(*(table.iloc[:0] for table in own))
+    assert len(figure.findobj(matplotlib.text.Text)) >= 2
+    style.save(figure)
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """Twelve backends, long names, a process each with one call, failures between."""
+    backends = [
+        make.BACKENDS[0],
+        *(
+            make.Backend(
+                f"a-backend-with-quite-a-long-name-{i}", 1 + i / 10, 5.0 * i, psnr=60.0 - i
+            )
+            for i in range(1, 10)
+        ),
+        make.Backend("broken", outcome="failed", reason="it broke", compile_s=1),
+        make.Backend("W" * 60, 0.5, 1.0),
+    ]
+    folder = tmp_path_factory.mktemp("crowded")
+    workload = make.Workload("a workload whose name is longer than anyone would think of it " * 2)
+    return tables(comparisons(folder, backends, [workload], rounds=1, calls=1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_twelve_backends_with_long_names_fit(crowded, name):
+    module, own, _ = crowded[name]
+    figure = module.figure(*own)
+    assert not outside(figure)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_single_point(tmp_path, name):
+    found = tables(comparisons(tmp_path, make.BACKENDS[:2], rounds=1, calls=1))
+    module, own, _ = found[name]
+    style.save(module.figure(*own))
+
+
+def test_missing_values_keep_their_row(crowded):
+    module, own, _ = crowded["end_to_end"]
+    said = [t.get_text() for t in module.figure(*own).findobj(matplotlib.text.Text)]
+    assert "broken" in said
+    assert "failed" in said
+
+
+def test_marks_lie_where_the_figures_are(usual):
+    module, own, _ = usual["end_to_end"]
+    axes = module.figure(*own).axes[0]
+    drawn = {round(float(line.get_xdata()[0]), 9) for line in axes.lines}
+    for value in own[0]["value"]:
+        assert round(value, 9) in drawn
+    warm, (table,), _ = usual["warmup"]
+    figure = warm.figure(table)
+    assert figure.axes[0].get_xscale() == "log"
+    open_marks = [m for m in figure.axes[0].lines if m.get_markerfacecolor() == "white"]
+    assert len(open_marks) == 2
+
+
+def test_a_backend_has_one_colour_everywhere():
+    names = ["none", "zeta", "torch-compile", "alpha"]
+    assert style.colours(names) == style.colours(names[::-1])
+    assert style.colours(["none"])["none"] == style.colours(names)["none"]
+    assert len(set(style.colours([f"b{i}" for i in range(10)] + list(style.KNOWN)).values())) == 15
+
+
+def test_what_does_not_fit_is_left_out_and_said(tmp_path):
+    workloads = [make.Workload(f"w{i}") for i in range(12)]
+    found = comparisons(tmp_path, make.BACKENDS[:2], workloads, rounds=1, calls=2, sweep=())
+    table = frames.end_to_end(found, {})
+    assert style.workloads(table) == [f"w{i}" for i in range(8)]
+    assert "8 of 12 workloads" in style.left_out(table)
+    assert pd.unique(table["workload"]).size == 12

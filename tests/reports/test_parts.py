@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reports import analyse, build, gather, reference, text
+from tests.reports import make_records as make
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (text.seconds(0.8451), "0.845"),
+        (text.seconds(12.345), "12.35"),
+        (text.seconds(813.568), "813.6"),
+        (text.seconds(0.00123456), "0.00123"),
+        (text.seconds(1e-5), "1.00e-05"),
+        (text.seconds(0.0), "0.000"),
+        (text.seconds(None), "–"),
+        (text.seconds(float("nan")), "–"),
+        (text.ratio(1.4249), "1.42×"),
+        (text.ratio(1.0049), "1.005×"),
+        (text.count(1496), "1,496"),
+        (text.interval(None, None), "–"),
+        (text.interval(5, None, text.count), "≥ 5"),
+        (text.with_interval(1.0, 0.9, 1.1), "1.000 (0.900–1.100)"),
+        (text.plural(1, "process"), "1 process"),
+        (text.plural(2, "process"), "2 processes"),
+        (text.listed("abcd"), "a, b and 2 more"),
+    ],
+)
+def test_texts(said, expected):
+    assert said == expected
+
+
+def test_the_terminal_and_the_report_round_alike():
+    from bench import tables
+
+    for value in (0.01234, 0.845, 9.9994, 12.345, 813.568):
+        assert text.seconds(value) == tables._seconds(value)
+
+
+def test_published_rows_are_drawn_and_never_computed_with(tmp_path):
+    model = "hub:SG161222/RealVisXL_V4.0"
+    workload = make.Workload("real", model=model, size=1024)
+    records = make.records([workload], make.BACKENDS[:2], rounds=1)
+    run = make.write_run(tmp_path / "run", records)
+    alone = build.write([run], tmp_path / "alone")
+    beside = build.write([run], tmp_path / "beside", references=["onediff_t2i_i2i"])
+    assert alone.view.published is None
+    labels = {row[1].text for row in beside.view.published.rows}
+    assert "nexfort (published)" in labels
+    assert "none (published, oneflow)" in labels
+    assert alone.view.workloads[0].tables == beside.view.workloads[0].tables
+    assert alone.view.workloads[0].answer == beside.view.workloads[0].answer
+    svg = (tmp_path / "beside/plots/end_to_end.svg").read_text()
+    assert "nexfort (published)" in svg
+    assert "torch_max_allocated" in beside.page.read_text()
+
+
+def test_published_rows_of_another_size_or_task_stay_away(tmp_path):
+    rows = reference.load("onediff_t2i_i2i")
+    assert len(rows) == 34
+    records = make.records([make.Workload("x", model="hub:SG161222/RealVisXL_V4.0", size=640)])
+    (group,) = gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
+    assert reference.beside(rows, group) == []
+    pix = [row for row in rows if "pix2pix" in row.model]
+    assert {row.task for row in pix} == {"edit"}
+
+
+def test_many_groups_are_shared_among_processes_without_changing_a_figure(tmp_path, monkeypatch):
+    workloads = [make.Workload(f"w{i}") for i in range(5)]
+    records = make.records(workloads, rounds=2)
+    groups = gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
+    monkeypatch.setattr(analyse, "FEW_REPLICATES", analyse.REPLICATES)
+    alone = analyse.compare(groups)
+    monkeypatch.setattr(analyse, "MANY_ROWS", 4)
+    shared = analyse.compare(groups)
+    assert [f.speedup for c in alone for f in c.findings] == [
+        f.speedup for c in shared for f in c.findings
+    ]
+    assert [c.best.row for c in alone] == [c.best.row for c in shared]
+    assert all(f.baseline is c.findings[0] for c in shared for f in c.findings[1:])
+
+
+def test_equal_backends_are_not_called_fastest(tmp_path):
+    backends = [make.BACKENDS[0], make.Backend("twin", 1.0, 2.0)]
+    records = make.records(make.WORKLOADS[:1], backends, rounds=4, between=0.02)
+    (found,) = analyse.compare(
+        gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
+    )
+    assert found.best is None
+    assert found.findings[1].verdict.word in ("SAME", "UNCLEAR")
+
+
+def test_two_that_cannot_be_told_apart_are_named_together(tmp_path):
+    backends = [make.BACKENDS[0], make.Backend("a", 1.5, 9.0), make.Backend("b", 1.5, 9.0)]
+    records = make.records(make.WORKLOADS[:1], backends, rounds=3)
+    report = build.write([make.write_run(tmp_path / "run", records)])
+    assert "not told apart from" in report.view.workloads[0].answer.headline
+
+
+def test_a_fit_returns_what_was_put_in(tmp_path):
+    """10 ms a step and 200 ms fixed come back within their intervals."""
+    workload = make.Workload("fake", step_s=0.01, fixed_s=0.2)
+    records = make.records([workload], make.BACKENDS[:1], rounds=2, between=0.0,
+                           sweep=(5, 10, 20, 30, 50))  # fmt: skip
+    (found,) = analyse.compare(
+        gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
+    )
+    fit = found.findings[0].sweep.fit
+    assert fit.fixed_interval_s[0] <= 0.2 <= fit.fixed_interval_s[1]
+    assert fit.marginal_interval_s[0] <= 0.01 <= fit.marginal_interval_s[1]
+    assert fit.n == 30
+
+
+def test_sizes_are_told(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    records[1]["sweep_size"] = [
+        {"order": 0, "height": 96, "width": 64, "output_height": 96, "output_width": 64,
+         "first_s": 72.5, "second_s": 0.61, "e2e_s": [0.6, 0.58, 0.59], "recompiles": 1,
+         "outcome": "ok", "reason": None},
+        {"order": 1, "height": 32, "width": 32, "first_s": None, "second_s": None, "e2e_s": None,
+         "recompiles": None, "outcome": "oom", "reason": "no memory"},
+    ]  # fmt: skip
+    report = build.write([make.write_run(tmp_path / "run", records)])
+    table = next(t for t in report.view.workloads[0].tables if t.title == "Sizes")
+    assert [c.text for c in table.rows[0][2:]] == ["64×96", "72.50", "0.610", "0.590", "1", "ok"]
+    assert table.rows[1][-1].text == "oom: no memory"
+
+
+def test_memory_of_one_meter_only(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    for reading in records[1]["memory"]:
+        reading["meter"] = "torch.max_memory_allocated"
+    (found,) = analyse.compare(
+        gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
+    )
+    assert found.meter == "torch.max_memory_allocated"
+    assert found.findings[0].peak(found.meter) is None
+
+
+def test_memory_use_is_linear_in_records(tmp_path):
+    """A sample keeps no more than its own figures, however long its step traces were."""
+    import tracemalloc
+
+    def peak(rounds: int) -> int:
+        records = make.records(make.WORKLOADS, rounds=rounds)
+        run = make.write_run(tmp_path / str(rounds), records)
+        del records
+        tracemalloc.start()
+        gather.read([run])
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    peak(2)
+    few, many = peak(10), peak(40)
+    assert many < 5 * few
+    assert np.isfinite(many)

@@ -1,0 +1,373 @@
+"""The whole road: a run folder in, pages out."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from bench.cli.app import main
+from bench.store import StoreError
+from reports import analyse, build, export, gather, text
+from tests.reports import make_records as make
+
+
+class Page(HTMLParser):
+    """Reads tables, tags and addresses of a page."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.values: list[tuple[float, str]] = []
+        self.shown: list[str] = []
+        self._value: float | None = None
+        self._silent = False
+        self.feed(content)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._silent = tag in ("script", "style")
+        found = dict(attrs).get("data-value")
+        if tag == "td":
+            self._value = float(found) if found else None
+
+    def handle_endtag(self, tag):
+        self._silent = False
+
+    def handle_data(self, data):
+        if self._silent:
+            return
+        self.shown.append(data)
+        if self._value is not None and data.strip():
+            self.values.append((self._value, data))
+            self._value = None
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A report with all that can occur: pictures, sweeps, warm caches, failures."""
+    folder = tmp_path_factory.mktemp("report")
+    backends = [
+        *make.BACKENDS,
+        make.Backend("nexfort", 1.9, 813.0, 60.0, 33.0, 1.2),
+        make.Backend("oneflow", outcome="oom", reason="out of memory: 2 GiB", compile_s=1),
+        make.Backend("lazy", outcome="fallback", reason="it ran eager", compile_s=1),
+    ]
+    workloads = make.WORKLOADS[:2]
+    records = make.records(workloads, backends, rounds=3, caches=("fresh", "warm"), sweep=(5, 10))
+    run = make.write_run(folder / "run", records)
+    make.add_pictures(run, records, backends)
+    make.write_run(run, records)
+    return build.write([run], folder / "out"), run
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return Page(written[0].page.read_text())
+
+
+def small(folder: Path, records=None) -> Path:
+    return make.write_run(folder / "run", records or make.records(make.WORKLOADS[:1], rounds=2))
+
+
+def test_all_parts_are_there(written):
+    report, _ = written
+    out = report.page.parent
+    names = {path.name for path in (out / "plots").iterdir()}
+    figures = ("end_to_end", "throughput", "warmup", "breakeven", "memory", "stages", "pareto",
+               "sweep", "spread", "trace")  # fmt: skip
+    assert names == {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
+    said = report.markdown.read_text()
+    for name in figures:
+        assert f"plots/{name}.svg" in said
+    for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", said):
+        assert (out / link).is_file(), link
+
+
+def test_page_needs_nothing_from_outside(page, written):
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "action", "data"):
+            address = attributes.get(name)
+            if address is not None:
+                assert address.startswith(("data:", "#")), (tag, address)
+        assert "style" not in attributes, "the policy forbids inline styles"
+        assert not [name for name in attributes if name.startswith("on")]
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    content = written[0].page.read_text()
+    assert "http://" not in content
+    assert "https://" not in content
+
+
+def test_every_figure_is_the_rounded_one(page):
+    """What stands in a cell is what one of the few rules makes of the figure behind it."""
+    rules = (text.seconds, text.number, text.ratio, text.count, text.gib, text.minutes)
+    assert len(page.values) > 200
+    for value, shown in page.values:
+        allowed = {rule(value) for rule in rules} | {f"{value:.4f}", str(int(value))}
+        pays = shown.startswith(("after ", "from the first"))
+        assert shown in allowed or (pays and (f"{round(value):,}" in shown or not value)), (
+            value,
+            shown,
+        )
+
+
+def test_pages_and_export_agree_to_the_digit(written, page):
+    report, run = written
+    table = export.frame([run])
+    markdown = report.markdown.read_text()
+    on_page = {shown for _, shown in page.values}
+    kept = table[table["outcome"] == "ok"].drop_duplicates("cell_id")
+    assert len(kept) == 14
+    for row in kept.itertuples():
+        for value, show in (
+            (row.cell_e2e_s, text.seconds),
+            (row.cell_warmup_s, text.seconds),
+            (row.cell_it_per_s, text.number),
+            (row.cell_peak_bytes, text.gib),
+            *([(row.cell_speedup, text.ratio)] if row.cell_speedup == row.cell_speedup else []),
+        ):
+            assert show(value) in on_page
+            assert f" {show(value)} |" in markdown
+    speedups = kept.set_index("name")["cell_speedup"]
+    assert speedups["t2i/torch-compile"] == pytest.approx(1.42, rel=0.04)
+    assert speedups["t2i/nexfort"] == pytest.approx(1.9, rel=0.04)
+
+
+def test_first_screen_answers(written):
+    answer = written[0].view.workloads[0].answer
+    assert answer.headline == "nexfort is fastest"
+    assert answer.word == "FASTER"
+    assert any("warm cache" in line for line in answer.warmup)
+    assert "rss" in answer.memory
+    assert answer.pictures.startswith("no, visibly different")
+    assert re.match(r"after [\d,]+ images", answer.pays[0])
+    assert answer.trust in ("yes", "with care")
+    assert answer.why
+
+
+def test_outcomes_that_are_not_ok_keep_their_reason(written, page):
+    table = written[0].view.outcomes
+    assert {(row[2].text, row[3].text) for row in table.rows} == {
+        ("oom", "out of memory: 2 GiB"),
+        ("fallback", "it ran eager"),
+    }
+    assert "it ran eager" in page.shown
+    frame = export.frame([written[1]])
+    assert frame[frame["outcome"] != "ok"][["cell_e2e_s", "cell_speedup"]].isna().all().all()
+
+
+def test_pictures_are_bound_to_their_records(written, page):
+    report, run = written
+    ids = {json.loads(line)["record_id"] for line in (run / "records.jsonl").open()}
+    columns = [c for w in report.view.workloads for c in w.gallery.columns]
+    assert len(columns) == 14
+    assert {c.record for c in columns} <= ids
+    assert {c.record for c in columns} <= set(page.shown)
+    nexfort = next(c for c in columns if c.backend.startswith("nexfort"))
+    assert dict(nexfort.metrics)["PSNR"].startswith("33.")
+    assert nexfort.difference is not None
+    ranges = [a for t, a in page.tags if t == "input"]
+    assert [a["type"] for a in ranges] == ["range", "range"]
+
+
+def test_a_picture_that_is_not_the_records_is_not_compared(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    run = make.write_run(tmp_path / "run", records)
+    make.add_pictures(run, records)
+    records[1]["images"][0]["sha256"] = "0" * 64
+    make.write_run(run, records)
+    view = build.write([run]).view
+    column = view.workloads[0].gallery.columns[1]
+    assert column.png is None
+    assert "is not the picture that its record describes" in column.problem
+
+
+def test_a_picture_outside_the_run_is_refused(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"x")
+    records = make.records(make.WORKLOADS[:1], rounds=1)
+    records[0]["images"] = [{"path": "../secret.png", "seed": 1, "index": 0}]
+    with pytest.raises(StoreError, match="outside the run folder"):
+        build.write([small(tmp_path, records)])
+
+
+def test_markup_in_a_record_is_text(tmp_path):
+    evil = "<script>alert(1)</script>"
+    workload = make.Workload(evil, prompt=f'{evil}"><img src=x onerror=alert(2)> | a | b')
+    backend = make.Backend("oops<b>", outcome="failed", reason=f"{evil} {{{{7*7}}}}", compile_s=1)
+    records = make.records([workload], [*make.BACKENDS[:2], backend], rounds=1)
+    records[0]["warnings"] = [evil]
+    report = build.write([small(tmp_path, records)])
+    content = report.page.read_text()
+    page = Page(content)
+    assert len([t for t, _ in page.tags if t == "script"]) == 1
+    assert evil not in content
+    assert "onerror" not in {name for _, a in page.tags for name in a}
+    assert any(evil in shown for shown in page.shown)
+    assert any("{{7*7}}" in shown for shown in page.shown)
+    assert "<script" not in report.markdown.read_text().replace("\\<", "")
+    for svg in (report.page.parent / "plots").glob("*.svg"):
+        assert "<script" not in svg.read_text()
+
+
+def test_same_records_same_bytes(tmp_path):
+    records = make.records(make.WORKLOADS[:1], rounds=2, sweep=(5, 10, 20))
+    pages = []
+    for name in ("one", "two"):
+        run = make.write_run(tmp_path / name / "run", records)
+        build.write([run])
+        files = [p for p in run.rglob("*") if p.suffix in (".html", ".md", ".svg", ".png")]
+        pages.append({p.relative_to(run): p.read_bytes() for p in files})
+    assert len(pages[0]) == 20
+    assert pages[0] == pages[1]
+
+
+def test_a_second_report_leaves_no_figure_of_the_first(tmp_path):
+    run = small(tmp_path, make.records(make.WORKLOADS[:1], rounds=1, sweep=(5, 10)))
+    build.write([run], tmp_path / "out")
+    assert (tmp_path / "out/plots/sweep.svg").is_file()
+    make.write_run(run, make.records(make.WORKLOADS[:1], rounds=1))
+    build.write([run], tmp_path / "out")
+    assert not (tmp_path / "out/plots/sweep.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps_effective", 9), ("output_width", 96), ("model_revision", "other")],
+)
+def test_unlike_rows_are_not_compared(tmp_path, name, value):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=2)
+    for record in records:
+        if record["cell"]["backend"]["name"] != "none":
+            record[name] = value
+    (found,) = analyse.compare(gather.group(gather.read([small(tmp_path, records)])))
+    other = found.findings[1]
+    assert other.speedup is None
+    assert other.breakeven is None
+    assert str(value) in other.not_comparable
+    assert other.trust == "no"
+    assert found.best is None
+
+
+def test_another_machine_is_not_compared(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    records[1]["fingerprint"] = {**make.FINGERPRINT, "cpu": "Another CPU"}
+    (found,) = analyse.compare(gather.group(gather.read([small(tmp_path, records)])))
+    assert "cpu" in found.findings[1].not_comparable
+
+
+def test_two_data_types_are_two_workloads(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    records[1]["cell"]["workload"]["dtype"] = "float16"
+    groups = gather.group(gather.read([small(tmp_path, records)]))
+    assert [g.title for g in groups] == ["t2i · dtype float32", "t2i · dtype float16"]
+
+
+def test_break_even_of_the_published_row(tmp_path):
+    """813.568 s against 3.034 s and 0.976 s against 1.518 s is 1,496 images."""
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    for record, first, each in zip(records, (3.034, 813.568), (1.518, 0.976), strict=True):
+        record.update(first_call_s=first, warmup_s=[first], e2e_s=[each] * 8, stages=[])
+    report = build.write([small(tmp_path, records)])
+    assert report.view.workloads[0].answer.pays[0] == "after 1,496 images"
+    for path in (report.page, report.markdown):
+        assert "1,496 images" in path.read_text()
+
+
+def test_only_a_baseline(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1)
+    answer = build.write([small(tmp_path, records)]).view.workloads[0].answer
+    assert answer.headline == "none only"
+    assert answer.trust == "no"
+
+
+def test_nothing_ended_ok(tmp_path):
+    dead = [make.Backend(name, outcome="failed", reason="x") for name in ("none", "other")]
+    report = build.write([small(tmp_path, make.records(make.WORKLOADS[:1], dead, rounds=1))])
+    assert report.view.workloads[0].answer.headline == "No backend gave a figure"
+    assert list((report.page.parent / "plots").iterdir()) == []
+
+
+def test_synthetic_weights_are_said_everywhere(tmp_path):
+    workload = make.Workload("big", model="synthetic:sdxl", synthetic=True)
+    report = build.write([small(tmp_path, make.records([workload], rounds=1))])
+    for path in (report.page, report.markdown):
+        assert path.read_text().count("ynthetic weights") >= 2
+
+
+def test_several_runs_stand_side_by_side(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    runs = [make.write_run(tmp_path / name, records) for name in ("monday", "tuesday")]
+    (group,) = gather.group(gather.read(runs))
+    assert [row.label for row in group.rows] == [
+        "none [monday]",
+        "none [tuesday]",
+        "torch-compile [monday]",
+        "torch-compile [tuesday]",
+    ]
+    (found,) = analyse.compare([group])
+    assert found.findings[3].baseline is found.findings[1]
+    assert len(export.frame(runs)) == 4
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda lines: [*lines[:-1], lines[-1][: len(lines[-1]) // 2]], "cut off"),
+        (lambda lines: ['{"hello": 1}\n', *lines], "line 1: this is not a record"),
+        (lambda lines: ["not json\n", *lines], "line 1"),
+        (lambda lines: [], "holds no record"),
+        (lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":["x",', 1)], "e2e_s"),
+        (lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":[-1,', 1)], "not above 0"),
+        (lambda lines: [lines[0].replace('"workload":{', '"workload":7,"w":{', 1)], "workload"),
+    ],
+)
+def test_files_that_cannot_be_read_give_one_error(tmp_path, capsys, spoil, message):
+    run = small(tmp_path)
+    file = run / "records.jsonl"
+    file.write_text("".join(spoil(file.read_text().splitlines(keepends=True))))
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(run)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (run / "report.html").exists()
+
+
+def test_wrong_names_give_one_error(tmp_path, capsys):
+    run = small(tmp_path)
+    for argv, message in (
+        (["report", str(run), "--reference", "x"], "there is: onediff_t2i_i2i"),
+        (["report", str(run), "--workload", "x"], "there are: t2i"),
+        (["report", str(tmp_path / "gone")], "no plan.json"),
+        (["report", str(run), str(run)], "twice"),
+        (["export", str(run), "--out", str(tmp_path / "no/x.csv")], "cannot be written"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(argv)
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_report_says_where_it_is(tmp_path, capsys):
+    run = small(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(run), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 0
+    assert str(tmp_path / "out/report.html") in capsys.readouterr().out
+
+
+def test_no_torch_in_a_report():
+    import subprocess
+
+    code = (
+        "import sys, reports.build, reports.export, bench.cli.report\n"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'diffusers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
