@@ -134,6 +134,11 @@ def run_folder(plan: Plan, out: str | os.PathLike[str] | None) -> Path:
 def round_seconds(cell: Cell) -> float:
     """A first guess of what one round of a cell takes."""
     seconds = estimate.worker_seconds(
-        cell["workload"], cell["backend"]["name"], cell["cache"], cell["device"], cell["protocol"]
+        cell["workload"],
+        cell["backend"]["name"],
+        cell["cache"],
+        cell["device"],
+        cell["protocol"],
+        cell.get("sweep"),
     )
     return seconds / cell["protocol"]["rounds"]

@@ -40,6 +40,8 @@ OUTCOMES: tuple[Outcome, ...] = (
 """Every way a cell can end. All are results and are stored; only ``ok`` enters averages."""
 
 Phase = Literal["load", "prepare", "warmup", "steady"]
+"""What every worker goes through and has its memory read in; ``finish`` and, if the cell has one,
+``sweep`` are announced after them."""
 PHASES: tuple[Phase, ...] = ("load", "prepare", "warmup", "steady")
 
 Meter = Literal[
@@ -127,6 +129,19 @@ class Protocol(TypedDict):
     rounds: int  # separate processes per cell
 
 
+class SweepSize(TypedDict):
+    height: int
+    width: int
+
+
+class Sweep(TypedDict):
+    """What is measured besides, in the same process, after the cell's own calls."""
+
+    steps: list[int]  # at least 3 different ones, or none
+    size: list[SweepSize]  # in this order
+    repeats: int  # measured calls of each step count and of each size
+
+
 class Limits(TypedDict):
     timeout_s: float  # wall time of one worker
     memory_bytes: int | None  # host address-space limit of one worker
@@ -142,6 +157,7 @@ class Cell(TypedDict):
     backend: BackendChoice
     cache: Literal["fresh", "warm"]  # compile cache
     protocol: Protocol
+    sweep: Sweep | None  # absent in cells of runs that were started before there were sweeps
     device: str  # auto | cpu | cuda[:N] | mps
     threads: int  # CPU threads of torch
     limits: Limits
@@ -179,9 +195,11 @@ class Job(TypedDict):
 
 
 # Events: one JSON object a line, from the worker to the parent, over a pipe of their own.
-#   {"event": "phase", "phase": "load" | "prepare" | "warmup" | "steady" | "finish"}
+#   {"event": "phase", "phase": "load" | "prepare" | "warmup" | "steady" | "finish" | "sweep"}
 #   {"event": "set", "fields": {record field: value, …}}        sets top-level record fields
 #   {"event": "append", "fields": {record field: value, …}}     appends to top-level list fields
+#   {"event": "decided", "outcome": Outcome, "reason": str | None}  how the cell ended, before its
+#                                                              sweep: holds if that kills the worker
 #   {"event": "end", "outcome": Outcome, "reason": str | None}  the last word of a worker
 # A record is the identity fields plus every set and append so far. A worker that dies without "end"
 # keeps what it had reported; the parent then decides the outcome from how the process ended.
@@ -247,3 +265,11 @@ class Record(TypedDict, total=False):
     memory: list[MemoryReading]
     images: list[ImageEntry]
     fingerprint: dict[str, Any]
+    # one entry per call: steps, steps_effective, denoiser_calls, e2e_s, it_per_s, outcome, reason;
+    # in sweep_steps also order, the place in the shuffle from 0. Figures are None unless "ok".
+    sweep_steps_warmup: list[dict[str, Any]]
+    sweep_steps: list[dict[str, Any]]
+    # one entry per size: order, height, width, output_height, output_width, steps_effective,
+    # denoiser_calls, first_s, second_s, e2e_s (list, the repeats), graphs and recompiles (both
+    # until the second call is done), compile_cache (hits and misses), outcome, reason
+    sweep_size: list[dict[str, Any]]

@@ -64,6 +64,8 @@ def plan(
     rounds = made.cells[0]["protocol"]["rounds"]
     print(f"\n{_count(made.count, 'cell')} x {_count(rounds, 'round')}", end="")
     print(f" on {', '.join(made.devices)}" if made.devices else "")
+    for line in _sweeps(made.cells):
+        print(f"sweep     {line}")
     print(f"time      about {duration_text(made.estimated_seconds)}")
     print(f"disk      about {bytes_text(made.estimated_disk_bytes)} in runs/{made.name}")
     if made.estimated_download_bytes:
@@ -72,6 +74,24 @@ def plan(
             "if nothing is there yet"
         )
     print("Estimates from a fixed table of model classes, not measured on this machine.")
+
+
+def _sweeps(cells: list[Cell]) -> list[str]:
+    """Return a line for each different sweep: its points, and how many cells have it."""
+    kinds: dict[str, int] = {}
+    for cell in cells:
+        sweep = cell.get("sweep")
+        if sweep is None:
+            continue
+        parts = []
+        if sweep["steps"]:
+            parts.append(f"steps {', '.join(map(str, sweep['steps']))}")
+        if sweep["size"]:
+            sizes = ", ".join(f"{size['width']}x{size['height']}" for size in sweep["size"])
+            parts.append(f"sizes {sizes}")
+        text = f"{'; '.join(parts)}; {sweep['repeats']} x each"
+        kinds[text] = kinds.get(text, 0) + 1
+    return [f"{text}: {_count(number, 'cell')}" for text, number in kinds.items()]
 
 
 def _json(data: dict[str, Any]) -> str:

@@ -151,7 +151,7 @@ class LiveDisplay(Lines):
     def cell_event(self, task: Task, event: dict[str, Any]) -> None:
         if event["event"] == "phase":
             self._now(task, _DOING.get(event["phase"], event["phase"]), 0)
-        elif event["event"] == "append" and {"e2e_s", "warmup_s"} & event["fields"].keys():
+        elif event["event"] == "append" and _CALLS & event["fields"].keys():
             _, _, what, calls = self._running[task.key]
             self._now(task, what, calls + 1)
 
@@ -190,12 +190,16 @@ class LiveDisplay(Lines):
             self._live.update(text, refresh=True)
 
 
+_CALLS = {"e2e_s", "warmup_s", "sweep_steps_warmup", "sweep_steps"}
+"""Fields to which a worker appends one item a call."""
+
 _DOING = {
     "load": "loading",
     "prepare": "preparing the backend",
     "warmup": "warming up",
     "steady": "measuring",
     "finish": "saving pictures",
+    "sweep": "sweeping",
 }
 
 

@@ -48,6 +48,7 @@ DEFAULT_SEED = 333
 DEFAULT_STRENGTH = (
     0.8  # of diffusers' Stable Diffusion img2img; SDXL's own 0.3 leaves 3 of 10 steps
 )
+DEFAULT_SWEEP_REPEATS = 3
 DEFAULT_TIMEOUT_S = 1800.0
 
 Family = Literal["embedded", "sd15", "sdxl"]

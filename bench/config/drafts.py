@@ -11,7 +11,7 @@ from typing import Any, cast
 from bench.config import models
 from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
-from bench.contract import BackendChoice, Workload
+from bench.contract import BackendChoice, Sweep, Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,8 @@ class WorkloadBase:
     fields: dict[str, Any]
     written: frozenset[str]  # fields written in the entry itself
     path: KeyPath
+    sweep: Any = None  # as written in the entry; None if nothing or null was
+    sweep_written: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,8 @@ class Group:
     canonical: str
     device: str
     threads: int
+    sweep: Sweep | None
+    sweep_canonical: str  # what the sweep adds to the canonical JSON of a cell; "" without one
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +73,7 @@ def cell_names(drafts: Sequence[Draft]) -> list[str]:
     for draft in drafts:
         known = keys.setdefault(draft.group.workload["name"], [])
         for key in draft.combination:
-            if key not in ("workload", "backend", "cache") and key not in known:
+            if key not in ("workload", "backend", "cache", "sweep") and key not in known:
                 known.append(key)
         caches.setdefault(draft.backend.label, set()).add(draft.cache)
     texts = [

@@ -2,13 +2,14 @@
 
 A worker's time is start + load + compile + calls x (fixed part + steps x step time). Steps are
 scaled by pixels and batch, calls are those that the protocol expects of a quiet machine: halfway
-between its minimum and maximum for warm-up and measurement, within the time cap.
+between its minimum and maximum for warm-up and measurement, within the time cap. A sweep adds
+1 + repeats calls for each step count, and for each size 2 + repeats calls and a compilation.
 """
 
 from __future__ import annotations
 
 from bench.config.catalogue import FAMILIES, family_of
-from bench.contract import Protocol, Workload
+from bench.contract import Protocol, Sweep, Workload
 
 START_S = 4.0  # imports, shared between the cells of a round where workers are forked
 WARM_CACHE_SHARE = 0.25  # of a cold compilation, when the compile cache is full
@@ -19,26 +20,39 @@ COMPILE_CACHE_BYTES = {"embedded": 12_000_000, "sd15": 60_000_000, "sdxl": 150_0
 
 
 def worker_seconds(
-    workload: Workload, backend: str, cache: str, device: str, protocol: Protocol
+    workload: Workload,
+    backend: str,
+    cache: str,
+    device: str,
+    protocol: Protocol,
+    sweep: Sweep | None = None,
 ) -> float:
     """Return the seconds that all rounds of a cell take on a reference machine."""
     family = FAMILIES[family_of(workload["model"])]
     embedded = workload["model"].startswith("embedded:")
     kind = "cpu" if device == "cpu" or (device == "auto" and embedded) else "gpu"
     cost = family.cpu if kind == "cpu" else family.gpu
-    scale = workload["height"] * workload["width"] / family.size**2
-    scale = max(scale, SMALL_PICTURE_SHARE[kind]) * workload["batch"]
-    steps = workload["steps"]
-    if workload["strength"] is not None:
-        steps = int(steps * workload["strength"])
-    call_s = scale * (cost.fixed_s + steps * cost.step_s)
 
+    def seconds(steps: int, height: int, width: int) -> float:
+        scale = max(height * width / family.size**2, SMALL_PICTURE_SHARE[kind])
+        if workload["strength"] is not None:
+            steps = int(steps * workload["strength"])
+        return scale * workload["batch"] * (cost.fixed_s + steps * cost.step_s)
+
+    own_size = (workload["height"], workload["width"])
+    call_s = seconds(workload["steps"], *own_size)
     warmup, calls = protocol["warmup"], protocol["calls"]
     warmup_calls = (max(warmup["min_calls"], warmup["stable_calls"]) + warmup["max_calls"]) / 2
     measured = (calls["min_calls"] + calls["max_calls"]) / 2
     measured_s = max(calls["min_calls"] * call_s, min(measured * call_s, calls["time_cap_s"]))
     compile_s = _compile_s(backend, cost.compile_s, cost.regional_s)
     round_s = START_S + cost.load_s + warmup_calls * call_s + measured_s
+    if sweep is not None:
+        repeats = sweep["repeats"]
+        round_s += (1 + repeats) * sum(seconds(steps, *own_size) for steps in sweep["steps"])
+        for size in sweep["size"]:
+            call = seconds(workload["steps"], size["height"], size["width"])
+            round_s += compile_s + (2 + repeats) * call
     if cache == "warm" and compile_s:
         priming_s = START_S + cost.load_s + compile_s + call_s
         return priming_s + protocol["rounds"] * (round_s + compile_s * WARM_CACHE_SHARE)

@@ -245,9 +245,6 @@ def _other_key(path: KeyPath) -> str:
     """Return the sentence that names the right key, here or at another level."""
     word, owner = path[-1], path[:-1]
     known = _known_keys(owner)
-    near = nearest(word, known)
-    if near is not None:
-        return f"Did you mean '{near}'?"
     elsewhere = {
         **{key: f"matrix.{key}" for key in models.AXES},
         **{key: f"defaults.{key}" for key in models.FIELD_KEYS},
@@ -257,6 +254,9 @@ def _other_key(path: KeyPath) -> str:
     }
     if owner == ("matrix",):
         elsewhere["preset"] = "defaults.preset"
+    near = nearest(word, known)
+    if near is not None and word not in elsewhere:
+        return f"Did you mean '{near}'?"
     near = nearest(word, list(elsewhere))
     if near is not None and elsewhere[near] != ".".join(map(str, path)):
         where = elsewhere[near]
@@ -271,14 +271,17 @@ def _known_keys(owner: KeyPath) -> list[str]:
         ("protocol",): models.ProtocolSettings,
         ("protocol", "warmup"): models.WarmupSettings,
         ("protocol", "calls"): models.CallSettings,
+        ("sweep",): models.SweepSettings,
         ("limits",): models.LimitSettings,
         ("defaults",): models.WorkloadFields,
         ("matrix",): models.MatrixSettings,
         ("matrix", "workload"): models.WorkloadEntry,
+        ("matrix", "workload", "sweep"): models.SweepSettings,
         ("matrix", "backend"): models.BackendEntry,
     }
     for kind in ("include", "exclude"):
         tables["matrix", kind] = models.Combination
+        tables["matrix", kind, "sweep"] = models.SweepSettings
         tables["matrix", kind, "workload"] = models.WorkloadPattern
         tables["matrix", kind, "backend"] = models.BackendPattern
     return _keys_of(tables[tuple(steps)])

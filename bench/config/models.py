@@ -37,6 +37,9 @@ MAX_SEED = 2**32 - 1
 MAX_THREADS = 4096
 MAX_CALLS = 100_000
 MAX_ROUNDS = 1000
+MAX_REPEATS = 1000
+MAX_POINTS = 100
+MIN_SWEEP_STEPS = 3
 MAX_SECONDS = 30 * 24 * 3600.0
 MIN_MEMORY_BYTES = 64 * 1024**2
 
@@ -218,6 +221,19 @@ def _finite(value: object) -> bool:
     return True
 
 
+def _points(value: list[Any] | None, what: str, least: int) -> list[Any] | None:
+    """Refuse a sweep that is too short to say anything, or that says a point twice."""
+    if value is None:
+        return None
+    for at, point in enumerate(value):
+        if point in value[:at]:
+            text = f"{point[1]}x{point[0]}" if isinstance(point, tuple) else shown(point)
+            raise bad(f"{what} has {text} twice; 'repeats' says how often each is measured")
+    if not least <= len(value) <= MAX_POINTS:
+        raise bad(f"{what} needs from {least} to {MAX_POINTS} different values, not {len(value)}")
+    return value
+
+
 def _name_to_mapping(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
@@ -272,27 +288,22 @@ Scheduler = Annotated[
         }
     ),
 ]
-Size = Annotated[
-    tuple[int, int],
-    PlainValidator(_size),
-    WithJsonSchema(
+_SIZE_SCHEMA_ANY: dict[str, Any] = {
+    "anyOf": [
+        _SIDE_SCHEMA,
+        {"type": "string", "pattern": SIZE_PATTERN},
         {
-            "anyOf": [
-                _SIDE_SCHEMA,
-                {"type": "string", "pattern": SIZE_PATTERN},
-                {
-                    "type": "object",
-                    "properties": {
-                        "height": {**_SIDE_SCHEMA, "description": "Height in pixels."},
-                        "width": {**_SIDE_SCHEMA, "description": "Width in pixels."},
-                    },
-                    "required": ["height", "width"],
-                    "additionalProperties": False,
-                },
-            ]
-        }
-    ),
-]
+            "type": "object",
+            "properties": {
+                "height": {**_SIDE_SCHEMA, "description": "Height in pixels."},
+                "width": {**_SIDE_SCHEMA, "description": "Width in pixels."},
+            },
+            "required": ["height", "width"],
+            "additionalProperties": False,
+        },
+    ]
+}
+Size = Annotated[tuple[int, int], PlainValidator(_size), WithJsonSchema(_SIZE_SCHEMA_ANY)]
 Height = Annotated[
     int,
     PlainValidator(lambda value: _side(value, "height")),
@@ -460,10 +471,47 @@ class WorkloadFields(Strict):
     )
 
 
+def _points_schema(item: dict[str, Any], least: int) -> WithJsonSchema:
+    points = {"type": "array", "minItems": least, "maxItems": MAX_POINTS, "uniqueItems": True}
+    return WithJsonSchema({"anyOf": [{**points, "items": item}, {"type": "null"}]})
+
+
+class SweepSettings(Strict):
+    """Other step counts and sizes, measured in the same process after the cell's own calls."""
+
+    steps: Annotated[
+        list[Steps] | None,
+        AfterValidator(lambda value: _points(value, "steps", MIN_SWEEP_STEPS)),
+        _points_schema({"type": "integer", "minimum": 1, "maximum": MAX_STEPS}, MIN_SWEEP_STEPS),
+    ] = Field(
+        default=ABSENT,
+        description="Step counts, 3 or more, better 5 to 7; the line through their times tells "
+        "fixed cost from cost per step. Default null: none.",
+    )
+    size: Annotated[
+        list[Size] | None,
+        AfterValidator(lambda value: _points(value, "size", 1)),
+        _points_schema(_SIZE_SCHEMA_ANY, 1),
+    ] = Field(
+        default=ABSENT,
+        description="Sizes, each as a workload's 'size', in the order in which they are met. "
+        "Default null: none.",
+    )
+    repeats: Annotated[int, Field(ge=1, le=MAX_REPEATS)] = Field(
+        default=ABSENT,
+        description="Measured calls of each step count and size. "
+        f"Default {catalogue.DEFAULT_SWEEP_REPEATS}.",
+    )
+
+
 class WorkloadEntry(WorkloadFields):
     """A named workload."""
 
     name: Name = Field(description="What the cells, tables and pictures call it.")
+    sweep: SweepSettings | None = Field(
+        default=ABSENT,
+        description="Changes the top-level 'sweep', key by key, for this workload; null: none.",
+    )
 
 
 class BackendEntry(Strict):
@@ -599,6 +647,13 @@ _COMBINATION_FIELDS: dict[str, Any] = {
         Field(default=ABSENT, description="Name of a backend, or some of its keys."),
     ),
 }
+_COMBINATION_FIELDS["sweep"] = (
+    SweepSettings | None,
+    Field(
+        default=ABSENT,
+        description="In include: changes the sweep of these cells, key by key; null: none.",
+    ),
+)
 _AXIS_FIELDS: dict[str, Any] = {
     "workload": (
         list[WorkloadEntry],
@@ -674,6 +729,11 @@ class Document(Strict):
     )
     protocol: Annotated[ProtocolSettings, BeforeValidator(_preset_to_mapping)] = Field(
         default=ABSENT, description="Warm-up, repeats and rounds; or just the name of a preset."
+    )
+    sweep: SweepSettings | None = Field(
+        default=ABSENT,
+        description="Other step counts and sizes that every cell measures besides, in the same "
+        "process. Default null: none.",
     )
     limits: LimitSettings = Field(
         default=ABSENT, description="What one worker process may use before it is ended."

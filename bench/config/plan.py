@@ -23,6 +23,7 @@ from bench.contract import (
     Limits,
     Protocol,
     RepeatRule,
+    Sweep,
     WarmupRule,
     Workload,
 )
@@ -117,6 +118,7 @@ def _flat(given: dict[str, Any]) -> dict[str, Any]:
         fields["height"], fields["width"] = size
     fields.pop("preset", None)
     fields.pop("name", None)
+    fields.pop("sweep", None)
     return fields
 
 
@@ -299,6 +301,8 @@ class _Planner:
             },
             written=frozenset(_flat(given)),
             path=path,
+            sweep=given.get("sweep"),
+            sweep_written="sweep" in given,
         )
 
     def _backend(self, entry: Any, path: KeyPath) -> Backend:
@@ -479,7 +483,66 @@ class _Planner:
         )
         workload = self._workload(combination, device)
         unnamed = {key: value for key, value in workload.items() if key != "name"}
-        return Group(workload, _canonical(unnamed), device, threads)
+        sweep = self._sweep(combination, workload)
+        # a cell without a sweep is the cell that it was before there were sweeps
+        identity = "" if sweep is None else f'"sweep":{_canonical(sweep)},'
+        return Group(workload, _canonical(unnamed), device, threads, sweep, identity)
+
+    def _sweep(self, combination: Combination, workload: Workload) -> Sweep | None:
+        """Return the sweep of a cell; nearer wins key by key, and null takes all away."""
+        levels: list[tuple[Any, KeyPath]] = []
+        if "sweep" in self.top:
+            levels.append((self.top["sweep"], ("sweep",)))
+        choice = combination.get("workload")
+        base: WorkloadBase | None = None if choice is None else choice.value
+        if base is not None and base.sweep_written:
+            levels.append((base.sweep, (*base.path, "sweep")))
+        if "sweep" in combination:
+            levels.append((combination["sweep"].value, combination["sweep"].path))
+        fields: dict[str, Any] = {}
+        paths: dict[str, KeyPath] = {}
+        for settings, path in levels:
+            if settings is None:
+                fields, paths = {}, {}
+                continue
+            paths[""] = path
+            fields.update(settings.given())
+            paths.update({key: (*path, key) for key in settings.given()})
+        if not paths:
+            return None
+        steps, size = fields.get("steps") or [], fields.get("size") or []
+        if not steps and not size:
+            raise self._error(
+                f"workload '{workload['name']}': a sweep needs 'steps' or 'size'; "
+                "for none, write 'sweep: null'",
+                paths[""],
+            )
+        self._check_sweep_steps(steps, workload, paths.get("steps", ()))
+        return {
+            "steps": list(steps),
+            "size": [{"height": height, "width": width} for height, width in size],
+            "repeats": fields.get("repeats", catalogue.DEFAULT_SWEEP_REPEATS),
+        }
+
+    def _check_sweep_steps(self, steps: list[int], workload: Workload, path: KeyPath) -> None:
+        """Refuse step counts of which image-to-image leaves nothing, or too few different ones."""
+        strength = workload["strength"]
+        if strength is None or not steps:
+            return
+        if int(min(steps) * strength) < 1:
+            raise self._error(
+                f"workload '{workload['name']}': sweep: strength {strength:g} x {min(steps)} steps "
+                f"leaves {min(steps) * strength:g}, less than one step",
+                path,
+            )
+        taken = sorted({int(each * strength) for each in steps})
+        if len(taken) < models.MIN_SWEEP_STEPS:
+            raise self._error(
+                f"workload '{workload['name']}': sweep: strength {strength:g} leaves of these "
+                f"steps only {' and '.join(map(str, taken))}; a line needs "
+                f"{models.MIN_SWEEP_STEPS} different step counts",
+                path,
+            )
 
     def _workload(self, combination: Combination, device: str) -> Workload:
         choice = combination.get("workload")
@@ -583,7 +646,8 @@ class _Planner:
             # the canonical JSON of the whole, put together from parts that many cells share
             identity = (
                 f'{{"backend":{draft.backend.canonical},"cache":"{draft.cache}",'
-                f'"device":"{group.device}","protocol":{rules},"threads":{group.threads},'
+                f'"device":"{group.device}","protocol":{rules},{group.sweep_canonical}'
+                f'"threads":{group.threads},'
                 f'"workload":{group.canonical}}}'
             )
             cell_id = hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -599,6 +663,7 @@ class _Planner:
                     "backend": draft.backend.choice,
                     "cache": cast(Any, draft.cache),
                     "protocol": self.protocol,
+                    "sweep": group.sweep,
                     "device": group.device,
                     "threads": group.threads,
                     "limits": self.limits,
@@ -636,12 +701,17 @@ class _Planner:
             key = (
                 workload["model"], workload["height"], workload["width"], workload["batch"],
                 workload["steps"], workload["strength"], group.device,
-                backend.choice["name"], draft.cache,
+                backend.choice["name"], draft.cache, group.sweep_canonical,
             )  # fmt: skip
             if key not in known:
                 known[key] = (
                     estimate.worker_seconds(
-                        workload, backend.choice["name"], draft.cache, group.device, self.protocol
+                        workload,
+                        backend.choice["name"],
+                        draft.cache,
+                        group.device,
+                        self.protocol,
+                        group.sweep,
                     ),
                     estimate.cell_bytes(workload, backend.choice["name"], draft.cache, rounds),
                 )

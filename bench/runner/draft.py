@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from bench.contract import OUTCOMES
+from bench.contract import OUTCOMES, Outcome
 
 OWN = frozenset(
     {
@@ -45,6 +45,7 @@ class Draft:
         phase: the last phase that was announced; None before the first.
         outcome: of the ``end`` event; None without one.
         reason: of the ``end`` event.
+        decided: outcome and reason of a ``decided`` event; None without one.
         events: how many were understood.
     """
 
@@ -53,6 +54,7 @@ class Draft:
         self.phase: str | None = None
         self.outcome: str | None = None
         self.reason: str | None = None
+        self.decided: tuple[Outcome, str | None] | None = None
         self.events = 0
         self._buffer = b""
         self._skipping = False
@@ -111,6 +113,10 @@ class Draft:
             self.outcome = event["outcome"]
             reason = event.get("reason")
             self.reason = None if reason is None else str(reason)
+            return event
+        if kind == "decided" and event.get("outcome") in OUTCOMES:
+            reason = event.get("reason")
+            self.decided = (event["outcome"], None if reason is None else str(reason))
             return event
         fields = event.get("fields")
         if kind not in ("set", "append") or not isinstance(fields, dict) or OWN & fields.keys():

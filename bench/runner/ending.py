@@ -61,9 +61,26 @@ def conclude(
         tail: the end of its log.
         memory_limited: whether it ran under a limit of its own.
     """
-    where = f"during {draft.phase}" if draft.phase else "before its first phase"
     if draft.outcome is not None:
         return Verdict(draft.outcome, draft.reason, _after_the_end(end))  # type: ignore[arg-type]
+    cut = _cut_short(draft, end, timeout_s, oom_kills, tail, memory_limited)
+    if draft.decided is None:
+        return cut
+    # The cell's own figures were complete and judged: a sweep that kills its worker loses itself.
+    outcome, reason = draft.decided
+    return Verdict(outcome, reason, (f"the sweep is incomplete ({cut.outcome}): {cut.reason}",))
+
+
+def _cut_short(
+    draft: Draft,
+    end: Exit,
+    timeout_s: float | None,
+    oom_kills: int | None,
+    tail: str,
+    memory_limited: bool,
+) -> Verdict:
+    """Decide for a worker that ended without a last word."""
+    where = f"during {draft.phase}" if draft.phase else "before its first phase"
     if end.lost is not None:
         return Verdict("failed", f"{end.lost} {where}")
     if timeout_s is not None:

@@ -133,7 +133,7 @@ class Lane:
 
     @property
     def measuring(self) -> bool:
-        return self._flight is not None and self._flight.draft.phase == "steady"
+        return self._flight is not None and self._flight.draft.phase in ("steady", "sweep")
 
     def left_s(self) -> float:
         """Seconds that this lane will still need."""

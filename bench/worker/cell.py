@@ -29,6 +29,7 @@ from bench.worker import (
 from bench.worker.events import sanitised
 from bench.worker.instrument import Instruments, Sample
 from bench.worker.memory import Meters
+from bench.worker.sweep import Sweeper
 from compilers import registry
 from compilers.base import Backend, UnsupportedPipelineError
 
@@ -41,6 +42,7 @@ DOING = {
     "warmup": "warming up",
     "steady": "measuring",
     "finish": "saving pictures",
+    "sweep": "sweeping",
 }
 
 
@@ -87,7 +89,7 @@ class Report:
         self._null_reasons: dict[str, str] = {}
 
     def enter(self, phase: str) -> None:
-        """Begin a phase of the contract, or ``finish``."""
+        """Begin a phase of the contract, ``finish`` or ``sweep``."""
         self.phase = phase
         self._emit({"event": "phase", "phase": phase})
 
@@ -111,6 +113,11 @@ class Report:
         if not reasons.items() <= self._null_reasons.items():
             self._null_reasons.update(reasons)
             self.set(null_reasons=dict(self._null_reasons))
+
+    def decided(self, outcome: Outcome, reason: str | None) -> None:
+        """Say how the cell ended, before a sweep that may be the end of this process."""
+        said = failure.redacted(reason) if reason is not None else None
+        self._emit({"event": "decided", "outcome": outcome, "reason": said})
 
     def end(self, outcome: Outcome, reason: str | None) -> None:
         """Say the last word."""
@@ -192,9 +199,33 @@ class _Cell:
         fallback = [judgement.reason] if judgement.reason else []
         said = [*invalid, *fallback]
         report.warn(*said[1:])
-        if invalid:
-            return "invalid", said[0]
-        return ("ok", None) if judgement.active else ("fallback", judgement.reason)
+        outcome: Outcome = "invalid" if invalid else "fallback" if fallback else "ok"
+        reason = said[0] if said else None
+        self.sweep(pipeline, instruments, outcome, reason)
+        return outcome, reason
+
+    def sweep(
+        self, pipeline: Any, instruments: Instruments, outcome: Outcome, reason: str | None
+    ) -> None:
+        """Measure other step counts and sizes, if the cell asks for it and its figures are good."""
+        from bench.worker import tasks
+
+        asked = self.cell.get("sweep")
+        if asked is None:
+            return
+        if outcome != "ok":
+            self.report.warn(f"there was no sweep, since the cell is {outcome}")
+            return
+        self.report.decided(outcome, reason)
+        self.report.enter("sweep")
+        workload = self.cell["workload"]
+        Sweeper(
+            instruments,
+            workload,
+            lambda changed: tasks.prepare_inputs(pipeline, changed, self.device),
+            self.report.append,
+            self.device,
+        ).run(asked, f"{workload['seed']}/{self.job['round']}")
 
     def begin(self, phase: Phase) -> None:
         """Enter a phase and forget the memory peaks of the one before."""

@@ -30,18 +30,28 @@ RICH = {
         "calls": {"min_calls": 3, "time_cap": "10s"},
         "rounds": 2,
     },
+    "sweep": {"steps": [5, 10, 20], "size": [64, "768x1024"], "repeats": 2},
     "limits": {"timeout": "10m", "memory": "8GiB"},
     "defaults": {"preset": "onediff", "guidance": 3, "extra": {"clip_skip": 1}},
     "matrix": {
         "workload": [
-            {"name": "a", "task": "text-to-image", "model": "hub:o/n@main", "prompt": "x"},
+            {
+                "name": "a",
+                "task": "text-to-image",
+                "model": "hub:o/n@main",
+                "prompt": "x",
+                "sweep": {"size": None},
+            },
             {"name": "b", "task": "image-to-image", "model": "path:/m", "strength": 0.5},
         ],
         "backend": ["none", {"name": "torch-compile", "options": {"scope": ["unet"]}}],
         "size": [512, "768x1024", {"height": 64, "width": 8}],
         "seed": [1, 2],
         "exclude": [{"workload": "a", "size": 512}, {"workload": {"task": "edit"}}],
-        "include": [{"workload": "b", "threads": 4}, {"workload": "a", "seed": 3}],
+        "include": [
+            {"workload": "b", "threads": 4, "sweep": None},
+            {"workload": "a", "seed": 3, "sweep": {"repeats": 4}},
+        ],
     },
 }
 DOCUMENTS = [*SHIPPED, RICH]

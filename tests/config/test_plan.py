@@ -272,6 +272,9 @@ def test_order_of_keys_changes_no_identity(data: Any) -> None:
         ("protocol.warmup.max_calls=5", True),
         ("protocol.calls.min_calls=4", True),
         ("matrix.backend.torch-compile.options.dynamic=false", True),
+        ("sweep.size=[128]", True),
+        ("sweep.steps=[5, 10, 20]", True),
+        ("sweep=null", False),
     ],
 )
 def test_what_changes_an_identity(override: str, changes: bool) -> None:

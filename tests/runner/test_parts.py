@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -292,6 +293,44 @@ def _conclude(
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_a_workers_last_word_counts(outcome: str) -> None:
     assert _conclude(outcome=outcome, end=Exit(signal=11))[0] == outcome
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ({"end": Exit(signal=9), "kills": 1}, "(oom): killed by the kernel"),
+        ({"timeout_s": 5.0}, "(timeout): no end within the time limit of 5 s: during sweep"),
+    ],
+)
+def test_a_sweep_that_kills_its_worker_leaves_the_cell_as_it_was(
+    ending: dict[str, Any], words: str
+) -> None:
+    draft = Draft()
+    draft.feed(
+        b'{"event": "decided", "outcome": "ok", "reason": null}\n'
+        b'{"event": "phase", "phase": "sweep"}\n'
+    )
+    given = {"end": Exit(), "timeout_s": None, "kills": None} | ending
+    verdict = conclude(
+        draft,
+        given["end"],
+        timeout_s=given["timeout_s"],
+        oom_kills=given["kills"],
+        tail="",
+        memory_limited=False,
+    )
+    assert (verdict.outcome, verdict.reason) == ("ok", None)
+    (warning,) = verdict.warnings
+    assert warning.startswith("the sweep is incomplete")
+    assert words in warning
+
+
+def test_the_last_word_counts_more_than_what_was_decided_before_the_sweep() -> None:
+    draft = Draft()
+    draft.feed(b'{"event": "decided", "outcome": "ok", "reason": null}\n')
+    draft.feed(b'{"event": "end", "outcome": "ok", "reason": null}\n')
+    assert draft.events == 2
+    assert draft.warnings() == []
 
 
 def test_the_kernels_count_tells_its_kill_from_others() -> None:

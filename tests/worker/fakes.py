@@ -251,6 +251,7 @@ class Told(dict[str, Any]):
         self.phases: list[str] = []
         self.outcome: str | None = None
         self.reason: str | None = None
+        self.decided: tuple[str, str | None] | None = None
         self.ends = 0
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -263,6 +264,8 @@ class Told(dict[str, Any]):
         elif kind == "append":
             for key, value in event["fields"].items():
                 self.setdefault(key, []).append(value)
+        elif kind == "decided":
+            self.decided = (event["outcome"], event["reason"])
         else:
             assert kind == "end"
             self.ends += 1
