@@ -1,6 +1,6 @@
 """Cumulative time over images: where a backend's dearer first call has paid for itself.
 
-Columns: workload, label, backend, first_call_s, e2e_s (each a median), images_per_call, is_baseline,
+Columns: workload, label, backend, first_call_s, e2e_s (medians), images_per_call, is_baseline,
 kind (after, immediately, never; None for the baseline), images, low_images, high_images, shown,
 processes.
 """
@@ -25,9 +25,13 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         return style.empty(TITLE, "No record holds a first call and an end-to-end time.")
     colours = style.colour_of(table, colours)
     notes = [
-        "Lines: median first call + images × median end-to-end time. Large mark: where the line "
-        "falls below the baseline's; the broad bar is the 95 % interval of that number. Never: the "
-        "interval of the saving reaches 0. Both axes are logarithmic. n = processes.",
+        (
+            "Lines: median first call + images × median end-to-end time. Large mark: where the "
+            "line "
+            "falls below the baseline's; the broad bar is the 95 % interval of that number. "
+            "Never: the "
+            "interval of the saving reaches 0. Both axes are logarithmic. n = processes."
+        ),
         style.left_out(table),
     ]
     with style.settings():

@@ -16,9 +16,13 @@ def draw(table: pd.DataFrame, title: str, axis: str, colours: Mapping[str, str])
     if not names:
         return style.empty(title, "No record holds this figure.")
     notes = [
-        "Dot: median over all measured calls. Bar: its 95 % interval, over processes where there "
-        "are several (two-level bootstrap), else over the calls of the one process, from 6 calls "
-        "on; it stands in brackets. Rings: the median of each process. n = processes × calls.",
+        (
+            "Dot: median over all measured calls. Bar: its 95 % interval, over processes where "
+            "there "
+            "are several (two-level bootstrap), else over the calls of the one process, from 6 "
+            "calls "
+            "on; it stands in brackets. Rings: the median of each process. n = processes × calls."
+        ),
         style.left_out(table),
     ]
     if table["published"].any():

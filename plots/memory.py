@@ -32,9 +32,13 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         return style.empty(TITLE, "No record holds a memory figure.")
     colours = style.colour_of(table, colours)
     notes = [
-        "Largest peak over all processes of a row; peaks are reset between phases. The number is "
-        "the steady peak. The meter stands in each panel's axis; figures of different meters must "
-        "not be compared.",
+        (
+            "Largest peak over all processes of a row; peaks are reset between phases. The "
+            "number is "
+            "the steady peak. The meter stands in each panel's axis; figures of different meters "
+            "must "
+            "not be compared."
+        ),
         style.left_out(table),
     ]
     with style.settings():

@@ -1,8 +1,8 @@
 """Speed against fidelity: what a backend's speed costs in picture quality.
 
 Columns: workload, label, backend, speedup, low, high, psnr_db (the worst picture's; None if
-identical), identical (bool), pictures, control_db (the baseline against itself; None if identical or
-not known), threshold_db.
+identical), identical (bool), pictures, control_db (the baseline against itself; None if identical
+or not known), threshold_db.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         )
     colours = style.colour_of(table, colours)
     notes = [
-        "Across: ratio of median end-to-end times, baseline over backend, with its 95 % interval. "
-        "Up: peak signal-to-noise ratio of the worst picture against the baseline's of the same "
-        "seed; identical pictures, whose ratio is infinite, lie on the top line. Dashed: the "
-        "threshold. Dotted: the baseline against itself in another process.",
+        (
+            "Across: ratio of median end-to-end times, baseline over backend, with its 95 % "
+            "interval. "
+            "Up: peak signal-to-noise ratio of the worst picture against the baseline's of the "
+            "same "
+            "seed; identical pictures, whose ratio is infinite, lie on the top line. Dashed: the "
+            "threshold. Dotted: the baseline against itself in another process."
+        ),
         style.left_out(table),
     ]
     with style.settings():

@@ -27,10 +27,14 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         return style.empty(TITLE, "No record holds an end-to-end time.")
     colours = style.colour_of(table, colours)
     notes = [
-        "Each dot is one measured call, each line of dots one process, the bar its median. Where "
-        "the lines of a backend lie further apart than the dots within them, more rounds help and "
-        "more calls do not. Right: standard deviation between process medians and within "
-        "processes (robust); n = processes × calls. Arrows at the edge: calls beyond the axis.",
+        (
+            "Each dot is one measured call, each line of dots one process, the bar its median. "
+            "Where "
+            "the lines of a backend lie further apart than the dots within them, more rounds "
+            "help and "
+            "more calls do not. Right: standard deviation between process medians and within "
+            "processes (robust); n = processes × calls. Arrows at the edge: calls beyond the axis."
+        ),
         style.left_out(table),
     ]
     with style.settings():

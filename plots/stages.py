@@ -33,9 +33,12 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
     if not names:
         return style.empty(TITLE, "No record holds the times of stages.")
     notes = [
-        "Means over all measured calls (n = processes × calls), so that the stages add up to the "
-        "mean end-to-end time, which stands at the end of each bar. Unaccounted: what no stage "
-        "covers. Numbers within bars: per cent.",
+        (
+            "Means over all measured calls (n = processes × calls), so that the stages add up to "
+            "the "
+            "mean end-to-end time, which stands at the end of each bar. Unaccounted: what no stage "
+            "covers. Numbers within bars: per cent."
+        ),
         style.left_out(table),
     ]
     with style.settings():

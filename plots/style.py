@@ -51,8 +51,10 @@ MARKERS = "osD^vP*XphH<>d"
 DPI = 120
 PANEL_WIDTH = 6.6
 MOST_PANELS = 8
-MOST_ROWS = 80
-"""What one figure holds in all its panels: more can be neither read nor drawn quickly."""
+MOST_ROWS = 64
+FIRST_ROWS = 30
+"""A figure holds all workloads if they fit ``MOST_PANELS`` and ``MOST_ROWS``. If not, it is a
+sample in any case, and shows the first workloads within ``FIRST_ROWS``: quick to read and draw."""
 
 _SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -89,7 +91,8 @@ _SETTINGS: dict[str, Any] = {
 
 def settings() -> Any:
     """Return the context in which figures are made and saved."""
-    return mpl.rc_context(_SETTINGS)
+    context: Any = mpl.rc_context
+    return context(_SETTINGS)
 
 
 def colours(backends: Iterable[str]) -> dict[str, str]:
@@ -119,12 +122,14 @@ def colour_of(table: pd.DataFrame, given: Mapping[str, str] | None) -> Mapping[s
 
 
 def workloads(table: pd.DataFrame) -> list[str]:
-    """Return the workloads in the order of the table; at most as many as fit a page."""
+    """Return the workloads that get a panel, in the order of the table: all if they fit a page."""
     if not len(table):
         return []
     lines = table.drop_duplicates(["workload", "label"]).groupby("workload", sort=False).size()
-    fits = lines.cumsum() <= MOST_ROWS
-    return [str(name) for name in lines.index[: max(1, min(MOST_PANELS, int(fits.sum())))]]
+    names = [str(name) for name in lines.index]
+    if len(names) <= MOST_PANELS and lines.sum() <= MOST_ROWS:
+        return names
+    return names[: max(1, min(MOST_PANELS, int((lines.cumsum() <= FIRST_ROWS).sum())))]
 
 
 def of(table: pd.DataFrame, workload: str) -> pd.DataFrame:
@@ -195,7 +200,7 @@ class Page:
     def axes(self, place: int, title: str = "") -> Axes:
         axes = self.figure.add_subplot(self.cells[place])
         if title:
-            axes.set_title(wrap(title, 68, 2))
+            axes.set_title(wrap(title, 46, 2))
         return axes
 
     def pair(self, place: int, title: str, ratios: tuple[float, float]) -> tuple[Axes, Axes]:
@@ -203,7 +208,7 @@ class Page:
         inner = self.cells[place].subgridspec(2, 1, height_ratios=ratios)
         upper = self.figure.add_subplot(inner[0])
         lower = self.figure.add_subplot(inner[1], sharex=upper)
-        upper.set_title(wrap(title, 68, 2))
+        upper.set_title(wrap(title, 46, 2))
         return upper, lower
 
 
@@ -315,7 +320,7 @@ def save(figure: Figure) -> tuple[bytes, bytes]:
     Draws once for each file and no more often, as drawing is most of the time that a report takes.
     """
     with settings():
-        canvas = FigureCanvasAgg(figure)
+        canvas: Any = FigureCanvasAgg(figure)
         engine = figure.get_layout_engine()
         if engine is not None:
             engine.execute(figure)
@@ -327,5 +332,6 @@ def save(figure: Figure) -> tuple[bytes, bytes]:
             256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
         ).save(png, format="png", dpi=(DPI, DPI))
         svg = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        vector: Any = FigureCanvasSVG(figure)
+        vector.print_svg(svg, metadata={"Date": None, "Creator": None})
     return png.getvalue(), svg.getvalue().encode("utf-8")

@@ -29,10 +29,14 @@ def figure(
         return style.empty(TITLE, "No run swept the number of steps (sweep.steps).")
     colours = style.colour_of(table, colours)
     notes = [
-        "Each mark is one warmed call, in shuffled order; crosses are outliers, which carry no "
-        "weight. Line: robust fit of fixed time + time per denoiser call. Band: its 95 % interval. "
-        "1/marginal is the throughput without the fixed time; it_per_s is measured within calls. "
-        "Below: distance of each call from its line.",
+        (
+            "Each mark is one warmed call, in shuffled order; crosses are outliers, which carry no "
+            "weight. Line: robust fit of fixed time + time per denoiser call. Band: its 95 % "
+            "interval. "
+            "1/marginal is the throughput without the fixed time; it_per_s is measured within "
+            "calls. "
+            "Below: distance of each call from its line."
+        ),
         style.left_out(table),
     ]
     with style.settings():
@@ -128,4 +132,4 @@ def _draw(
 
 
 def _legend(fit: object) -> str:
-    return f"{style.wrap(str(getattr(fit, 'label', '')), 32, 1)}: {getattr(fit, 'summary', '')}"
+    return f"{style.wrap(str(getattr(fit, 'label', '')), 26, 1)}: {getattr(fit, 'summary', '')}"

@@ -18,6 +18,6 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
     return draw(
         table,
         TITLE,
-        "iterations per second between the first and the last step [1/s], more is better",
+        "iterations per second [1/s], more is better",
         style.colour_of(table, colours),
     )

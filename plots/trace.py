@@ -23,9 +23,12 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         return style.empty(TITLE, "No record holds the times of steps.")
     colours = style.colour_of(table, colours)
     notes = [
-        "Intervals between the events of consecutive steps of one call, so one fewer than steps. "
-        "Line: median over calls and processes (n = processes × calls). Band: smallest and "
-        "largest, cut where they leave the axis.",
+        (
+            "Intervals between the events of consecutive steps of one call, so one fewer than "
+            "steps. "
+            "Line: median over calls and processes (n = processes × calls). Band: smallest and "
+            "largest, cut where they leave the axis."
+        ),
         style.left_out(table),
     ]
     with style.settings():

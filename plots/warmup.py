@@ -24,9 +24,13 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         return style.empty(TITLE, "No record holds a warm-up time.")
     colours = style.colour_of(table, colours)
     notes = [
-        "Warm-up time: sum of all warm-up calls, the first included; median over processes (n), "
-        "with the smallest and the largest as a line. Filled: compile cache empty at the start. "
-        "Open: filled by an earlier process. The axis is logarithmic: a step is a factor.",
+        (
+            "Warm-up time: sum of all warm-up calls, the first included; median over processes "
+            "(n), "
+            "with the smallest and the largest as a line. Filled: compile cache empty at the "
+            "start. "
+            "Open: filled by an earlier process. The axis is logarithmic: a step is a factor."
+        ),
         "Crosses: published by others on another machine." if table["published"].any() else "",
         style.left_out(table),
     ]

@@ -1,1 +1,1 @@
-"""Stored records to pages: ``REPORT.md``, ``report.html``, figures and exports. Measures nothing."""
+"""Stored records to ``REPORT.md``, ``report.html``, figures and exports. Measures nothing."""

@@ -13,7 +13,7 @@ from statistics import fmean, median
 from bench import comparable
 from bench.contract import STAGES
 from bench.stats import flags
-from bench.stats.bootstrap import REPLICATES, Speedup, arm_summary, speedup
+from bench.stats.bootstrap import REPLICATES, ArmSummary, Speedup, arm_summary, speedup
 from bench.stats.breakeven import Breakeven, breakeven
 from bench.stats.median import median_interval
 from bench.stats.sweep import SweepFit, ThroughputCheck, check_throughput, fit_sweep
@@ -93,7 +93,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        return self.e2e is not None
+        return self.processes > 0
 
     @property
     def counts(self) -> Counter[str]:
@@ -230,9 +230,14 @@ def _joined(group: Group, slim: _Slim) -> Comparison:
 
 
 def _compare(group: Group, replicates: int) -> Comparison:
-    findings = [_measure(row, replicates) for row in group.rows]
+    findings = [_measure(row) for row in group.rows]
     for finding in findings:
         _against_baseline(finding, findings, replicates)
+    for finding in findings:
+        if finding.e2e is None and finding.ok:
+            summary = arm_summary(_arm(finding.row), replicates=replicates)
+            finding.e2e = _over_processes(summary)
+            finding.between_pct, finding.within_pct = summary.between_pct, summary.within_pct
     found = Comparison(group, findings)
     found.meter = next(
         (m for m in METERS if any(f.peak(m) is not None for f in findings if f.ok)), None
@@ -256,6 +261,9 @@ def _compare(group: Group, replicates: int) -> Comparison:
 def _clear(best: Finding, other: Finding) -> bool:
     if best.row.first.alike.key != other.row.first.alike.key:
         return False
+    one, two = best.speedup, other.speedup
+    if one and two and one.low is not None and two.high is not None and two.high < one.low:
+        return True
     ratio = speedup(_arm(other.row), _arm(best.row), replicates=FEW_REPLICATES)
     return verdict(ratio).word == "FASTER"
 
@@ -264,12 +272,13 @@ def _arm(row: Row) -> list[list[float]]:
     return [list(sample.e2e_s) for sample in row.good]
 
 
-def _measure(row: Row, replicates: int) -> Finding:
+def _measure(row: Row) -> Finding:
     good = row.good
     finding = Finding(row)
     if not good:
         return finding
-    finding.e2e = _interval([s.e2e_s for s in good], replicates)
+    if len(good) == 1:
+        finding.e2e = _of_calls(good[0].e2e_s)
     rates = [s.it_per_s for s in good if s.it_per_s]
     finding.it = _rate([rate for s in rates for rate in s])
     finding.processes = len(good)
@@ -291,16 +300,14 @@ def _measure(row: Row, replicates: int) -> Finding:
         for peak in sample.peaks:
             key = (peak.meter, peak.phase)
             finding.peaks[key] = max(peak.bytes, finding.peaks.get(key, 0))
-        finding.flags += [(sample.record_id, flag) for flag in _flags(sample)]
+        found = _flags(sample, alone=len(good) == 1)
+        finding.flags += [(sample.record_id, flag) for flag in found]
     finding.sweep = _sweep(good, finding)
     return finding
 
 
-def _interval(processes: Sequence[Sequence[float]], replicates: int) -> Interval:
-    if len(processes) > 1:
-        found = arm_summary(processes, replicates=replicates)
-        return Interval(found.median_s, found.low_s, found.high_s, found.level, "processes")
-    return _of_calls(processes[0])
+def _over_processes(found: ArmSummary) -> Interval:
+    return Interval(found.median_s, found.low_s, found.high_s, found.level, "processes")
 
 
 def _of_calls(values: Sequence[float]) -> Interval:
@@ -314,9 +321,10 @@ def _rate(values: Sequence[float]) -> Interval | None:
     return _of_calls(values) if values else None
 
 
-def _flags(sample: Sample) -> list[flags.Flag]:
+def _flags(sample: Sample, *, alone: bool) -> list[flags.Flag]:
     found = [
-        flags.noise(sample.e2e_s),
+        # An interval over several processes holds the noise within each of them.
+        *([flags.noise(sample.e2e_s)] if alone else []),
         flags.drift(sample.e2e_s),
         flags.outliers(sample.e2e_s),
         flags.slowdown(sample.e2e_s),
@@ -370,10 +378,14 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
     base, arm = _arm(alike[0].row), _arm(finding.row)
     finding.speedup = speedup(base, arm, replicates=replicates)
     finding.verdict = verdict(finding.speedup)
-    finding.between_pct = finding.speedup.candidate.between_pct
-    finding.within_pct = finding.speedup.candidate.within_pct
-    alike[0].between_pct = finding.speedup.baseline.between_pct
-    alike[0].within_pct = finding.speedup.baseline.within_pct
+    for one, summary in (
+        (alike[0], finding.speedup.baseline),
+        (finding, finding.speedup.candidate),
+    ):
+        one.between_pct, one.within_pct = summary.between_pct, summary.within_pct
+        # What the comparison has drawn anyway; over one process there is a sharper interval.
+        if summary.processes > 1:
+            one.e2e = _over_processes(summary)
     firsts = [
         [s.first_call_s for s in f.row.good if s.first_call_s is not None and s.first_call_s > 0]
         for f in (alike[0], finding)
@@ -421,8 +433,7 @@ def _judge(finding: Finding) -> None:
 
 
 def _names(finding: Finding) -> list[str]:
-    # The interval over several processes already holds the noise within each of them.
-    quiet = {"noise"} if finding.processes > 1 else set()
+    quiet = set()
     stray = sum(len(flag.indices) for _, flag in finding.flags if flag.name == "outliers")
     if stray < MANY_OUTLIERS * finding.calls:
         quiet.add("outliers")

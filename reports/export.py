@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import statistics
@@ -144,7 +145,7 @@ def render(runs: Sequence[Path], kind: str) -> bytes:
 
 def _parquet(table: pandas.DataFrame) -> bytes:
     try:
-        import pyarrow  # noqa: F401
+        importlib.import_module("pyarrow")
     except ImportError:
         raise ReportError(
             "Parquet needs the package pyarrow, which is not installed: pip install pyarrow, or "

@@ -101,8 +101,11 @@ def _tables(
         "breakeven": (
             plots.breakeven,
             [frames.breakeven(few)],
-            "Left of its mark a backend has cost more time in all than the baseline, right of it "
-            "less.",
+            (
+                "Left of its mark a backend has cost more time in all than the baseline, right "
+                "of it "
+                "less."
+            ),
         ),
         "memory": (
             plots.memory,

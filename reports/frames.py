@@ -27,7 +27,7 @@ def end_to_end(comparisons: Sequence[Comparison], published: References) -> pd.D
         lambda f: f.e2e,
         lambda f: [median(s.e2e_s) for s in f.row.good],
         lambda p: p.e2e_s,
-        lambda *v: f"{text.with_interval(*v)} s",
+        _with_seconds,
     )
 
 
@@ -38,8 +38,16 @@ def throughput(comparisons: Sequence[Comparison], published: References) -> pd.D
         lambda f: f.it,
         lambda f: [median(s.it_per_s) for s in f.row.good if s.it_per_s],
         lambda p: p.it_per_s,
-        lambda *v: f"{text.with_interval(*v, text.number)} it/s",
+        _with_rate,
     )
+
+
+def _with_seconds(value: float | None, low: float | None, high: float | None) -> str:
+    return f"{text.with_interval(value, low, high)} s"
+
+
+def _with_rate(value: float | None, low: float | None, high: float | None) -> str:
+    return f"{text.with_interval(value, low, high, text.number)} it/s"
 
 
 def _list(
@@ -187,7 +195,7 @@ def sweep(comparisons: Sequence[Comparison]) -> tuple[pd.DataFrame, pd.DataFrame
             "e2e_s",
             "outlier",
             "fitted_s",
-        ],  # fmt: skip
+        ],
     ), pd.DataFrame(
         fits,
         columns=[
@@ -202,7 +210,7 @@ def sweep(comparisons: Sequence[Comparison]) -> tuple[pd.DataFrame, pd.DataFrame
             "n",
             "processes",
             "summary",
-        ],  # fmt: skip
+        ],
     )
 
 

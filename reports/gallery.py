@@ -21,7 +21,9 @@ SHOWN_SIDE = 512
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One backend's picture. ``png`` and ``difference`` are files; None with ``problem`` instead."""
+    """One backend's picture. ``png`` and ``difference`` are files, None if there is a "
+    "``problem``.
+    """
 
     backend: str
     record: str

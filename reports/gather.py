@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from bench import comparable
@@ -368,19 +367,21 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
 def _alike(
     record: Mapping[str, Any], asked: Mapping[str, Any], interned: dict[str, Alike]
 ) -> Alike:
-    fields = {name: record.get(name) for _, name in comparable.MEASURED}
-    like = {
-        "cell": {"workload": asked, "threads": _mapping(record, "cell").get("threads")},
-        **fields,
-        "fingerprint": _mapping(record, "fingerprint", optional=True),
-    }
-    told = {**like, "cell": {**like["cell"], "workload": comparable.workload(record)}}
+    threads = _mapping(record, "cell").get("threads")
+    like: dict[str, Any] = {name: record.get(name) for _, name in comparable.MEASURED}
+    like["cell"] = {"workload": asked, "threads": threads}
+    like["fingerprint"] = _mapping(record, "fingerprint", optional=True)
+    raw = json.dumps(like, default=str)
+    if raw in interned:
+        return interned[raw]
+    told = {**like, "cell": {"workload": comparable.workload(record), "threads": threads}}
     key = json.dumps(_without_reasons(told), sort_keys=True, default=str)
-    return interned.setdefault(key, Alike(key, like))
+    interned[raw] = interned.setdefault(key, Alike(key, like))
+    return interned[raw]
 
 
 def _without_reasons(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {k: _without_reasons(v) for k, v in value.items() if k != "null_reasons"}
     return value
 
@@ -398,7 +399,7 @@ def _rounds(cell: Mapping[str, Any]) -> int:
 
 
 def _stage(call: Any) -> tuple[float | None, ...]:
-    if not isinstance(call, Mapping):
+    if not isinstance(call, dict):
         raise _Foreign("stages is not a list of tables")
     return tuple(_number(call, name) for name in STAGES)
 
@@ -407,12 +408,14 @@ def _trace(calls: Sequence[Sequence[float]]) -> tuple[tuple[float, float, float]
     """Return (median, smallest, largest) over calls for each interval between steps."""
     longest = max(map(len, calls), default=0)
     whole = [call for call in calls if len(call) == longest]
-    return tuple((median(at), min(at), max(at)) for at in zip(*whole, strict=True))
+    ordered = (sorted(at) for at in zip(*whole, strict=True))
+    middle, other = (len(whole) - 1) // 2, len(whole) // 2
+    return tuple(((at[middle] + at[other]) / 2, at[0], at[-1]) for at in ordered)
 
 
 def _peaks(record: Mapping[str, Any]) -> Iterable[Peak]:
     for reading in _list(record, "memory"):
-        if not isinstance(reading, Mapping):
+        if not isinstance(reading, dict):
             raise _Foreign("memory is not a list of readings")
         if reading.get("bytes") is not None and reading.get("phase") in PHASES:
             yield Peak(str(reading.get("meter")), str(reading["phase"]), int(reading["bytes"]))
@@ -438,7 +441,7 @@ def _pictures(record: Mapping[str, Any], source: Source) -> Iterable[Picture]:
 def _sweep(record: Mapping[str, Any]) -> Iterable[SweepCall]:
     """Return the calls of a sweep that ended ok; the others have no figure."""
     for place, call in enumerate(_list(record, "sweep_steps")):
-        if not isinstance(call, Mapping):
+        if not isinstance(call, dict):
             raise _Foreign("sweep_steps is not a list of calls")
         time, calls = _number(call, "e2e_s"), call.get("denoiser_calls")
         if time is not None and time > 0 and isinstance(calls, int) and calls > 0:
@@ -471,7 +474,7 @@ def _mapping(owner: Mapping[str, Any], name: str, *, optional: bool = False) -> 
     value = owner.get(name)
     if value is None and optional:
         return {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise _Foreign(f"{name} is missing or no table")
     return value
 
@@ -510,6 +513,9 @@ def _numbers(values: Any, name: str) -> list[float]:
         return []
     if not isinstance(values, list):
         raise _Foreign(f"{name} is not a list")
+    # Most lists are floats throughout, and of ten thousand records there are many lists.
+    if all(type(value) is float for value in values) and math.isfinite(sum(values)):
+        return values
     found = []
     for value in values:
         if value is None:

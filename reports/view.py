@@ -114,30 +114,58 @@ def build(
 
 
 METHOD = (
-    "End-to-end time runs from synchronised start to PIL pictures and synchronised end. The median "
-    "is over all measured calls. With several processes its interval is a two-level bootstrap "
-    "(processes, then calls within them), with one process the order-statistic interval of its "
-    "calls, from 6 calls on. All intervals are 95 %.",
-    "Speedup is the baseline's median over the backend's, with a hierarchical bootstrap interval. "
-    "Only like is compared with like: model, revision, task, effective steps, scheduler, size, "
-    "batch, guidance, data type, device, threads and machine must be equal; otherwise the field "
-    "that differs is named.",
-    "Verdicts: FASTER or SLOWER when the interval excludes 1; SAME when it lies within 1 % of 1; "
-    "UNCLEAR otherwise. With a single process per cell the interval must clear 1 by 5 %, because "
-    "the spread from process to process is then unknown.",
-    "Break-even: (first call of the backend − first call of the baseline) ÷ (saving per call), in "
-    "images; never when the interval of the saving reaches 0. Warm-up time is the sum of all "
-    "warm-up calls, the first included.",
-    "Memory is a peak, by the meter that is named, over the steady phase unless stated otherwise. "
-    "Figures of different meters are never compared.",
-    f"Pictures are compared image by image at equal seed, with the baseline's first process as "
-    f"reference and its further processes as control. The threshold is "
-    f"{fidelity.THRESHOLD_DB:g} dB PSNR. FID is not given: under 5,000 images it estimates nothing.",
-    "Trust: yes when nothing speaks against the verdict; with care when a process showed noise, "
-    "drift, outliers, a slow-down, time unaccounted for, an unstable warm-up or a lost round; no "
-    "when the verdict is UNCLEAR or there is nothing to compare with. Nothing flagged is dropped.",
-    "Only outcome ok enters a figure. Records of more than 200 cells use 400 bootstrap replicates "
-    "instead of 2,000.",
+    (
+        "End-to-end time runs from synchronised start to PIL pictures and synchronised end. The "
+        "median "
+        "is over all measured calls. With several processes its interval is a two-level bootstrap "
+        "(processes, then calls within them), with one process the order-statistic interval of its "
+        "calls, from 6 calls on. All intervals are 95 %."
+    ),
+    (
+        "Speedup is the baseline's median over the backend's, with a hierarchical bootstrap "
+        "interval. "
+        "Only like is compared with like: model, revision, task, effective steps, scheduler, size, "
+        "batch, guidance, data type, device, threads and machine must be equal; otherwise the "
+        "field "
+        "that differs is named."
+    ),
+    (
+        "Verdicts: FASTER or SLOWER when the interval excludes 1; SAME when it lies within 1 % "
+        "of 1; "
+        "UNCLEAR otherwise. With a single process per cell the interval must clear 1 by 5 %, "
+        "because "
+        "the spread from process to process is then unknown."
+    ),
+    (
+        "Break-even: (first call of the backend − first call of the baseline) ÷ (saving per "
+        "call), in "
+        "images; never when the interval of the saving reaches 0. Warm-up time is the sum of all "
+        "warm-up calls, the first included."
+    ),
+    (
+        "Memory is a peak, by the meter that is named, over the steady phase unless stated "
+        "otherwise. "
+        "Figures of different meters are never compared."
+    ),
+    (
+        f"Pictures are compared image by image at equal seed, with the baseline's first process as "
+        f"reference and its further processes as control. The threshold is "
+        f"{fidelity.THRESHOLD_DB:g} dB PSNR. FID is not given: under 5,000 images it estimates "
+        f"nothing."
+    ),
+    (
+        "Trust: yes when nothing speaks against the verdict; with care when a process showed "
+        "noise, "
+        "drift, outliers, a slow-down, time unaccounted for, an unstable warm-up or a lost "
+        "round; no "
+        "when the verdict is UNCLEAR or there is nothing to compare with. Nothing flagged is "
+        "dropped."
+    ),
+    (
+        "Only outcome ok enters a figure. Records of more than 200 cells use 400 bootstrap "
+        "replicates "
+        "instead of 2,000."
+    ),
 )
 
 

@@ -30,9 +30,9 @@ def report(
 ) -> None:
     """Write REPORT.md, report.html and plots/ from stored records.
 
-    Which backend is fastest, by how much, at what cost, and when it pays. Only reads the runs, needs
-    neither torch nor a network, and can be repeated on old records at any time. Several runs are
-    shown side by side, and compared only where they are alike.
+    Which backend is fastest, by how much, at what cost, and when it pays. Only reads the runs,
+    needs neither torch nor a network, and can be repeated on old records at any time. Several runs
+    are shown side by side, and compared only where they are alike.
 
     \b
     Examples:

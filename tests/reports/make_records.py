@@ -30,7 +30,7 @@ FINGERPRINT = {
 
 @dataclass
 class Backend:
-    """What a backend does to the baseline's times; ``psnr`` of its pictures, None for equal ones."""
+    """What a backend does to the baseline's times; ``psnr`` is of its pictures, None if equal."""
 
     name: str
     speed: float = 1.0
