@@ -66,7 +66,7 @@ def _panel(
 
         ys = [total(x) for x in xs]
         totals += [ys[0], ys[-1]]
-        text = f"{style.wrap(row.label, 44, 1)}: {row.shown}  (n = {row.processes})"
+        text = f"{style.shorten(row.label, 44)}: {row.shown}  (n = {row.processes})"
         axes.plot(
             xs,
             ys,

@@ -66,7 +66,7 @@ def _panel(
             shapes[str(row.label)],
             color=colour,
             markersize=8,
-            label=f"{style.wrap(row.label, 40, 1)}: {row.shown}, {told}, "
+            label=f"{style.shorten(row.label, 40)}: {row.shown}, {told}, "
             f"{row.pictures} picture{'s' if row.pictures != 1 else ''}",
         )
     axes.axhline(top - 4, color=style.GRID, linewidth=1.5, zorder=0)

@@ -152,6 +152,15 @@ def wrap(label: str, width: int = 30, most: int = 3) -> str:
     return "\n".join(lines)
 
 
+def shorten(label: str, width: int) -> str:
+    """Cut a label in its middle: names of one backend often differ at the end."""
+    label = str(label)
+    if len(label) <= width:
+        return label
+    tail = width // 3
+    return f"{label[: width - tail - 1]}…{label[-tail:]}"
+
+
 class Page:
     """A figure of panels, one for each workload, with a title above and notes below.
 

@@ -132,4 +132,4 @@ def _draw(
 
 
 def _legend(fit: object) -> str:
-    return f"{style.wrap(str(getattr(fit, 'label', '')), 26, 1)}: {getattr(fit, 'summary', '')}"
+    return f"{style.shorten(str(getattr(fit, 'label', '')), 26)}: {getattr(fit, 'summary', '')}"

@@ -63,7 +63,7 @@ def _panel(
             linewidth=1.5,
             marker=shapes[str(label)],
             markersize=3.5,
-            label=f"{style.wrap(str(label), 44, 1)}  n = {first['processes']} × {each:.3g}",
+            label=f"{style.shorten(str(label), 44)}  n = {first['processes']} × {each:.3g}",
         )
     highest = 1000 * float(rows["median_s"].max())
     axes.set_ylim(0, max(highest * 1.35, min(1000 * float(rows["high_s"].max()), highest * 2)))

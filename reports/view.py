@@ -113,6 +113,8 @@ def build(
     )
 
 
+ONLY_BASELINE = "Only the baseline was measured"
+
 METHOD = (
     (
         "End-to-end time runs from synchronised start to PIL pictures and synchronised end. The "
@@ -203,10 +205,24 @@ def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness
     group = comparison.group
     if subject is None or subject.speedup is None or subject.verdict is None:
         headline, why = _nothing(comparison)
+        alone = next((f for f in comparison.findings if f.ok), None)
+        only = headline == ONLY_BASELINE and alone is not None
         return Answer(
-            anchor, group.title, facts, group.synthetic, headline, "", "", "", [], [], text.DASH,
-            [], "no", why,
-        )  # fmt: skip
+            anchor=anchor,
+            title=group.title,
+            facts=facts,
+            synthetic=group.synthetic,
+            headline=headline,
+            speedup="",
+            interval="",
+            word="",
+            warmup=_warmup_words(comparison, alone) if only and alone else [],
+            memory=_memory_words(comparison, alone) if only and alone else [],
+            pictures=text.DASH,
+            pays=[],
+            trust="nothing compared" if only else "no",
+            why=why,
+        )
     index = next(i for i, f in enumerate(comparison.findings) if f is subject)
     return Answer(
         anchor=anchor,
@@ -232,8 +248,9 @@ def _nothing(comparison: Comparison) -> tuple[str, list[str]]:
     if not ok:
         return "No backend gave a figure", lost or ["There is no record."]
     if all(f.row.is_baseline for f in ok):
-        only = "Only the baseline was measured: there is nothing to compare it with."
-        return f"{BASELINE} only", [only, *lost]
+        told = " and ".join(f"{text.seconds(f.e2e.value)} s" for f in ok if f.e2e)
+        why = f"One call of {BASELINE} takes {told}; there is nothing to compare it with."
+        return ONLY_BASELINE, [why, *lost]
     unlike = [f"{f.row.label}: not comparable, {f.not_comparable}" for f in ok if f.not_comparable]
     return "Nothing can be compared", unlike or ["There is no baseline (backend none)."]
 

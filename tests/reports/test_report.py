@@ -282,8 +282,11 @@ def test_break_even_of_the_published_row(tmp_path):
 def test_only_a_baseline(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1)
     answer = build.write([small(tmp_path, records)]).view.workloads[0].answer
-    assert answer.headline == "none only"
-    assert answer.trust == "no"
+    assert answer.headline == "Only the baseline was measured"
+    assert answer.trust == "nothing compared"
+    assert re.search(r"takes 0\.\d{3} s", answer.why[0])
+    assert answer.warmup
+    assert answer.memory
 
 
 def test_nothing_ended_ok(tmp_path):
