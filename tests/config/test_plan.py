@@ -705,9 +705,10 @@ def test_options_are_stored_with_their_defaults() -> None:
 
 
 def test_the_catalogue_knows_the_models_that_the_worker_loads() -> None:
-    from bench.worker.sources import embedded
+    from bench.worker.sources import embedded, synthetic
 
     assert set(BUILT_IN_MODELS["embedded"]) == set(embedded.NAMES)
+    assert set(BUILT_IN_MODELS["synthetic"]) == set(synthetic.ARCHITECTURES)
 
 
 def test_every_reserved_argument_names_a_field() -> None:
