@@ -7,10 +7,10 @@ call is paired with the mean of the harness's calls before and after it, so that
 Cost: the command line's start, planning, the overhead of each cell, and what forking workers
 from a template saves over fresh interpreters.
 
-A bound is broken only if the measurement is sure. On a busy machine the clock shows what others do,
-so a cost over its bound counts only if its processor time is over it too; the truth is judged by the
-interval of the median difference. What cannot be told is "unclear". Exits with 1 if a bound is
-broken.
+A bound is broken only if the measurement is sure. On a busy machine the clock shows what others
+do, so a cost over its bound counts only if its processor time is over it too; the truth is judged
+by the interval of the median difference. What cannot be told is "unclear". Exits with 1 if a bound
+is broken.
 """
 
 from __future__ import annotations

@@ -241,14 +241,12 @@ def subject_mask(scene: Scene, width: int = 128, height: int = 128) -> np.ndarra
     factor = 3 if max(width, height) <= 256 else 2
     painter = _Painter(scene, width * factor, height * factor)
     mask = painter.paint_mask().reduce(factor)
-    return np.asarray(mask, dtype=np.float32) / 255.0
+    return np.asarray(mask, dtype=np.float32) / np.float32(255)
 
 
 def _lit(colour: Rgb, light: Rgb, shade: float = 1.0) -> tuple[int, int, int]:
     """Apply light and shade to a colour and round to 8 bits."""
-    r, g, b = (
-        max(0, min(255, round(c * k * shade))) for c, k in zip(colour, light, strict=True)
-    )
+    r, g, b = (max(0, min(255, round(c * k * shade))) for c, k in zip(colour, light, strict=True))
     return r, g, b
 
 
