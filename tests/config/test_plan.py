@@ -633,11 +633,6 @@ class Picky:
 def picky(monkeypatch: pytest.MonkeyPatch) -> Any:
     get = registry.get
 
-    def clear() -> None:
-        for cached in (backends.names, backends.get, backends.options_model):
-            cached.cache_clear()
-        backends._defaults.cache_clear()
-
     monkeypatch.setattr(registry, "names", lambda: ("none", "picky", "broken"))
 
     def fake(name: str) -> Any:
@@ -646,9 +641,9 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> Any:
         return Picky() if name == "picky" else get(name)
 
     monkeypatch.setattr(registry, "get", fake)
-    clear()
+    backends.look_again()
     yield
-    clear()
+    backends.look_again()
 
 
 def plan_picky(**options: Any) -> Plan:

@@ -30,7 +30,7 @@ from bench.worker.sources import SourceError, embedded  # noqa: E402
 
 Picture = np.ndarray
 
-# None of these captions' exact scenes are drawn on purpose in training: records are sampled.
+# Most combinations turn up in the 8,000 training scenes too, with other jitter and wordings.
 PROMPTS = (
     Scene("house", "red", "grass", "day", "middle", "medium"),
     Scene("tower", "blue", "snow", "day", "middle", "big"),
@@ -200,7 +200,7 @@ def edit(pipeline: Any, edits: Sequence[Edit], texts: Sequence[str]) -> list[Any
             list(texts),
             image=[scenes.render(e.source) for e in edits],
             num_inference_steps=12,
-            guidance_scale=5.0,
+            guidance_scale=3.0,
             image_guidance_scale=1.5,
             generator=generators(len(edits)),
         ).images
@@ -216,29 +216,32 @@ def edited(pix2pix: Any) -> list[Any]:
     return edit(pix2pix, EDITS, [e.instruction for e in EDITS])
 
 
+@pytest.fixture(scope="module")
+def shown(drawn: list[Any]) -> list[Scene]:
+    return [judge(small(picture)) for picture in drawn]
+
+
 def test_the_judge_knows_the_drawings() -> None:
-    """Drawings with jitter the judge has not seen are all named correctly."""
+    """Drawings with jitter the judge has not seen are named correctly."""
     wanted = [replace(scene, seed=4000 + i) for i, scene in enumerate(PROMPTS)]
-    assert hits([scenes.render(s) for s in wanted], PROMPTS, fixed_seed=False)["all"] >= 11
+    count = hits([judge(small(scenes.render(s))) for s in wanted], wanted)
+    assert count["all"] == 12, count
+    assert count["side"] == 8, count
 
 
-def test_prompts_are_followed(drawn: list[Any]) -> None:
-    count = hits(drawn, PROMPTS, fixed_seed=False)
+def test_prompts_are_followed(shown: list[Scene]) -> None:
+    count = hits(shown, PROMPTS)
     assert count["subject"] >= 10, count
     assert count["colour"] >= 11, count
     assert count["sky"] >= 11, count
     assert count["ground"] >= 11, count
 
 
-def test_the_judge_refuses_pictures_of_other_prompts(drawn: list[Any]) -> None:
+def test_pictures_do_not_pass_for_those_of_other_prompts(shown: list[Scene]) -> None:
     """The same pictures held against the neighbour's prompt are wrong."""
-    others = [
-        replace(other, position=own.position, size=own.size)
-        for own, other in zip(PROMPTS, (*PROMPTS[1:], PROMPTS[0]), strict=True)
-    ]
-    count = hits(drawn, others, fixed_seed=False)
+    count = hits(shown, (*PROMPTS[1:], PROMPTS[0]))
     assert count["subject"] <= 2, count
-    assert count["colour"] <= 3, count
+    assert count["colour"] <= 2, count
     assert count["all"] == 0, count
 
 
@@ -249,13 +252,19 @@ def test_untrained_weights_do_not_pass() -> None:
         for parameter in pipeline.unet.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0.0, 0.02, generator=generator)
-    count = hits(draw(pipeline, PROMPTS[:4], steps=4), PROMPTS[:4], fixed_seed=False)
+    pictures = draw(pipeline, PROMPTS[:4], steps=4)
+    count = hits([judge(small(picture)) for picture in pictures], PROMPTS[:4])
+    assert count["subject"] <= 2, count
     assert count["all"] == 0, count
 
 
+def shown_edits(pictures: Sequence[Any], edits: Sequence[Edit]) -> list[Scene]:
+    return [judge(small(p), e.target) for p, e in zip(pictures, edits, strict=True)]
+
+
 def test_instructions_are_followed_and_the_rest_is_kept(edited: list[Any]) -> None:
-    """The target has everything of the source but what the instruction names."""
-    count = hits(edited, [e.target for e in EDITS], fixed_seed=True)
+    """The picture shows everything of the source but what the instruction names."""
+    count = hits(shown_edits(edited, EDITS), [e.target for e in EDITS])
     assert count["all"] >= 10, count
 
 
@@ -272,16 +281,14 @@ def test_edits_leave_the_rest_alone(edited: list[Any]) -> None:
     assert max(errors) < 14.0, errors
 
 
-def test_without_the_right_instruction_the_target_does_not_appear(
-    pix2pix: Any, edited: list[Any]
-) -> None:
+def test_without_the_right_instruction_the_target_does_not_appear(pix2pix: Any) -> None:
     """Sources as they are, and edits by someone else's instruction, miss the target."""
-    targets = [e.target for e in EDITS]
     sources = [scenes.render(e.source) for e in EDITS]
-    assert hits(sources, targets, fixed_seed=True)["all"] == 0
-    some = [EDITS[0], EDITS[1], EDITS[4], EDITS[5]]
-    wrong = edit(pix2pix, some, [some[1].instruction, some[2].instruction, "", "make it sunset"])
-    assert hits(wrong, [e.target for e in some], fixed_seed=True)["all"] <= 1
+    assert hits(shown_edits(sources, EDITS), [e.target for e in EDITS])["all"] == 0
+    some = [EDITS[0], EDITS[4], EDITS[5], EDITS[8]]
+    texts = ["", "make it day", "make the tower blue", "put it on sand"]
+    wrong = shown_edits(edit(pix2pix, some, texts), some)
+    assert hits(wrong, [e.target for e in some])["all"] == 0
 
 
 def test_same_seed_same_picture_and_another_seed_another(sdxl: Any, drawn: list[Any]) -> None:
@@ -312,7 +319,7 @@ def test_image_to_image_follows_picture_and_prompt() -> None:
             generator=torch.Generator().manual_seed(1),
         ).images[0]
     assert picture.size == (128, 128)
-    seen = judge(small(picture), wanted, fixed_seed=False)
+    seen = judge(small(picture))
     assert (seen.subject, seen.colour, seen.ground, seen.sky) == ("house", "blue", "grass", "day")
 
 
