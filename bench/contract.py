@@ -228,7 +228,7 @@ class Record(TypedDict, total=False):
     # process: start (fork | spawn), start_reason, pid, exit_code, signal, startup_s (launch to the
     # first event), wall_s, log (relative to the run folder)
     process: dict[str, Any]
-    # compile_cache: before_bytes, after_bytes, prime_s (time to fill a warm cache; absent if filled)
+    # before_bytes, after_bytes, prime_s (time to fill a warm cache; absent if it was filled)
     compile_cache: dict[str, Any]
     outcome: Outcome
     reason: str | None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.runner.devices import Machine
-from bench.runner.host import cpu_model
+from bench.worker.fingerprint import cpu_model
 
 Status = Literal["ok", "limited", "missing"]
 
@@ -290,7 +290,8 @@ def _nvml(around: Surroundings, machine: Machine) -> Iterator[Finding]:
 
 def _processor(around: Surroundings) -> Iterator[Finding]:
     cores = around.cores
-    says = f"{cpu_model(around.root / 'proc/cpuinfo')}, {cores} usable core(s)"
+    model = cpu_model(around.root / "proc/cpuinfo") or "unknown processor"
+    says = f"{model}, {cores} usable core(s)"
     set_by = [
         f"{name}={around.environment[name]}"
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")

@@ -115,3 +115,12 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(_short(item) for item in value)
     return json.dumps(value, separators=(",", ":"))
+
+
+def look_again() -> None:
+    """Forget what was found, so that a package installed meanwhile is seen.
+
+    Within one configuration the answers are kept, since a matrix asks for each of its cells.
+    """
+    for cached in (names, get, options_model, _defaults):
+        cached.cache_clear()

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bench.config import models, overrides, tree
+from bench.config import backends, models, overrides, tree
 from bench.config.errors import ConfigError, Place, did_you_mean, nearest, shown
 from bench.config.tree import KeyPath
 
@@ -91,6 +91,7 @@ def _run_name(stem: str) -> str:
 
 
 def _validate(root: tree.Node, name: str, changes: Sequence[str], only: Sequence[str]) -> Config:
+    backends.look_again()
     if not isinstance(root.value, dict):
         raise ConfigError(
             f"must be a mapping of keys such as 'matrix', not {shown(tree.plain(root))}", root.place

@@ -6,10 +6,10 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 from bench.runner.devices import Machine
+from bench.worker.fingerprint import cpu_model
 
 SOFTWARE = ("torch", "diffusers", "transformers")
 
@@ -42,19 +42,6 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in names
         if before.get(name) != now.get(name)
     ]
-
-
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as the kernel gives it; the platform module's word elsewhere."""
-    try:
-        with cpuinfo.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                name, _, value = line.partition(":")
-                if name.strip() in ("model name", "Model"):
-                    return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
 
 
 def _version(name: str) -> str | None:

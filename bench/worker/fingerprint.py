@@ -65,7 +65,7 @@ def collect(device: str) -> dict[str, Any]:
         "os": platform.system(),
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_cores": os.cpu_count(),
         "cpu_cores_usable": _usable_cores(),
         "ram_bytes": _ram_bytes(),
@@ -111,10 +111,11 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-def _cpu_model() -> str | None:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        match = re.search(r"^(?:model name|Processor)\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Return the processor's name as the system gives it, or None."""
+    if cpuinfo.is_file():
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        match = re.search(r"^(?:model name|Processor|Model)\s*:\s*(.+)$", text, re.MULTILINE)
         if match:
             return match.group(1).strip()
     if sys.platform == "darwin":

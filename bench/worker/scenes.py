@@ -241,14 +241,13 @@ def subject_mask(scene: Scene, width: int = 128, height: int = 128) -> np.ndarra
     factor = 3 if max(width, height) <= 256 else 2
     painter = _Painter(scene, width * factor, height * factor)
     mask = painter.paint_mask().reduce(factor)
-    return np.asarray(mask, dtype=np.float32) / 255.0
+    cover: np.ndarray = np.asarray(mask, dtype=np.float32) / np.float32(255)
+    return cover
 
 
 def _lit(colour: Rgb, light: Rgb, shade: float = 1.0) -> tuple[int, int, int]:
     """Apply light and shade to a colour and round to 8 bits."""
-    r, g, b = (
-        max(0, min(255, round(c * k * shade))) for c, k in zip(colour, light, strict=True)
-    )
+    r, g, b = (max(0, min(255, round(c * k * shade))) for c, k in zip(colour, light, strict=True))
     return r, g, b
 
 
@@ -256,7 +255,8 @@ def _gradient(top: Rgb, bottom: Rgb, height: int) -> np.ndarray:
     """A vertical blend, uint8 of shape (height, 1, 3)."""
     t = np.linspace(0.0, 1.0, max(height, 1), dtype=np.float32)[:, None]
     blend = (1 - t) * np.asarray(top, np.float32) + t * np.asarray(bottom, np.float32)
-    return np.clip(np.rint(blend), 0, 255).astype(np.uint8)[:, None, :]
+    column: np.ndarray = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
+    return column[:, None, :]
 
 
 class _Painter:

@@ -13,7 +13,7 @@ import torch
 
 from . import export, unet, vae
 
-STEPS = {"vae": 2400, "sdxl": 2000, "pix2pix": 2000}
+STEPS = {"vae": 2400, "sdxl": 2200, "pix2pix": 2000}
 ASSETS = Path(__file__).resolve().parents[2] / "bench" / "assets" / "embedded"
 
 

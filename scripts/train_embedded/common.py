@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -63,7 +63,8 @@ def make_optimizers(
     named: Iterable[tuple[str, nn.Parameter]], muon_lr: float, adam_lr: float
 ) -> list[torch.optim.Optimizer]:
     """Muon for the inner matrices, Adam for first and last layers, embeddings and vectors."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, p in named:
         outer = "conv_in" in name or "conv_out" in name or "embedding" in name
         (matrices if p.ndim >= 2 and not outer and "quant" not in name else others).append(p)
@@ -78,10 +79,14 @@ def make_optimizers(
 
 
 def set_lr(
-    optimizers: list[torch.optim.Optimizer], step: int, steps: int, warmup: int = 40
+    optimizers: list[torch.optim.Optimizer],
+    step: int,
+    steps: int,
+    warmup: int = 40,
+    decay: float = 0.4,
 ) -> None:
-    """Warm up, hold, then fall linearly to 2 % over the last 40 % of the steps."""
-    left = (steps - step) / (0.4 * steps)
+    """Warm up, hold, then fall linearly to 2 % over the last part `decay` of the steps."""
+    left = (steps - step) / (decay * steps)
     factor = min(1.0, (step + 1) / warmup, max(left, 0.02))
     for optimizer in optimizers:
         for group in optimizer.param_groups:

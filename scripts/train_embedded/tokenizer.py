@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def byte_letters() -> list[str]:
 def apply_merges(symbols: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     """Byte-pair encoding: join the adjacent pair of lowest rank until none is left."""
     while True:
-        pairs = [(ranks[p], p) for p in zip(symbols, symbols[1:]) if p in ranks]  # noqa: B905
+        pairs = [(ranks[p], p) for p in pairwise(symbols) if p in ranks]
         if not pairs:
             return symbols
         best = min(pairs)[1]

@@ -128,7 +128,8 @@ def load_vae(out: Path) -> Any:
 def subject_weight(scene: scenes.Scene) -> np.ndarray:
     """Share of each latent cell that the subject covers, float32 of shape (16, 16)."""
     mask = scenes.subject_mask(scene, NATIVE, NATIVE)
-    return mask.reshape(16, 8, 16, 8).mean(axis=(1, 3))
+    cells: np.ndarray = mask.reshape(16, 8, 16, 8).mean(axis=(1, 3))
+    return cells
 
 
 def scene_pool(vae: Any, count: int) -> dict[str, Any]:
@@ -332,7 +333,7 @@ def train(out: Path, model: Any, steps: int, pool: int, batch: int = 20) -> None
     for number in range(start, steps):
         loss = step_fn(model, number)
         loss.backward()
-        set_lr(optimizers, number, steps, warmup=100)
+        set_lr(optimizers, number, steps, warmup=100, decay=0.33)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -636,11 +636,6 @@ class Picky:
 def picky(monkeypatch: pytest.MonkeyPatch) -> Any:
     get = registry.get
 
-    def clear() -> None:
-        for cached in (backends.names, backends.get, backends.options_model):
-            cached.cache_clear()
-        backends._defaults.cache_clear()
-
     monkeypatch.setattr(registry, "names", lambda: ("none", "picky", "broken"))
 
     def fake(name: str) -> Any:
@@ -649,9 +644,9 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> Any:
         return Picky() if name == "picky" else get(name)
 
     monkeypatch.setattr(registry, "get", fake)
-    clear()
+    backends.look_again()
     yield
-    clear()
+    backends.look_again()
 
 
 def plan_picky(**options: Any) -> Plan:
@@ -708,9 +703,10 @@ def test_options_are_stored_with_their_defaults() -> None:
 
 
 def test_the_catalogue_knows_the_models_that_the_worker_loads() -> None:
-    from bench.worker.sources import embedded
+    from bench.worker.sources import embedded, synthetic
 
     assert set(BUILT_IN_MODELS["embedded"]) == set(embedded.NAMES)
+    assert set(BUILT_IN_MODELS["synthetic"]) == set(synthetic.ARCHITECTURES)
 
 
 def test_every_reserved_argument_names_a_field() -> None:

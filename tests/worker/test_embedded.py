@@ -6,8 +6,11 @@ the subject, then every subject in every colour. Nothing here trusts a number th
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import random
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +30,7 @@ from bench.worker.sources import SourceError, embedded  # noqa: E402
 
 Picture = np.ndarray
 
-# None of these captions' exact scenes are drawn on purpose in training: records are sampled.
+# Most combinations turn up in the 8,000 training scenes too, with other jitter and wordings.
 PROMPTS = (
     Scene("house", "red", "grass", "day", "middle", "medium"),
     Scene("tower", "blue", "snow", "day", "middle", "big"),
@@ -73,10 +76,12 @@ def small(picture: Any) -> Picture:
     return np.asarray(picture.convert("RGB").reduce(2), dtype=np.float32)
 
 
+@functools.cache
 def drawing(scene: Scene) -> Picture:
-    return small(scenes.render(scene))
+    return np.asarray(scenes.render(scene, 64, 64), dtype=np.float32)
 
 
+@functools.cache
 def seeds_of_both_lights() -> list[int]:
     """One jitter seed with the sun or moon on either side."""
     found: dict[bool, int] = {}
@@ -85,52 +90,61 @@ def seeds_of_both_lights() -> list[int]:
     return [found[True], found[False]]
 
 
-def judge(picture: Picture, said: Scene, fixed_seed: bool) -> Scene:
-    """What a picture shows, position and size taken from `said`, everything else free.
+def judge(picture: Picture, known: Scene | None = None) -> Scene:
+    """What a picture shows: the drawing that comes closest to it.
 
-    With `fixed_seed` the jitter is that of `said` (edits keep it), otherwise it is searched for.
+    With `known`, position, size and jitter are taken from there (edits keep them); otherwise they
+    are searched for as well. Sky and ground are settled first, by the half of the columns that
+    fits best, which leaves the subject out; then subject and colour.
     """
-    seeds = [said.seed] if fixed_seed else seeds_of_both_lights()
-    # Far from the subject: the columns that no drawing of any subject touches.
-    touched = np.zeros(64, dtype=bool)
-    for subject in scenes.SUBJECTS:
-        mask = scenes.subject_mask(replace(said, subject=subject))
-        touched |= mask.reshape(64, 2, 64, 2).max(axis=(0, 1, 3)) > 0.02
-    columns = ~touched
-    if columns.sum() < 8:
-        columns[:4] = columns[-4:] = True
-    places = [
-        replace(said, sky=sky, ground=ground, seed=seed)
-        for sky in scenes.SKIES
-        for ground in scenes.GROUNDS
-        for seed in seeds
-    ]
+    seeds = seeds_of_both_lights() if known is None else [known.seed]
+    some = known or Scene()
+
+    def misfit(scene: Scene) -> float:
+        by_column = np.abs(picture - drawing(scene)).mean(axis=(0, 2))
+        return float(np.sort(by_column)[:32].mean())
+
     place = min(
-        places, key=lambda s: float(np.abs(picture - drawing(s))[:, columns].mean())
+        (
+            replace(some, sky=sky, ground=ground, seed=seed)
+            for sky in scenes.SKIES
+            for ground in scenes.GROUNDS
+            for seed in seeds
+        ),
+        key=misfit,
     )
-    reach = 0 if fixed_seed else 3
+    free = known is None
+    reach = 3 if free else 0
+    shifts = (0, 2, 4, 6) if free else (0,)  # -3, -1, 1, 3 pixels
     best: tuple[float, Scene] | None = None
-    for subject in scenes.SUBJECTS:
-        for colour in scenes.COLOURS:
-            candidate = replace(place, subject=subject, colour=colour)
-            drawn = np.pad(drawing(candidate), ((reach, reach), (reach, reach), (0, 0)), "edge")
-            for dy in range(2 * reach + 1):
-                for dx in range(2 * reach + 1):
-                    moved = drawn[dy : dy + 64, dx : dx + 64]
-                    error = float(np.square(picture - moved)[:, touched].mean())
-                    if best is None or error < best[0]:
-                        best = (error, candidate)
+    for subject, colour, position, size in itertools.product(
+        scenes.SUBJECTS,
+        scenes.COLOURS,
+        scenes.POSITIONS if free else (some.position,),
+        scenes.SIZES if free else (some.size,),
+    ):
+        candidate = replace(place, subject=subject, colour=colour, position=position, size=size)
+        drawn = np.pad(drawing(candidate), ((reach, reach), (reach, reach), (0, 0)), "edge")
+        for dy in shifts:
+            for dx in shifts:
+                difference = (picture - drawn[dy : dy + 64, dx : dx + 64]).ravel()
+                error = float(difference @ difference)
+                if best is None or error < best[0]:
+                    best = (error, candidate)
     assert best is not None
     return best[1]
 
 
-def hits(pictures: Sequence[Any], wanted: Sequence[Scene], fixed_seed: bool) -> dict[str, int]:
-    """How many pictures show the subject, colour, sky and ground wanted, and `all` four."""
-    count = dict.fromkeys(("subject", "colour", "sky", "ground", "all"), 0)
-    for picture, scene in zip(pictures, wanted, strict=True):
-        seen = judge(small(picture), scene, fixed_seed)
-        right = {k: getattr(seen, k) == getattr(scene, k) for k in count if k != "all"}
+def hits(seen: Sequence[Scene], wanted: Sequence[Scene]) -> dict[str, int]:
+    """How many pictures show the subject, colour, sky and ground wanted, and `all` four.
+
+    `side` counts left and right, where that was asked for.
+    """
+    count = dict.fromkeys(("subject", "colour", "sky", "ground", "all", "side"), 0)
+    for shown, scene in zip(seen, wanted, strict=True):
+        right = {k: getattr(shown, k) == getattr(scene, k) for k in list(count)[:4]}
         right["all"] = all(right.values())
+        right["side"] = scene.position == shown.position != "middle"
         for key, value in right.items():
             count[key] += value
     return count
@@ -186,7 +200,7 @@ def edit(pipeline: Any, edits: Sequence[Edit], texts: Sequence[str]) -> list[Any
             list(texts),
             image=[scenes.render(e.source) for e in edits],
             num_inference_steps=12,
-            guidance_scale=5.0,
+            guidance_scale=3.0,
             image_guidance_scale=1.5,
             generator=generators(len(edits)),
         ).images
@@ -202,29 +216,32 @@ def edited(pix2pix: Any) -> list[Any]:
     return edit(pix2pix, EDITS, [e.instruction for e in EDITS])
 
 
+@pytest.fixture(scope="module")
+def shown(drawn: list[Any]) -> list[Scene]:
+    return [judge(small(picture)) for picture in drawn]
+
+
 def test_the_judge_knows_the_drawings() -> None:
-    """Drawings with jitter the judge has not seen are all named correctly."""
+    """Drawings with jitter the judge has not seen are named correctly."""
     wanted = [replace(scene, seed=4000 + i) for i, scene in enumerate(PROMPTS)]
-    assert hits([scenes.render(s) for s in wanted], PROMPTS, fixed_seed=False)["all"] >= 11
+    count = hits([judge(small(scenes.render(s))) for s in wanted], wanted)
+    assert count["all"] == 12, count
+    assert count["side"] == 8, count
 
 
-def test_prompts_are_followed(drawn: list[Any]) -> None:
-    count = hits(drawn, PROMPTS, fixed_seed=False)
+def test_prompts_are_followed(shown: list[Scene]) -> None:
+    count = hits(shown, PROMPTS)
     assert count["subject"] >= 10, count
     assert count["colour"] >= 11, count
     assert count["sky"] >= 11, count
     assert count["ground"] >= 11, count
 
 
-def test_the_judge_refuses_pictures_of_other_prompts(drawn: list[Any]) -> None:
+def test_pictures_do_not_pass_for_those_of_other_prompts(shown: list[Scene]) -> None:
     """The same pictures held against the neighbour's prompt are wrong."""
-    others = [
-        replace(other, position=own.position, size=own.size)
-        for own, other in zip(PROMPTS, (*PROMPTS[1:], PROMPTS[0]), strict=True)
-    ]
-    count = hits(drawn, others, fixed_seed=False)
+    count = hits(shown, (*PROMPTS[1:], PROMPTS[0]))
     assert count["subject"] <= 2, count
-    assert count["colour"] <= 3, count
+    assert count["colour"] <= 2, count
     assert count["all"] == 0, count
 
 
@@ -235,13 +252,19 @@ def test_untrained_weights_do_not_pass() -> None:
         for parameter in pipeline.unet.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0.0, 0.02, generator=generator)
-    count = hits(draw(pipeline, PROMPTS[:4], steps=4), PROMPTS[:4], fixed_seed=False)
+    pictures = draw(pipeline, PROMPTS[:4], steps=4)
+    count = hits([judge(small(picture)) for picture in pictures], PROMPTS[:4])
+    assert count["subject"] <= 2, count
     assert count["all"] == 0, count
 
 
+def shown_edits(pictures: Sequence[Any], edits: Sequence[Edit]) -> list[Scene]:
+    return [judge(small(p), e.target) for p, e in zip(pictures, edits, strict=True)]
+
+
 def test_instructions_are_followed_and_the_rest_is_kept(edited: list[Any]) -> None:
-    """The target has everything of the source but what the instruction names."""
-    count = hits(edited, [e.target for e in EDITS], fixed_seed=True)
+    """The picture shows everything of the source but what the instruction names."""
+    count = hits(shown_edits(edited, EDITS), [e.target for e in EDITS])
     assert count["all"] >= 10, count
 
 
@@ -258,16 +281,14 @@ def test_edits_leave_the_rest_alone(edited: list[Any]) -> None:
     assert max(errors) < 14.0, errors
 
 
-def test_without_the_right_instruction_the_target_does_not_appear(
-    pix2pix: Any, edited: list[Any]
-) -> None:
+def test_without_the_right_instruction_the_target_does_not_appear(pix2pix: Any) -> None:
     """Sources as they are, and edits by someone else's instruction, miss the target."""
-    targets = [e.target for e in EDITS]
     sources = [scenes.render(e.source) for e in EDITS]
-    assert hits(sources, targets, fixed_seed=True)["all"] == 0
-    some = [EDITS[0], EDITS[1], EDITS[4], EDITS[5]]
-    wrong = edit(pix2pix, some, [some[1].instruction, some[2].instruction, "", "make it sunset"])
-    assert hits(wrong, [e.target for e in some], fixed_seed=True)["all"] <= 1
+    assert hits(shown_edits(sources, EDITS), [e.target for e in EDITS])["all"] == 0
+    some = [EDITS[0], EDITS[4], EDITS[5], EDITS[8]]
+    texts = ["", "make it day", "make the tower blue", "put it on sand"]
+    wrong = shown_edits(edit(pix2pix, some, texts), some)
+    assert hits(wrong, [e.target for e in some])["all"] == 0
 
 
 def test_same_seed_same_picture_and_another_seed_another(sdxl: Any, drawn: list[Any]) -> None:
@@ -298,7 +319,7 @@ def test_image_to_image_follows_picture_and_prompt() -> None:
             generator=torch.Generator().manual_seed(1),
         ).images[0]
     assert picture.size == (128, 128)
-    seen = judge(small(picture), wanted, fixed_seed=False)
+    seen = judge(small(picture))
     assert (seen.subject, seen.colour, seen.ground, seen.sky) == ("house", "blue", "grass", "day")
 
 
@@ -404,7 +425,7 @@ def test_configs_name_no_path_of_another_machine() -> None:
         if path.suffix == ".json":
             text = path.read_text(encoding="utf-8")
             assert "_name_or_path" not in text
-            assert "/work/" not in text and "/tmp/" not in text, path
+            assert not re.search(r"/(work|tmp|home|root)/", text), path
             json.loads(text)
 
 

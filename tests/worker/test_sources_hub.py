@@ -84,9 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
                 info = {"id": REPO, "modelId": REPO, "sha": COMMIT, "siblings": listing}
                 self.send(json.dumps({**info, "tags": [], "downloads": 0}).encode(), body=body)
             return
-        prefix = f"/{REPO}/resolve/{COMMIT}/"
-        name = location.removeprefix(prefix)
-        if not location.startswith(prefix) or name not in served.files:
+        revision, _, name = location.removeprefix(f"/{REPO}/resolve/").partition("/")
+        if revision not in (COMMIT, "main") or name not in served.files:
             self.refuse(404, "EntryNotFound")
         elif served.file_status != 200:
             self.refuse(served.file_status, served.error_code)

@@ -278,7 +278,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
     tasks._families.cache_clear()
 
     def register(found: Any) -> None:
-        monkeypatch.setattr(tasks.metadata, "entry_points", lambda group: [_Entry(found)])
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [_Entry(found)])
 
     yield register
     tasks._families.cache_clear()

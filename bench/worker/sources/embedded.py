@@ -7,6 +7,7 @@ native size is 128x128 pixels. See the model card in that folder for what they c
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _model(model_class: Any, folder: Path, dtype: Any) -> Any:
         model = model_class(config_class.from_dict(config))
         state = load_file(str(folder / "model.safetensors"))
     else:  # diffusers
-        model = model_class.from_config(config)
+        model = _from_config(model_class, config)
         state = load_file(str(folder / "diffusion_pytorch_model.safetensors"))
     expected = model.state_dict().keys()
     if expected and not (expected & state.keys()):
@@ -114,6 +115,25 @@ def _model(model_class: Any, folder: Path, dtype: Any) -> Any:
         raise OSError(f"{folder}: missing {missing[:3]}, unexpected {unexpected[:3]}")
     # Module.to, not the model's own: diffusers warns about every cast, even with nothing to keep.
     return torch.nn.Module.to(model, dtype).eval()
+
+
+def _from_config(model_class: Any, config: dict[str, Any]) -> Any:
+    """A diffusers module with fresh weights.
+
+    Before diffusers 0.30 the autoencoder could not be told to leave out the attention in its
+    middle; there it is taken out afterwards.
+    """
+    option = "mid_block_add_attention"
+    if option not in config or option in inspect.signature(model_class.__init__).parameters:
+        return model_class.from_config(config)
+    import torch
+
+    model = model_class.from_config({k: v for k, v in config.items() if k != option})
+    if not config[option]:
+        for half in (model.encoder, model.decoder):
+            # The block skips whatever is None here.
+            half.mid_block.attentions = torch.nn.ModuleList([None] * len(half.mid_block.attentions))
+    return model
 
 
 def _renamed(state: dict[str, Any], expected: set[str]) -> dict[str, Any]:

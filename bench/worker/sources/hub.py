@@ -84,9 +84,10 @@ def _fetch(
         sizes = {each.rfilename: each.size or 0 for each in info.siblings or ()}
         if path.INDEX not in sizes:
             raise SourceError(_no_index(shown, sizes))
+        # By the asked revision, not the commit: so the cache learns which commit "main" is.
         index_file = _within(
             DEADLINE_S,
-            lambda: api.hf_hub_download(repo, path.INDEX, revision=info.sha, etag_timeout=ANSWER_S),
+            lambda: api.hf_hub_download(repo, path.INDEX, revision=revision, etag_timeout=ANSWER_S),
         )
     except SourceError:
         raise
@@ -111,7 +112,9 @@ def _fetch(
     folder = Path(index_file).parent
     _check_room(folder, {name: sizes[name] for name in needed}, shown)
     try:
-        api.snapshot_download(repo, revision=info.sha, allow_patterns=needed, etag_timeout=ANSWER_S)
+        api.snapshot_download(
+            repo, revision=folder.name, allow_patterns=needed, etag_timeout=ANSWER_S
+        )
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _no_room(shown, folder) from None
