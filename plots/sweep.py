@@ -33,8 +33,8 @@ def figure(
             "Each mark is one warmed call, in shuffled order; crosses are outliers, which carry no "
             "weight. Line: robust fit of fixed time + time per denoiser call. Band: its 95 % "
             "interval. "
-            "1/marginal is the throughput without the fixed time; it_per_s is measured within "
-            "calls. "
+            "marginal_it_per_s is the throughput without the fixed time; it_per_s, in the same "
+            "unit, is measured within calls. "
             "Below: distance of each call from its line."
         ),
         style.left_out(table),

@@ -16,8 +16,8 @@ from bench.stats import flags
 from bench.stats.bootstrap import REPLICATES, ArmSummary, Speedup, arm_summary, speedup
 from bench.stats.breakeven import Breakeven, breakeven
 from bench.stats.median import median_interval
-from bench.stats.sweep import SweepFit, ThroughputCheck, check_throughput, fit_sweep
 from bench.stats.verdict import Verdict, verdict
+from bench.sweeps import SizePoint, StepSweep, size_sweep, step_sweep
 from bench.tables import METERS
 from reports import text
 from reports.gather import Group, Row, Sample
@@ -40,12 +40,6 @@ class Interval:
     high: float | None
     level: float
     kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    fit: SweepFit
-    check: ThroughputCheck | None
 
 
 @dataclass(slots=True)
@@ -87,7 +81,8 @@ class Finding:
     breakeven: Breakeven | None = None
     not_comparable: str | None = None
     flags: list[tuple[str, flags.Flag]] = field(default_factory=list)
-    sweep: Sweep | None = None
+    sweep: StepSweep | None = None
+    sizes: list[SizePoint] = field(default_factory=list)
     trust: str = "no"
     doubts: list[str] = field(default_factory=list)
 
@@ -302,7 +297,8 @@ def _measure(row: Row) -> Finding:
             finding.peaks[key] = max(peak.bytes, finding.peaks.get(key, 0))
         found = _flags(sample, alone=len(good) == 1)
         finding.flags += [(sample.record_id, flag) for flag in found]
-    finding.sweep = _sweep(good, finding)
+    swept = [sample.sweep for sample in good if sample.sweep is not None]
+    finding.sweep, finding.sizes = step_sweep(swept), size_sweep(swept)
     return finding
 
 
@@ -333,26 +329,6 @@ def _flags(sample: Sample, *, alone: bool) -> list[flags.Flag]:
         told = [dict(zip(STAGES, call, strict=True)) for call in sample.stages]
         found.append(flags.accounting(told, sample.e2e_s))
     return [flag for flag in found if flag.raised]
-
-
-def _sweep(good: Sequence[Sample], finding: Finding) -> Sweep | None:
-    calls = [call for sample in good for call in sample.sweep]
-    if len({call.denoiser_calls for call in calls}) < 2:
-        return None
-    order = [(i, call.order) for i, sample in enumerate(good) for call in sample.sweep]
-    ranks = sorted(range(len(order)), key=lambda i: order[i])
-    place = {index: rank for rank, index in enumerate(ranks)}
-    fit = fit_sweep(
-        [call.denoiser_calls for call in calls],
-        [call.e2e_s for call in calls],
-        order=[place[i] for i in range(len(calls))],
-    )
-    check = None
-    if finding.it is not None:
-        _, effective, denoiser_calls, _ = finding.row.first.steps
-        each = denoiser_calls / effective if effective and denoiser_calls else 1.0
-        check = check_throughput(fit, finding.it.value, denoiser_calls_per_step=each)
-    return Sweep(fit, check)
 
 
 def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates: int) -> None:

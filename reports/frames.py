@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from bench.contract import PHASES, STAGES
+from bench.stats.sweep import SweepFit
+from bench.sweeps import StepSweep
 from reports import text
 from reports.analyse import Comparison, Finding, Interval
 from reports.fidelity import THRESHOLD_DB, Likeness
@@ -160,21 +162,18 @@ def sweep(comparisons: Sequence[Comparison]) -> tuple[pd.DataFrame, pd.DataFrame
     fits: Rows = []
     for comparison in comparisons:
         for finding in comparison.findings:
-            if finding.sweep is None:
+            found = finding.sweep
+            if found is None or found.fit is None:
                 continue
             who = _who(comparison, finding)
-            fit = finding.sweep.fit
-            own = [
-                (process, call)
-                for process, sample in enumerate(finding.row.good, 1)
-                for call in sample.sweep
-            ]
-            fitted = fit.predict([call.denoiser_calls for _, call in own])
-            for (process, call), out, at in zip(own, fit.outliers, fitted, strict=True):
+            process = {sample.round: i for i, sample in enumerate(finding.row.good, 1)}
+            lengths = [call.denoiser_calls for call in found.calls]
+            fitted = found.fit.predict(lengths)
+            for call, out, at in zip(found.calls, found.fit.outliers, fitted, strict=True):
                 calls.append(
                     {
                         **who,
-                        "process": process,
+                        "process": process[call.round],
                         "steps": call.steps,
                         "denoiser_calls": call.denoiser_calls,
                         "e2e_s": call.e2e_s,
@@ -182,7 +181,7 @@ def sweep(comparisons: Sequence[Comparison]) -> tuple[pd.DataFrame, pd.DataFrame
                         "fitted_s": at,
                     }
                 )
-            fits.append({**who, **_line(finding, [call.denoiser_calls for _, call in own])})
+            fits.append({**who, **_line(found, found.fit, lengths, finding.processes)})
     return pd.DataFrame(
         calls,
         columns=[
@@ -214,9 +213,9 @@ def sweep(comparisons: Sequence[Comparison]) -> tuple[pd.DataFrame, pd.DataFrame
     )
 
 
-def _line(finding: Finding, denoiser_calls: Sequence[int]) -> dict[str, Any]:
-    assert finding.sweep is not None
-    fit = finding.sweep.fit
+def _line(
+    found: StepSweep, fit: SweepFit, denoiser_calls: Sequence[int], processes: int
+) -> dict[str, Any]:
     kept = [x for x, out in zip(denoiser_calls, fit.outliers, strict=True) if not out]
     errors = [r for r, out in zip(fit.residuals_s, fit.outliers, strict=True) if not out]
     mean = sum(kept) / len(kept)
@@ -236,19 +235,17 @@ def _line(finding: Finding, denoiser_calls: Sequence[int]) -> dict[str, Any]:
         "mean_calls": mean,
         "mean_half_s": mean_half,
         "n": fit.n,
-        "processes": finding.processes,
-        "summary": sweep_words(finding),
+        "processes": processes,
+        "summary": sweep_words(found, fit),
     }
 
 
-def sweep_words(finding: Finding) -> str:
+def sweep_words(found: StepSweep, fit: SweepFit) -> str:
     """Return the line of a sweep in words: fixed time, throughput, measured it_per_s, n."""
-    assert finding.sweep is not None
-    fit = finding.sweep.fit
-    it = finding.it.value if finding.it else None
     return (
-        f"fixed {text.seconds(fit.fixed_s)} s · 1/marginal {text.number(fit.steps_per_s)} · "
-        f"it_per_s {text.number(it)} · n {fit.n}"
+        f"fixed {text.seconds(fit.fixed_s)} s · "
+        f"marginal_it_per_s {text.number(found.marginal_it_per_s)} · "
+        f"it_per_s {text.number(found.it_per_s)} · n {fit.n}"
     )
 
 

@@ -66,32 +66,11 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class SweepCall:
-    """One call of a throughput sweep."""
-
-    order: int
-    steps: int
-    denoiser_calls: int
-    e2e_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SizeCalls:
-    """What a new picture size cost: its first and second call, and the steady calls after."""
-
-    height: int
-    width: int
-    first_s: float | None
-    second_s: float | None
-    e2e_s: tuple[float, ...]
-    recompiles: float | None
-    outcome: str
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
-    """One record: one process of one cell. Times in seconds, in the order measured."""
+    """One record: one process of one cell. Times in seconds, in the order measured.
+
+    ``sweep`` holds the fields of the record that `bench.sweeps` reads; None if it has no sweep.
+    """
 
     source: Source
     record_id: str
@@ -130,8 +109,7 @@ class Sample:
     steps_trace: tuple[tuple[float, float, float], ...]
     peaks: tuple[Peak, ...]
     pictures: tuple[Picture, ...]
-    sweep: tuple[SweepCall, ...]
-    sizes: tuple[SizeCalls, ...]
+    sweep: Mapping[str, Any] | None
     steps: tuple[int | None, int | None, int | None, int | None]
     pipeline_class: str | None
     scheduler_class: str | None
@@ -348,8 +326,7 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
         steps_trace=_trace([_numbers(call, "step_s") for call in traces]),
         peaks=tuple(_peaks(record)),
         pictures=tuple(_pictures(record, source)),
-        sweep=tuple(_sweep(record)),
-        sizes=tuple(_sizes(record)),
+        sweep=_sweep(record, cell),
         steps=(
             record.get("steps_requested", asked.get("steps")),
             record.get("steps_effective"),
@@ -438,36 +415,71 @@ def _pictures(record: Mapping[str, Any], source: Source) -> Iterable[Picture]:
         )
 
 
-def _sweep(record: Mapping[str, Any]) -> Iterable[SweepCall]:
-    """Return the calls of a sweep that ended ok; the others have no figure."""
-    for place, call in enumerate(_list(record, "sweep_steps")):
-        if not isinstance(call, dict):
-            raise _Foreign("sweep_steps is not a list of calls")
-        time, calls = _number(call, "e2e_s"), call.get("denoiser_calls")
-        if time is not None and time > 0 and isinstance(calls, int) and calls > 0:
-            order, steps = call.get("order"), call.get("steps")
-            yield SweepCall(
-                order if isinstance(order, int) else place,
-                steps if isinstance(steps, int) else calls,
-                calls,
-                time,
-            )
+def _sweep(record: Mapping[str, Any], cell: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the fields that `bench.sweeps` reads, each as it expects; None without a sweep."""
+    lists = {
+        "sweep_steps_warmup": _steps_entry,
+        "sweep_steps": _ordered_steps_entry,
+        "sweep_size": _size_entry,
+    }
+    if not cell.get("sweep") and all(record.get(name) is None for name in lists):
+        return None
+    kept: dict[str, Any] = {
+        "cell_id": _text(record, "cell_id"),
+        "round": _whole(record, "round"),
+        "sequence": _whole(record, "sequence"),
+        "outcome": record.get("outcome"),
+        "it_per_s": [v for v in _numbers(record.get("it_per_s"), "it_per_s") if v > 0],
+        "step_s": [_numbers(call, "step_s") for call in _list(record, "step_s")],
+        "denoiser_calls": _optional_whole(record, "denoiser_calls"),
+    }
+    for name, checked in lists.items():
+        if record.get(name) is None:
+            continue
+        try:
+            kept[name] = [checked(entry) for entry in _list(record, name)]
+        except _Foreign as error:
+            raise _Foreign(f"{name}: {error}") from None
+    return kept
 
 
-def _sizes(record: Mapping[str, Any]) -> Iterable[SizeCalls]:
-    for size in _list(record, "sweep_size"):
-        if not isinstance(size, Mapping):
-            raise _Foreign("sweep_size is not a list of sizes")
-        yield SizeCalls(
-            height=int(size.get("output_height") or size.get("height") or 0),
-            width=int(size.get("output_width") or size.get("width") or 0),
-            first_s=_number(size, "first_s"),
-            second_s=_number(size, "second_s"),
-            e2e_s=_times(size.get("e2e_s"), "sweep_size e2e_s"),
-            recompiles=_number(size, "recompiles"),
-            outcome=str(size.get("outcome", "ok")),
-            reason=_optional_text(size.get("reason")),
-        )
+def _steps_entry(entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise _Foreign("an entry is no table")
+    kept = {
+        "steps": _whole(entry, "steps"),
+        "steps_effective": _optional_whole(entry, "steps_effective"),
+        # None seen is none counted: a line has no place for a call without denoiser calls.
+        "denoiser_calls": _optional_whole(entry, "denoiser_calls") or None,
+        "e2e_s": _time(entry, "e2e_s"),
+        "it_per_s": _number(entry, "it_per_s"),
+        "outcome": _text(entry, "outcome"),
+        "reason": _optional_text(entry.get("reason")),
+    }
+    if kept["outcome"] == "ok" and kept["e2e_s"] is None:
+        raise _Foreign("e2e_s is missing")
+    return kept
+
+
+def _ordered_steps_entry(entry: Any) -> dict[str, Any]:
+    return {**_steps_entry(entry), "order": _whole(entry, "order")}
+
+
+def _size_entry(entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise _Foreign("an entry is no table")
+    kept = {
+        **{name: _whole(entry, name) for name in ("order", "height", "width")},
+        **{name: _optional_whole(entry, name) for name in ("output_height", "output_width")},
+        **{name: _time(entry, name) for name in ("first_s", "second_s")},
+        "e2e_s": list(_times(entry.get("e2e_s"), "e2e_s")),
+        **{name: _whole(entry, name) for name in ("graphs", "recompiles")},
+        "outcome": _text(entry, "outcome"),
+        "reason": _optional_text(entry.get("reason")),
+    }
+    if kept["outcome"] == "ok" and kept["first_s"] is None:
+        raise _Foreign("first_s is missing")
+    return kept
 
 
 def _mapping(owner: Mapping[str, Any], name: str, *, optional: bool = False) -> Mapping[str, Any]:
@@ -506,6 +518,25 @@ def _number(owner: Mapping[str, Any], name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise _Foreign(f"{name} is no number")
     return float(value)
+
+
+def _whole(owner: Mapping[str, Any], name: str) -> int:
+    value = owner.get(name)
+    # Above 2^53 not every whole number is a float, and above 1e308 none is.
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
+        raise _Foreign(f"{name} is missing or no count")
+    return value
+
+
+def _optional_whole(owner: Mapping[str, Any], name: str) -> int | None:
+    return None if owner.get(name) is None else _whole(owner, name)
+
+
+def _time(owner: Mapping[str, Any], name: str) -> float | None:
+    value = _number(owner, name)
+    if value is not None and value <= 0:
+        raise _Foreign(f"{name} is not above 0")
+    return value
 
 
 def _numbers(values: Any, name: str) -> list[float]:

@@ -16,7 +16,7 @@ from reports import fidelity, frames, text
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness
 from reports.gallery import Gallery
-from reports.gather import BASELINE, Group, Sample, SizeCalls, Source
+from reports.gather import BASELINE, Group, Sample, Source
 from reports.reference import Published
 
 
@@ -189,6 +189,7 @@ def _workload(
                 _stages(comparison),
                 _memory(comparison),
                 _sweeps(comparison),
+                _lost_steps(comparison),
                 _sizes(comparison),
                 _flags(comparison),
             )
@@ -553,21 +554,24 @@ def _memory(comparison: Comparison) -> Table | None:
 def _sweeps(comparison: Comparison) -> Table | None:
     rows = []
     for f in comparison.findings:
-        if f.sweep is None:
+        found = f.sweep
+        if found is None:
             continue
-        fit, check = f.sweep.fit, f.sweep.check
+        fit = found.fit
+        r2 = fit.r2 if fit else None
+        notes = [*(fit.notes if fit else ()), found.check.reason if found.check else ""]
         rows.append(
             [
                 _name(f),
-                _number(fit.fixed_s),
-                _span(*(fit.fixed_interval_s or (None, None))),
-                _number(fit.marginal_step_s),
-                _span(*(fit.marginal_interval_s or (None, None))),
-                _number(fit.steps_per_s, text.number),
-                _number(f.it.value if f.it else None, text.number),
-                Cell("–" if fit.r2 is None else f"{fit.r2:.4f}", fit.r2, "number"),
-                Cell(str(fit.n), fit.n, "number"),
-                Cell(" ".join([*fit.notes, check.reason if check else ""]).strip() or text.DASH),
+                _number(fit.fixed_s if fit else None),
+                _span(*((fit.fixed_interval_s if fit else None) or (None, None))),
+                _number(fit.marginal_step_s if fit else None),
+                _span(*((fit.marginal_interval_s if fit else None) or (None, None))),
+                _number(found.marginal_it_per_s, text.number),
+                _number(found.it_per_s, text.number),
+                Cell(text.DASH if r2 is None else f"{r2:.4f}", r2, "number"),
+                Cell(str(len(found.calls)), len(found.calls), "number"),
+                Cell(found.reason or " ".join(notes).strip() or text.DASH),
             ]
         )
     if not rows:
@@ -575,35 +579,56 @@ def _sweeps(comparison: Comparison) -> Table | None:
     return Table(
         "Steps against time",
         ["backend", "fixed [s]", "95 % interval", "per denoiser call [s]", "95 % interval",
-         "1/marginal [1/s]", "it/s", "R²", "calls", "notes"],
+         "marginal_it_per_s [it/s]", "it_per_s [it/s]", "R²", "calls", "notes"],
         rows,
-        "end-to-end = fixed + per denoiser call × denoiser calls, fitted robustly.",
+        "end-to-end = fixed + per denoiser call × denoiser calls, fitted robustly. "
+        "marginal_it_per_s is what the slope gives in step events per second, the unit of "
+        "it_per_s.",
     )  # fmt: skip
+
+
+def _lost_steps(comparison: Comparison) -> Table | None:
+    rows = [
+        [
+            _name(f),
+            Cell(lost.point),
+            Cell(str(lost.round + 1), lost.round + 1, "number"),
+            Cell(lost.outcome, None, "bad"),
+            Cell(lost.reason or "no reason was given"),
+        ]
+        for f in comparison.findings
+        if f.sweep is not None
+        for lost in f.sweep.failures
+    ]
+    if not rows:
+        return None
+    return Table(
+        "Step counts without a figure", ["backend", "point", "round", "outcome", "reason"], rows
+    )
 
 
 def _sizes(comparison: Comparison) -> Table | None:
     rows = []
     for f in comparison.findings:
-        by_size: dict[tuple[int, int], list[SizeCalls]] = {}
-        for sample in f.row.good:
-            for size in sample.sizes:
-                by_size.setdefault((size.width, size.height), []).append(size)
-        for (width, height), sizes in by_size.items():
-            lost = [f"{s.outcome}: {s.reason}" for s in sizes if s.outcome != "ok"]
+        for size in f.sizes:
+            lost = [
+                f"{each.outcome}: {each.reason or 'no reason was given'}" for each in size.failures
+            ]
+            shown = f"{size.width}×{size.height}"
+            returned = f"{size.output_width}×{size.output_height}"
+            if size.output_width is not None and returned != shown:
+                shown = f"{shown}, returned {returned}"
             rows.append(
                 [
                     _name(f),
                     Cell(_option(f.row.samples[0].options.get("dynamic"))),
-                    Cell(f"{width}×{height}", None, "number"),
-                    *(
-                        _number(_middle(values))
-                        for values in (
-                            [s.first_s for s in sizes],
-                            [s.second_s for s in sizes],
-                            [v for s in sizes for v in s.e2e_s],
-                        )
-                    ),
-                    _number(_middle([s.recompiles for s in sizes]), text.count),
+                    Cell(shown, None, "number"),
+                    _number(_middle(size.first_s)),
+                    _number(_middle(size.second_s)),
+                    _number(size.median_s),
+                    _number(_middle(size.recompile_s)),
+                    _number(_middle(size.graphs), text.count),
+                    _number(_middle(size.recompiles), text.count),
                     Cell("; ".join(dict.fromkeys(lost)) or "ok"),
                 ]
             )
@@ -612,10 +637,11 @@ def _sizes(comparison: Comparison) -> Table | None:
     return Table(
         "Sizes",
         ["backend", "dynamic", "size", "first call [s]", "second call [s]", "steady [s]",
-         "recompiles", "outcome"],
+         "recompile_s [s]", "graphs", "recompiles", "outcome"],
         rows,
         "What each new size costs in a process that has been warmed up at the cell's own: medians "
-        "over processes, in the order of the sweep.",
+        "over processes, in the order of the sweep. recompile_s is the first call less the steady "
+        "ones; graphs and recompiles are those of the first two calls.",
     )  # fmt: skip
 
 

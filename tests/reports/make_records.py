@@ -243,6 +243,7 @@ def sweep_calls(
             "steps": int(n),
             "denoiser_calls": int(n),
             "steps_effective": int(n),
+            "it_per_s": 1 / step_s,
             "outcome": "ok",
             "reason": None,
             "e2e_s": float((fixed_s + n * step_s) * np.exp(rng.normal(0, within))),

@@ -114,18 +114,60 @@ def test_a_fit_returns_what_was_put_in(tmp_path):
     assert fit.n == 30
 
 
+def test_heun_is_not_called_a_disagreement(tmp_path):
+    """Ten step events of 1.9 denoiser calls each: the slope is per call, it_per_s per event."""
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1, within=0.0, between=0.0,
+                           sweep=(5, 10, 20))  # fmt: skip
+    (record,) = records
+    rate = float(np.median(record["it_per_s"]))
+    record["denoiser_calls"] = 19
+    record["steps_effective"] = 19  # as some schedulers count
+    for call in record["sweep_steps"]:
+        call["denoiser_calls"] = 2 * call["steps"] - 1
+        call["e2e_s"] = 0.1 + call["denoiser_calls"] / (1.9 * rate)
+    record["sweep_steps_warmup"] = [
+        {**record["sweep_steps"][0], "steps": 80, "outcome": "oom", "reason": "no memory"}
+    ]
+    report = build.write([make.write_run(tmp_path / "run", records)])
+    tables = {table.title: table for table in report.view.workloads[0].tables}
+    (row,) = tables["Steps against time"].rows
+    assert row[5].text == row[6].text == text.number(rate)
+    assert "agrees with it_per_s" in row[-1].text
+    (lost,) = tables["Step counts without a figure"].rows
+    assert [cell.text for cell in lost[1:]] == ["80 steps", "1", "oom", "no memory"]
+
+
+@pytest.mark.parametrize("name", ["sweep_steps", "sweep_steps_warmup", "sweep_size"])
+@pytest.mark.parametrize(
+    "value", [7, [7], [{}], [{"outcome": "ok", "steps": "x"}], [{"outcome": "ok", "steps": 5}]]
+)
+def test_a_foreign_sweep_is_named(tmp_path, name, value):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1)
+    records[0][name] = value
+    with pytest.raises(gather.ReportError, match=f"not one of bench's: {name}"):
+        gather.read([make.write_run(tmp_path / "run", records)])
+
+
+def test_a_sweep_without_a_line_says_why(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1, sweep=(5,))
+    report = build.write([make.write_run(tmp_path / "run", records)])
+    table = next(t for t in report.view.workloads[0].tables if t.title == "Steps against time")
+    assert "two different step counts" in table.rows[0][-1].text
+
+
 def test_sizes_are_told(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     records[1]["sweep_size"] = [
         {"order": 0, "height": 96, "width": 64, "output_height": 96, "output_width": 64,
-         "first_s": 72.5, "second_s": 0.61, "e2e_s": [0.6, 0.58, 0.59], "recompiles": 1,
-         "outcome": "ok", "reason": None},
-        {"order": 1, "height": 32, "width": 32, "first_s": None, "second_s": None, "e2e_s": None,
-         "recompiles": None, "outcome": "oom", "reason": "no memory"},
+         "first_s": 72.5, "second_s": 0.61, "e2e_s": [0.6, 0.58, 0.59], "graphs": 2,
+         "recompiles": 1, "outcome": "ok", "reason": None},
+        {"order": 1, "height": 32, "width": 32, "first_s": None, "second_s": None, "e2e_s": [],
+         "graphs": 0, "recompiles": 0, "outcome": "oom", "reason": "no memory"},
     ]  # fmt: skip
     report = build.write([make.write_run(tmp_path / "run", records)])
     table = next(t for t in report.view.workloads[0].tables if t.title == "Sizes")
-    assert [c.text for c in table.rows[0][2:]] == ["64×96", "72.50", "0.610", "0.590", "1", "ok"]
+    assert [c.text for c in table.rows[0][2:]] == [
+        "64×96", "72.50", "0.610", "0.590", "71.91", "2", "1", "ok"]  # fmt: skip
     assert table.rows[1][-1].text == "oom: no memory"
 
 
