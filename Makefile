@@ -43,12 +43,12 @@ $(READY): pyproject.toml constraints.txt
 	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV_ARGS) "$(VENV)"
 	$(PINS) > "$(VENV)/constraints.txt"
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) \
-	  -c "$(VENV)/constraints.txt" -e ".[worker,dev]"
+	  -c "$(VENV)/constraints.txt" -e ".[worker,report,dev]"
 	touch "$(READY)"
 
 # A folder of its own each time, so that a demo always runs anew and no earlier one is lost.
 demo: $(READY)
-	"$(BIN)/bench" run configs/quickstart.yaml --out "runs/demo-$(STAMP)"
+	"$(BIN)/bench" run configs/quickstart.yaml --out "runs/demo-$(STAMP)" --report
 
 # One thread each: test processes that share cores wait for each other inside OpenMP otherwise.
 test: $(READY)

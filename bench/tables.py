@@ -115,10 +115,10 @@ class Line:
         warnings: of all rounds, each once.
         rounds: that are ok.
         warmup_s: sum over the warm-up calls; median over the rounds.
-        e2e_s: median end-to-end time; with several rounds, the median of their medians.
+        e2e_s: median end-to-end time of all calls of all rounds.
         e2e_interval_s: with one round, the 95 % interval of its median, or None below six calls;
             with several, the smallest and the largest round median.
-        it_per_s: median.
+        it_per_s: median of all calls of all rounds.
         peaks: steady peak in bytes by meter; the largest over the rounds.
         steps: (requested, effective, denoiser calls, denoiser batch).
         speedup: ratio of ``none``'s e2e_s to this one's; None if there is none to compare with.
@@ -375,10 +375,12 @@ def _ratio(
 
 
 def _pooled(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the median of the rounds' medians; a round counts once, however many calls it had."""
-    medians = [_median(_numbers(record.get("e2e_s"))) for record in records]
-    value = _median([median for median in medians if median is not None])
-    return value or None
+    """Return the median of all calls of all rounds, as `bench.stats.bootstrap.speedup` does."""
+    return _median(_all(records, "e2e_s")) or None
+
+
+def _all(records: Sequence[Mapping[str, Any]], field: str) -> list[float]:
+    return [value for record in records for value in _numbers(record.get(field))]
 
 
 def _group_key(cell: Mapping[str, Any]) -> str:
@@ -442,7 +444,6 @@ def _line(member: _Member, label: str) -> Line:
     elif medians:
         interval = (min(medians), max(medians))
     warmups = [sum(times) for r in good if (times := _numbers(r.get("warmup_s")))]
-    rates = [m for r in good if (m := _median(_numbers(r.get("it_per_s")))) is not None]
     peaks: dict[str, int] = {}
     for record in good:
         for meter, value in _peaks(record).items():
@@ -461,9 +462,9 @@ def _line(member: _Member, label: str) -> Line:
         warnings=_each_once(w for record in records for w in record.get("warnings") or []),
         rounds=len(good),
         warmup_s=_median(warmups),
-        e2e_s=_median(medians),
+        e2e_s=_median(_all(good, "e2e_s")),
         e2e_interval_s=interval,
-        it_per_s=_median(rates),
+        it_per_s=_median(_all(good, "it_per_s")),
         peaks=peaks,
         steps=next((_steps(record) for record in good), None),
         speedup=speedup,
@@ -564,7 +565,9 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             "on), and the spread from process to process is not covered."
         )
     if several:
-        notes.append("Several rounds: the median of the rounds' medians, with their range.")
+        notes.append(
+            "Several rounds: the median of all their calls, with the range of the rounds' medians."
+        )
     return notes
 
 

@@ -67,7 +67,9 @@ def shown(path: Path) -> str:
 
 @pytest.mark.parametrize("path", files("bench", without="bench/worker/"), ids=shown)
 def test_the_parent_never_imports_torch(path: Path) -> None:
-    assert not packages(imports(path)) & (HEAVY | {"plots", "reports", "scripts"})
+    asked_to_report = shown(path) in ("bench/cli/report.py", "bench/cli/export.py")
+    later = {"plots", "scripts"} | (set() if asked_to_report else {"reports"})
+    assert not packages(imports(path)) & (HEAVY | later)
 
 
 @pytest.mark.parametrize("path", [*files("bench/worker"), *files("compilers")], ids=shown)
@@ -92,6 +94,26 @@ def test_compilers_import_torch_inside_functions_and_no_other_backend(path: Path
 @pytest.mark.parametrize("path", [*files("bench/runner"), *files("bench/store")], ids=shown)
 def test_runner_and_store_need_no_pandas(path: Path) -> None:
     assert not packages(imports(path)) & {"pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize("path", files("bench/stats"), ids=shown)
+def test_statistics_are_numpy_and_nothing_else(path: Path) -> None:
+    names = imports(path)
+    assert packages(names) <= STDLIB | {"bench", "numpy"}
+    assert all(n.startswith("bench.stats") for n in names if n.startswith("bench.")), names
+
+
+@pytest.mark.parametrize("path", files("plots"), ids=shown)
+def test_a_figure_reads_no_records(path: Path) -> None:
+    assert packages(imports(path)) <= STDLIB | {"PIL", "matplotlib", "numpy", "pandas", "plots"}
+
+
+@pytest.mark.parametrize("path", files("reports"), ids=shown)
+def test_a_report_measures_nothing(path: Path) -> None:
+    names = imports(path)
+    assert not packages(names) & HEAVY
+    measuring = ("bench.worker", "bench.runner", "bench.config", "bench.api")
+    assert not [name for name in names if name.startswith(measuring)], names
 
 
 def test_the_contract_needs_the_standard_library_alone() -> None:
@@ -119,6 +141,8 @@ def loaded_by(code: str) -> set[str]:
         "bench.doctor",
         "bench.runner",
         "bench.store",
+        "bench.stats",
+        "bench.sweeps",
         "bench.tables",
     ],
 )

@@ -21,7 +21,7 @@ VERBS = {
     "run": "Run a matrix: every cell in a process of its own, then a table.",
     "plan": "Show what a configuration would run: cells, estimated time and disk.",
     "show": "Show the table of a run.",
-    "report": "Write the report of one or more runs: is it worth it?",
+    "report": "Write REPORT.md, report.html and plots/ from stored records.",
     "export": "Write a run's figures as CSV, Parquet, JSON or for pytest-benchmark.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",

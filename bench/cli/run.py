@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench import api, tables
 from bench.cli import progress
+from bench.cli import report as reporting
 from bench.runner import RunnerError
 from bench.store import StoreError
 
@@ -59,6 +60,9 @@ def run(
             "--allow-other-host", help="Resume although machine or software have changed."
         ),
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write the run's report at the end.")
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress, only the table.")
     ] = False,
@@ -71,6 +75,7 @@ def run(
     \b
     Examples:
       bench run configs/quickstart.yaml
+      bench run configs/quickstart.yaml --report
       bench run configs/quickstart.yaml --resume
       bench run configs/quickstart.yaml --retry oom,failed
       bench run configs/realvisxl.yaml --only backend=none --set protocol.rounds=1
@@ -106,6 +111,8 @@ def run(
     finally:
         ui.close()
     tables.print_run(measured.path, console)
+    if report:
+        reporting.write([measured.path])
     raise typer.Exit(measured.summary.exit_code if measured.summary else 0)
 
 
