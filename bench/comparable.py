@@ -7,6 +7,7 @@ from typing import Any
 
 MEASURED = (
     ("model revision", "model_revision"),
+    ("input picture", "input_sha256"),
     ("steps_effective", "steps_effective"),
     ("scheduler", "scheduler_class"),
     ("output height", "output_height"),

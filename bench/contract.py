@@ -261,6 +261,9 @@ class Record(TypedDict, total=False):
     scheduler_class: str
     model_revision: str | None
     synthetic_weights: bool
+    input_sha256: (
+        str  # of each input picture's raw RGB bytes, as given; several are joined by a space
+    )
     backend: dict[str, Any]  # name, requested, active, scope, evidence
     memory: list[MemoryReading]
     images: list[ImageEntry]

@@ -147,7 +147,7 @@ class Group:
     """All backends of one workload on one device.
 
     Attributes:
-        title: the workload's name.
+        title: the cells' name without the backend: the workload and what the matrix varies of it.
         facts: what the lines share, as short texts.
         meter: the memory meter that the group is shown with; None if no line has a value.
         lines: in the order of the plan.
@@ -357,9 +357,8 @@ def _ratio(
     measured: Sequence[Mapping[str, Any]], baselines: Sequence[Mapping[str, Any]]
 ) -> tuple[float | None, str | None]:
     """Return (speedup, None) against the first baseline that is alike, or (None, what differs)."""
-    time = _pooled(measured)
     baselines = [record for record in baselines if record.get("outcome") == "ok"]
-    if time is None or not baselines:
+    if _pooled(measured) is None or not baselines:
         return None, None
     unlike = None
     for cell_id in dict.fromkeys(record.get("cell_id") for record in baselines):
@@ -367,10 +366,13 @@ def _ratio(
         found = next(
             (d for m in measured for b in same if (d := comparable.difference(m, b))), None
         )
-        baseline_time = _pooled(same)
-        if found is None and baseline_time is not None:
+        # Only rounds in which both ran: that is what interleaving them is for.
+        met = {m.get("round") for m in measured} & {b.get("round") for b in same}
+        time = _pooled([m for m in measured if m.get("round") in met])
+        baseline_time = _pooled([b for b in same if b.get("round") in met])
+        if found is None and baseline_time is not None and time is not None:
             return baseline_time / time, None
-        unlike = unlike or found
+        unlike = unlike or found or "no round in which both are ok"
     return None, unlike
 
 
@@ -426,7 +428,7 @@ def _group(members: list[_Member], all_rounds: bool) -> Group:
     ]
     cell = members[0].cell
     meter = next((meter for meter in METERS if any(meter in line.peaks for line in lines)), None)
-    title = str(_workload_name_of(cell) or cell.get("name") or "?")
+    title = _title(cell)
     records = [record for member in members for record in member.records]
     return Group(title, _facts(cell, records, lines), meter, lines)
 
@@ -470,6 +472,12 @@ def _line(member: _Member, label: str) -> Line:
         speedup=speedup,
         not_comparable=unlike,
     )
+
+
+def _title(cell: Mapping[str, Any]) -> str:
+    name, workload = str(cell.get("name") or ""), _workload_name_of(cell)
+    before, found, _ = name.rpartition(f"/{_mapping(cell.get('backend')).get('name')}")
+    return before if found else str(workload or name or "?")
 
 
 def _labels(cells: list[Mapping[str, Any]]) -> list[str]:

@@ -22,7 +22,7 @@ VERBS = {
     "plan": "Show what a configuration would run: cells, estimated time and disk.",
     "show": "Show the table of a run.",
     "report": "Write REPORT.md, report.html and plots/ from stored records.",
-    "export": "Write a run's figures as CSV, Parquet, JSON or for pytest-benchmark.",
+    "export": "Write one flat table: a row for each record, unrounded.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -106,7 +107,7 @@ def once(
         str | None,
         typer.Option(
             help="float16, bfloat16 or float32.  [default: float32 for embedded models, folders "
-            "and CPUs, else float16]"
+            "and with --device cpu, else float16]"
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
@@ -178,8 +179,15 @@ def once(
         print("\n".join(report(record, warmups)))
         images = record.get("images") or []
         if output_image is not None and images:
-            shutil.copyfile(folder / images[0]["path"], output_image)
-            print(f"Picture: {output_image}")
+            try:
+                shutil.copyfile(folder / images[0]["path"], output_image)
+            except OSError as error:
+                kept = folder / images[0]["path"]
+                said = f"{output_image}: {error.strerror}; the picture is {kept}"
+                print(f"bench: {said}", file=sys.stderr)
+                exit_code = 1
+            else:
+                print(f"Picture: {output_image}")
         print(f"Run: {folder}")
     raise typer.Exit(exit_code)
 

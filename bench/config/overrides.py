@@ -29,6 +29,8 @@ def apply(root: Node, override: str) -> None:
     node = root
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
+        if keys[:depth] == ["protocol"] and isinstance(node.value, str):
+            node.value = {"preset": Entry(node.place, Node(node.value, node.place))}
         if node.value is None:
             node.value = {}
         if isinstance(node.value, dict):

@@ -131,13 +131,13 @@ class _Warm:
 
     Attributes:
         times_s: every call.
-        not_finite: whether the first call decoded NaN or infinity.
-        digests: of the last call's pictures.
+        not_finite: whether any call decoded NaN or infinity.
+        digests: of each call's pictures.
     """
 
     times_s: list[float]
     not_finite: bool
-    digests: list[str]
+    digests: list[list[str]]
 
 
 class _Cell:
@@ -180,7 +180,7 @@ class _Cell:
         gc.collect()
         self.begin("steady")
         compiled = dynamo.read_counts()
-        samples, digests = self.measure(instruments, inputs)
+        samples, digests, defects = self.measure(instruments, inputs)
         since = dynamo.read_counts() - compiled
         self.read_memory("steady")
         report.set(compile_s=warm.times_s[0] - statistics.median(s.e2e_s for s in samples))
@@ -189,9 +189,9 @@ class _Cell:
         images = pictures.of_output(samples[-1].output)
         self.save(images)
         invalid, doubts = faults.of_pictures(
-            [pictures.defect(image) for image in images],
+            defects,
             warm.not_finite,
-            [warm.digests, *digests],
+            [*warm.digests, *digests],
         )
         invalid += faults.of_counts(samples)
         invalid += faults.of_compiling(since, proof.log.recompile_reasons())
@@ -285,6 +285,10 @@ class _Cell:
             synthetic_weights=loaded.synthetic,
         )
         self.report.warn(*loaded.notes)
+        if self.device == "cpu" and self.cell["workload"]["dtype"] == "float16":
+            self.report.warn(
+                "float16 is emulated on a CPU, many times slower than float32: set dtype: float32"
+            )
         self.read_memory("load")
         return pipeline
 
@@ -294,6 +298,10 @@ class _Cell:
 
         inputs = tasks.prepare_inputs(pipeline, self.cell["workload"], self.device)
         self.report.warn(*inputs.warnings)
+        given = inputs.arguments.get("image")
+        if given is not None:
+            shown = given if isinstance(given, list) else [given]
+            self.report.set(input_sha256=" ".join(pictures.digest(picture) for picture in shown))
         return inputs
 
     def prepare(self, backend: Backend, options: Any, pipeline: Any) -> evidence.Proof:
@@ -324,14 +332,15 @@ class _Cell:
             sample = instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
             warm.times_s.append(sample.e2e_s)
             self.report.append(warmup_s=sample.e2e_s)
-            warm.digests = [pictures.digest(i) for i in pictures.of_output(sample.output)]
+            warm.digests.append([pictures.digest(i) for i in pictures.of_output(sample.output)])
+            # Every call: what is replayed from the second on need not be what the first one did.
+            warm.not_finite |= not all(pictures.is_finite(tensor) for tensor in decoded)
+            decoded.clear()
             if len(warm.times_s) == 1:
                 self.report.set(first_call_s=sample.e2e_s)
-                instruments.inspect = None
-                warm.not_finite = not all(pictures.is_finite(tensor) for tensor in decoded)
-                decoded.clear()
             if self.job["prime_only"]:
                 break
+        instruments.inspect = None
         instruments.watch = None
         watch.settle()
         stable = warmup.is_stable(warm.times_s, rule)
@@ -342,14 +351,15 @@ class _Cell:
 
     def measure(
         self, instruments: Instruments, inputs: Any
-    ) -> tuple[list[Sample], list[list[str]]]:
-        """Call until the repeat rule ends it; return the samples and each call's digests.
+    ) -> tuple[list[Sample], list[list[str]], list[str]]:
+        """Call until the repeat rule ends it; return samples, each call's digests, and defects.
 
         Only the last sample keeps its pictures.
         """
         rule = self.cell["protocol"]["calls"]
         samples: list[Sample] = []
         digests: list[list[str]] = []
+        defects: list[str] = []
         reason: str | None = None
         started = self.clock.now()
         while reason is None:
@@ -357,7 +367,13 @@ class _Cell:
             if samples:
                 samples[-1] = dataclasses.replace(samples[-1], output=None)
             samples.append(sample)
-            digests.append([pictures.digest(i) for i in pictures.of_output(sample.output)])
+            images = pictures.of_output(sample.output)
+            digests.append([pictures.digest(image) for image in images])
+            defects += [
+                f"picture {index} of measured call {len(samples)} is {defect}"
+                for index, image in enumerate(images)
+                if (defect := pictures.defect(image))
+            ]
             self.report_sample(sample)
             reason = repeats.stop_reason(
                 [each.e2e_s for each in samples], self.clock.now() - started, rule
@@ -370,7 +386,7 @@ class _Cell:
             denoiser_batch=max(samples[0].denoiser_batches, default=None),
         )
         self.report.null(self.null_reasons(samples[0], instruments))
-        return samples, digests
+        return samples, digests, defects
 
     def report_sample(self, sample: Sample) -> None:
         """Report one measured call at once, so that a worker that dies later loses none."""

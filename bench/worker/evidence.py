@@ -69,20 +69,30 @@ def judge(
     if not changed and not graphs:
         return Judgement(False, (), f"{name} changed nothing in the pipeline: it ran eager")
 
+    # Graphs made in prepare name no scope: they prove at most as many changed scopes as they are.
+    ahead = [part for part in wanted if part in changed and part not in graphs]
+    proved_ahead = ahead if len(ahead) <= graphs.get(PREPARE, 0) else []
+
     def proved(scope: str) -> bool:
         if runtime != "dynamo":
             return scope in changed
-        return scope in graphs or (scope in changed and PREPARE in graphs)
+        return scope in graphs or scope in proved_ahead
 
     called = set(entered)
     scope = tuple(part for part in wanted if proved(part))
     absent = [part for part in wanted if part not in scope and part in called]
     unused = [part for part in wanted if part not in scope and part not in called]
     warnings = tuple(f"{part} was to be compiled, but this task never calls it" for part in unused)
-    warnings += tuple(
-        f"torch reached its recompile limit in {code}: new shapes run eager there"
-        for code in limits_hit
-    )
+    if runtime == "dynamo" and proved_ahead:
+        parts = ", ".join(proved_ahead)
+        warnings += (
+            f"{parts}: compiled before any call, so which part it was is the backend's word",
+        )
+    if limits_hit:
+        reason = (
+            f"{name}: torch reached its recompile limit in {limits_hit[0]} and runs eager there"
+        )
+        return Judgement(False, scope, reason, warnings)
     if failures:
         reason = f"{name}: torch ran code eager after a compile error: {failures[0]}"
         return Judgement(False, scope, reason, warnings)
@@ -105,6 +115,9 @@ def judge(
         scope = tuple(
             part for part in SCOPES if part in (graphs if runtime == "dynamo" else changed)
         )
+        if runtime != "dynamo" and set(changed) <= {"pipeline"}:
+            what = "the pipeline object, and no part that it calls"
+            return Judgement(False, (), f"{name} changed only {what}: it ran eager", warnings)
     return Judgement(True, scope, None, warnings)
 
 

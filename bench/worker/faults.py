@@ -36,21 +36,19 @@ def of_compiling(since: Counts, reasons: Sequence[str]) -> list[str]:
 
 
 def of_pictures(
-    defects: Sequence[str | None], not_finite: bool, digests: Sequence[Sequence[str]]
+    defects: Sequence[str], not_finite: bool, digests: Sequence[Sequence[str]]
 ) -> tuple[list[str], list[str]]:
     """Return what makes pictures invalid, and what is worth a warning.
 
     Args:
-        defects: for each picture of the last call, what is wrong with it.
-        not_finite: whether NaN or infinity was in the first call's decoded pictures.
-        digests: for each call, one digest a picture; the first is the last warm-up call's.
+        defects: what is wrong with pictures of the measured calls, a sentence each.
+        not_finite: whether NaN or infinity was decoded in a warm-up call.
+        digests: for each call, warm-up included, one digest a picture.
     """
     invalid = []
     if not_finite:
         invalid.append("the decoded pictures contain NaN or infinity")
-    for index, defect in enumerate(defects):
-        if defect:
-            invalid.append(f"picture {index} is {defect}")
+    invalid.extend(defects)
     warnings = []
     kinds = {tuple(call) for call in digests}
     if len(kinds) > 1:

@@ -137,7 +137,7 @@ class Instruments:
         if not levels:
             return None
         order = getattr(self._pipeline.scheduler, "order", 1)
-        return effective_steps([_plain_level(level) for level in levels], order)
+        return effective_steps([(_plain_level(level), at) for level, at in levels], order)
 
     def _install(self) -> None:
         pipeline = self._pipeline
@@ -235,7 +235,9 @@ class Instruments:
         def stepped(*args: Any, **kwargs: Any) -> Any:
             result = step(*args, **kwargs)
             trace = self._trace
-            trace.levels.append(args[1] if len(args) > 1 else kwargs.get("timestep"))
+            # Rounded timesteps can collide (Karras sigmas), so a scheduler's own count goes along.
+            level = args[1] if len(args) > 1 else kwargs.get("timestep")
+            trace.levels.append((level, getattr(scheduler, "step_index", None)))
             if not self._callbacks_seen:
                 trace.events.append(("step", "", self._clock.mark()))
             return result
@@ -320,10 +322,10 @@ def iterations_per_second(steps: Sequence[float]) -> float | None:
 
 
 def effective_steps(levels: Sequence[Any], order: int) -> int:
-    """Return how many steps the scheduler really took, from the timestep of each of its steps.
+    """Return how many steps the scheduler really took, from the place of each in its schedule.
 
-    Distinct noise levels: Heun visits each but the first twice. Solvers of order two that put a
-    level of their own between two (KDPM2) take ``order`` evaluations a step, so the number of
+    A place is (timestep, the scheduler's own step index or None), and distinct places count. The
+    solvers of order two (Heun, KDPM2) take ``order`` evaluations a step, so the number of
     evaluations divided by the order bounds it too.
     """
     return min(len(set(levels)), math.ceil(len(levels) / max(order, 1)))

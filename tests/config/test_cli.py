@@ -31,7 +31,7 @@ def test_plan_shows_cells_count_time_and_disk(capsys: Any) -> None:
     assert (code, err) == (0, "")
     for cell in plan.cells:
         assert cell["name"] in out
-    assert f"{plan.count} cells x 1 round\n" in out
+    assert f"{plan.count} cells x 2 rounds\n" in out
     assert re.search(r"time +about \d+ (s|min)\n", out)
     assert re.search(r"disk +about .*B in runs/quickstart\n", out)
     assert "not measured on this machine" in out

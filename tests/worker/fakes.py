@@ -174,6 +174,7 @@ class FakeInputs:
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.warnings: list[str] = []
+        self.arguments: dict[str, Any] = {}
 
     def call_kwargs(self, *, on_step: Callable[..., None]) -> dict[str, Any]:
         return {"steps": self.steps, "on_step": on_step}

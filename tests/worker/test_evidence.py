@@ -85,10 +85,26 @@ def test_a_swallowed_compile_error_is_a_fallback_although_another_graph_compiled
     assert "BackendCompilerFailed" in (found.reason or "")
 
 
-def test_a_recompile_limit_is_a_warning() -> None:
+def test_code_that_reached_the_recompile_limit_runs_eager() -> None:
     found = decide(counts=compiled(unet=8), limits_hit=["forward"])
-    assert found.active
-    assert "recompile limit" in found.warnings[0]
+    assert not found.active
+    assert found.reason is not None
+    assert "recompile limit in forward" in found.reason
+
+
+def test_graphs_made_in_prepare_prove_no_more_scopes_than_there_are() -> None:
+    both = ("unet", "vae.decode")
+    alone = decide(wanted=("unet",), changed=("unet",), counts=compiled(prepare=1))
+    assert alone.active
+    assert "backend's word" in alone.warnings[0]
+    assert not decide(wanted=both, changed=both, counts=compiled(prepare=1)).active
+    assert decide(wanted=both, changed=both, counts=compiled(prepare=2)).active
+
+
+def test_a_changed_pipeline_object_alone_proves_nothing() -> None:
+    found = decide(wanted=(), runtime="modules", changed=("pipeline",))
+    assert not found.active
+    assert "no part that it calls" in str(found.reason)
 
 
 def test_a_backend_that_names_no_scope_is_judged_by_what_was_seen() -> None:

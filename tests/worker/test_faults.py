@@ -43,8 +43,8 @@ def test_compiling_while_measuring_is_a_fault_with_its_reason() -> None:
 
 
 def test_pictures() -> None:
-    assert faults.of_pictures([None], False, [["a"], ["a"]]) == ([], [])
-    invalid, doubts = faults.of_pictures([None, "black"], True, [["a"], ["b"]])
+    assert faults.of_pictures([], False, [["a"], ["a"]]) == ([], [])
+    invalid, doubts = faults.of_pictures(["picture 1 is black"], True, [["a"], ["b"]])
     assert "NaN" in invalid[0]
     assert invalid[1] == "picture 1 is black"
     assert "2 different results in 2 calls" in doubts[0]
