@@ -61,7 +61,7 @@ def prepare_inputs(_pipeline: Any, workload: Any, _device: str) -> Any:
         steps = int(steps * workload["strength"])
     fixed = {"steps": steps, "height": workload["height"], "width": workload["width"]}
     return SimpleNamespace(
-        warnings=(), call_kwargs=lambda *, on_step: {**fixed, "on_step": on_step}
+        warnings=(), arguments={}, call_kwargs=lambda *, on_step: {**fixed, "on_step": on_step}
     )
 
 
