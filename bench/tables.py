@@ -277,7 +277,7 @@ def render(groups: Sequence[Group], width: int) -> RenderableType:
     for group in groups:
         parts.append(Text(group.title, style="bold"))
         parts.append(Text(" · ".join(group.facts), style="dim"))
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 2, 0, 0))
         table.add_column("backend", overflow="fold", min_width=12)
         table.add_column("warm-up\ns", justify="right", no_wrap=True)
         table.add_column("end-to-end\ns", justify="right", no_wrap=True)
