@@ -260,7 +260,7 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
     if comparison.best is None:
         words = {f.verdict.word for f in comparison.findings if f.verdict}
         if "UNCLEAR" in words:
-            return f"No backend is clearly faster; {subject.row.short} leads"
+            return f"No backend is clearly faster; the best of them is {subject.row.short}"
         return f"{BASELINE} is fastest; next is {subject.row.short}"
     if comparison.tied:
         names = text.listed(dict.fromkeys(f.row.short for f in comparison.tied))

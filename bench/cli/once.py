@@ -307,6 +307,7 @@ def _measure(config: Mapping[str, Any], out: Path | None) -> tuple[Record | None
     from bench.store import StoreError
 
     ui = progress.display(Console(stderr=True))
+    ui.after_interrupt = "The same command measures it anew."
     try:
         run = api.run(config, out, ui=ui)
     except KeyboardInterrupt:

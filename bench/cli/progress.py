@@ -33,9 +33,11 @@ class Notes:
 
     Attributes:
         started: whether measuring began.
+        after_interrupt: what to tell somebody who interrupted it.
     """
 
     tick_s: float | None = None
+    after_interrupt = "The same command with --resume goes on from here."
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -74,7 +76,7 @@ class Notes:
         if summary.interrupted:
             self.print(
                 f"Interrupted: {summary.executed} cell(s) measured now, {summary.missing} missing. "
-                "The same command with --resume goes on from here."
+                + self.after_interrupt
             )
 
 

@@ -112,8 +112,8 @@ def execute(
         others = len(folder.journal.latest) - (total - _missing(plan.cells, folder))
         if others:
             notes.append(
-                f"{others} record(s) belong to cells that the plan no longer has; they are kept in "
-                "records.jsonl and shown nowhere."
+                f"{others} record(s) are of cells outside this plan, not selected or changed "
+                "since; they stay in records.jsonl, shown when a plan has their cells again."
             )
         for note in notes:
             ui.note(note)

@@ -135,7 +135,7 @@ def test_resuming_measures_what_a_changed_plan_invalidates(tmp_path: Path) -> No
     folder = RunFolder.open(tmp_path)
     assert [r["cell_id"] for r in folder.records()] == ["a1", "b2"]
     assert [r["cell_id"] for r in folder.records(every=True)] == ["a1", "b1", "b2"]
-    assert "1 record(s) belong to" in watcher.notes[0]
+    assert "1 record(s) are of cells outside this plan" in watcher.notes[0]
     # The old record's log and pictures are still its own.
     old, new = (r["process"]["log"] for r in lines(tmp_path)[1:])
     assert (old, new) == ("logs/b-r0.log", "logs/b-b2-r0.log")
