@@ -214,8 +214,10 @@ def t_factor(level: float, df: float) -> float:
     """Return the t quantile that intervals of this module use for ``level`` (see ``SAFETY``)."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
-    # Down to a tenth: errs to the wide side, and lets the quantiles be remembered.
-    return student_t_quantile(round(SAFETY * (1 - level), 12), max(math.floor(df * 10) / 10, 1.0))
+    # Down to a tenth: errs to the wide side, and lets the quantiles be remembered. What rounding
+    # took from a whole tenth is given back, or 8 degrees of freedom would sometimes count as 7.9.
+    tenths = math.floor(df * 10 + 1e-6)
+    return student_t_quantile(round(SAFETY * (1 - level), 12), max(tenths / 10, 1.0))
 
 
 def _percent_spread(processes: Sequence[_Floats]) -> tuple[float | None, float | None]:

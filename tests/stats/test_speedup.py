@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.stats.bootstrap import arm_summary, speedup
@@ -69,6 +70,7 @@ def test_ratio_is_the_ratio_of_medians():
 
 @tight
 @given(arms, arms, st.floats(0.01, 100), st.randoms())
+@example([[1.0, 1.0, 2.0, 2.0, 1.5]], [[1.0, 1.0, 2.0, 2.0, 1.5]], 3.0, Random(0))
 def test_speedup_contains_scales_inverts_and_ignores_order(first, second, factor, random):
     found = speedup(first, second, replicates=200)
     back = speedup(second, first, replicates=200)
