@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.contract import Record
-from bench.runner import RunSummary, Task
+from bench.runner import RunSummary, Silent, Task
 from bench.tables import shown_path
 
 _STYLE = {"ok": "green", "fallback": "yellow", "unsupported": "yellow", "skipped": "yellow"}
@@ -28,7 +28,7 @@ def display(console: Console, *, quiet: bool = False) -> Notes:
     return LiveDisplay(console) if console.is_terminal else Lines(console)
 
 
-class Notes:
+class Notes(Silent):
     """Sentences that must be read, and nothing else. The base of the other displays.
 
     Attributes:
@@ -36,7 +36,6 @@ class Notes:
         after_interrupt: what to tell somebody who interrupted it.
     """
 
-    tick_s: float | None = None
     after_interrupt = "The same command with --resume goes on from here."
 
     def __init__(self, console: Console) -> None:
@@ -56,21 +55,6 @@ class Notes:
 
     def note(self, text: str) -> None:
         self.print(text)
-
-    def preparing(self, task: Task, what: str) -> None:
-        pass
-
-    def cell_started(self, task: Task) -> None:
-        pass
-
-    def cell_event(self, task: Task, event: dict[str, Any]) -> None:
-        pass
-
-    def cell_finished(self, task: Task, record: Record) -> None:
-        pass
-
-    def tick(self, left_s: float) -> None:
-        pass
 
     def run_finished(self, summary: RunSummary) -> None:
         if summary.interrupted:
