@@ -11,7 +11,7 @@ from typing import Any, cast
 from bench.config import models
 from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
-from bench.contract import BackendChoice, Sweep, Workload
+from bench.contract import BackendChoice, GivenFile, Sweep, Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,7 @@ class Group:
     threads: int
     sweep: Sweep | None
     sweep_canonical: str  # what the sweep adds to the canonical JSON of a cell; "" without one
+    inputs: dict[str, GivenFile]
 
 
 @dataclass(frozen=True, eq=False)

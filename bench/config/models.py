@@ -453,7 +453,7 @@ class WorkloadFields(Strict):
     )
     input_image: Text | None = Field(
         default=ABSENT,
-        description="Picture file for image-to-image and edit, relative to the working folder; "
+        description="Picture file for image-to-image and edit, relative to this file's own folder; "
         "null draws a scene of the asked size. Default null.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(

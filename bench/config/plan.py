@@ -1,4 +1,4 @@
-"""From a validated configuration to cells: the same on every machine."""
+"""From a validated configuration to cells: the same on every machine that has its files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from bench.config import backends, catalogue, estimate, matrix, models
+from bench.config import backends, catalogue, estimate, inputs, matrix, models
 from bench.config.drafts import Backend, Draft, Group, WorkloadBase, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
 from bench.config.load import Config, explain
@@ -20,6 +21,7 @@ from bench.contract import (
     SCHEMA_VERSION,
     BackendChoice,
     Cell,
+    GivenFile,
     Limits,
     Protocol,
     RepeatRule,
@@ -150,6 +152,7 @@ class _Planner:
         }
         self.defaults_written = frozenset(_flat(defaults))
         self._groups: dict[tuple[Any, ...], Group] = {}
+        self._read: dict[tuple[str, str, Path], GivenFile] = {}
         self._none: Backend | None = None
 
     # ---------------------------------------------------------------- the road
@@ -482,19 +485,38 @@ class _Planner:
             combination["threads"].value if "threads" in combination else self.top.get("threads", 1)
         )
         workload = self._workload(combination, device)
-        unnamed = {key: value for key, value in workload.items() if key != "name"}
+        given = self._inputs(workload, _Origin(self, combination, _base_of(combination)))
+        unnamed = {
+            **{key: value for key, value in workload.items() if key != "name"},
+            # What a file holds makes the cell, wherever it lies.
+            **{key: inputs.identity(key, file) for key, file in given.items()},
+        }
         sweep = self._sweep(combination, workload)
         # a cell without a sweep is the cell that it was before there were sweeps
         identity = "" if sweep is None else f'"sweep":{_canonical(sweep)},'
-        return Group(workload, _canonical(unnamed), device, threads, sweep, identity)
+        return Group(workload, _canonical(unnamed), device, threads, sweep, identity, given)
+
+    def _inputs(self, workload: Workload, where: _Origin) -> dict[str, GivenFile]:
+        """Return the files that a workload names; refuse what is not there."""
+        found: dict[str, GivenFile] = {}
+        for key, text in inputs.named(workload):
+            path = where.field(key)
+            start = self.config.start_of(path)
+            known = self._read.get((key, text, start))
+            if known is None:
+                try:
+                    known = self._read[key, text, start] = inputs.read(key, text, start)
+                except inputs.InputError as error:
+                    raise self._error(f"workload '{workload['name']}': {error}", path) from None
+            found[key] = known
+        return found
 
     def _sweep(self, combination: Combination, workload: Workload) -> Sweep | None:
         """Return the sweep of a cell; nearer wins key by key, and null takes all away."""
         levels: list[tuple[Any, KeyPath]] = []
         if "sweep" in self.top:
             levels.append((self.top["sweep"], ("sweep",)))
-        choice = combination.get("workload")
-        base: WorkloadBase | None = None if choice is None else choice.value
+        base = _base_of(combination)
         if base is not None and base.sweep_written:
             levels.append((base.sweep, (*base.path, "sweep")))
         if "sweep" in combination:
@@ -545,8 +567,7 @@ class _Planner:
             )
 
     def _workload(self, combination: Combination, device: str) -> Workload:
-        choice = combination.get("workload")
-        base: WorkloadBase | None = None if choice is None else choice.value
+        base = _base_of(combination)
         fields = dict(self.defaults if base is None else base.fields)
         for key, chosen in combination.items():
             if key == "size":
@@ -664,6 +685,7 @@ class _Planner:
                     "cache": cast(Any, draft.cache),
                     "protocol": self.protocol,
                     "sweep": group.sweep,
+                    "inputs": group.inputs,
                     "device": group.device,
                     "threads": group.threads,
                     "limits": self.limits,
@@ -685,10 +707,13 @@ class _Planner:
                 path = choice.path
                 break
         one, two = first.group.workload["name"], second.group.workload["name"]
+        alike = inputs.alike(first.group.workload, second.group.workload)
         why = (
-            f"workloads '{one}' and '{two}' differ in nothing but their name"
+            f"{alike[0]} and {alike[1]} hold the same"
+            if alike
+            else f"workloads '{one}' and '{two}' differ in nothing but their name"
             if one != two
-            else ("it arises twice")
+            else "it arises twice"
         )
         raise self._error(f"duplicate cell '{name}': {why}", path)
 
@@ -750,6 +775,11 @@ class _Origin:
 
     def field(self, key: str) -> KeyPath:
         return self._find(key) or self.workload
+
+
+def _base_of(combination: Combination) -> WorkloadBase | None:
+    choice = combination.get("workload")
+    return None if choice is None else cast(WorkloadBase, choice.value)
 
 
 def _listed_twice(axis: str, value: Any) -> str:
