@@ -76,6 +76,8 @@ def plan(
             f"download  about {bytes_text(made.estimated_download_bytes)} from the Hub, "
             "if nothing is there yet"
         )
+    for note in made.notes:
+        print(f"note      {note}")
     print("Estimates from a fixed table of model classes, not measured on this machine.")
 
 

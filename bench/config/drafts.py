@@ -31,6 +31,7 @@ class WorkloadBase:
     name: str
     fields: dict[str, Any]
     written: frozenset[str]  # fields written in the entry itself
+    preset: frozenset[str]  # fields of the preset that the entry names
     path: KeyPath
     sweep: Any = None  # as written in the entry; None if nothing or null was
     sweep_written: bool = False
