@@ -70,6 +70,23 @@ def student_t_quantile(error: float, df: float) -> float:
     return (low + high) / 2
 
 
+def student_t_tails(t: NDArray[np.float64], df: int) -> NDArray[np.float64]:
+    """Return P(|T| > t) for each ``t`` >= 0, with a whole number ``df`` >= 1 of degrees of freedom.
+
+    The finite sums of Abramowitz and Stegun, 26.7.3 and 26.7.4: many values at once.
+    """
+    angle = np.arctan(t / math.sqrt(df))
+    squared = np.cos(angle) ** 2
+    odd = df % 2
+    term = np.cos(angle) if odd else np.ones_like(angle)
+    total = np.zeros_like(angle)
+    for j in range(1, df // 2 + 1):
+        total += term
+        term = term * squared * ((2 * j) / (2 * j + 1) if odd else (2 * j - 1) / (2 * j))
+    inside = np.sin(angle) * total
+    return 1 - ((angle + inside) * 2 / math.pi if odd else inside)
+
+
 def f_tail(f: float, df_numerator: float, df_denominator: float) -> float:
     """Return P(F > ``f``) for Fisher's F distribution; ``f`` may be infinite (DLMF 8.17)."""
     if math.isinf(f):
