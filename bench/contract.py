@@ -273,6 +273,7 @@ class Record(TypedDict, total=False):
     input_sha256: (
         str  # of each input picture's raw RGB bytes, as given; several are joined by a space
     )
+    input_images: list[str]  # input pictures as the pipeline got them, relative to the run folder
     backend: dict[str, Any]  # name, requested, active, scope, evidence
     memory: list[MemoryReading]
     images: list[ImageEntry]
