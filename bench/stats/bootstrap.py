@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from bench.stats.special import (
     checked,
+    middle,
     regularised_beta,
     student_t_quantile,
     student_t_tails,
@@ -171,21 +172,15 @@ def _median_ranks(calls: int, slots: int, replicates: int, seed: int) -> tuple[_
     )
 
 
-def _middle(ordered: _Floats) -> float:
-    """Return the median of sorted values; numpy's own costs ten times as much on a few values."""
-    n = len(ordered)
-    return float(ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-
-
 def _clamped(calls: _Floats) -> _Floats:
     """Return ``calls`` with outliers pulled to 3 robust standard deviations from the median.
 
     The median does not feel how far out they lie. A redrawn sample's median does, whenever the draw
     repeats them often enough, and the bootstrap then reports noise that the median does not have.
     """
-    middle = _middle(calls)
-    reach = 3 * 1.4826 * _middle(np.sort(np.abs(calls - middle)))
-    return np.minimum(np.maximum(calls, middle - reach), middle + reach)
+    median = middle(calls)
+    reach = 3 * 1.4826 * middle(np.sort(np.abs(calls - median)))
+    return np.minimum(np.maximum(calls, median - reach), median + reach)
 
 
 @lru_cache(maxsize=256)
@@ -272,7 +267,7 @@ def resample(processes: Sequence[_Floats], replicates: int, seed: int) -> Resamp
 
 
 def _percent_spread(processes: Sequence[_Floats]) -> tuple[float | None, float | None]:
-    medians = np.array([_middle(calls) for calls in processes])
+    medians = np.array([middle(calls) for calls in processes])
     between = None
     if len(processes) > 1:
         between = 100 * float(np.log(medians).std(ddof=1))
@@ -281,12 +276,12 @@ def _percent_spread(processes: Sequence[_Floats]) -> tuple[float | None, float |
         for calls, median in zip(processes, medians, strict=True)
         if len(calls) > 1
     ]
-    within = 148.26 * _middle(np.sort(np.concatenate(residuals))) if residuals else None
+    within = 148.26 * middle(np.sort(np.concatenate(residuals))) if residuals else None
     return between, within
 
 
 def _summary(processes: Sequence[_Floats], found: Centre, level: float) -> ArmSummary:
-    median = _middle(np.sort(np.concatenate(processes)))
+    median = middle(np.sort(np.concatenate(processes)))
     low = high = None
     if found.variance is not None:
         half = student_t_quantile(round(1 - level, 12), found.df) * math.sqrt(found.variance)
@@ -342,10 +337,10 @@ def speedup(baseline: Arm, candidate: Arm, *, level: float = LEVEL) -> Speedup:
     ratio = summaries[0].median_s / summaries[1].median_s
     low = high = None
     if first.variance is not None and second.variance is not None:
-        middle = first.log_s - second.log_s
+        between = first.log_s - second.log_s
         half = factor(first, second, level) * math.sqrt(first.variance + second.variance)
-        low = min(math.exp(middle - half), ratio)
-        high = max(math.exp(middle + half), ratio)
+        low = min(math.exp(between - half), ratio)
+        high = max(math.exp(between + half), ratio)
     return Speedup(
         ratio=ratio,
         low=low,
@@ -423,6 +418,6 @@ def calibration(df_first: int, df_second: int, level: float) -> float:
     while too_often(high):
         low, high = high, 2 * high
     while high - low > 1e-4:
-        middle = (low + high) / 2
-        low, high = (middle, high) if too_often(middle) else (low, middle)
+        half = (low + high) / 2
+        low, high = (half, high) if too_often(half) else (low, half)
     return high

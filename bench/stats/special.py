@@ -95,6 +95,12 @@ def f_tail(f: float, df_numerator: float, df_denominator: float) -> float:
     return regularised_beta(df_denominator / 2, df_numerator / 2, share)
 
 
+def middle(ordered: NDArray[np.float64]) -> float:
+    """Return the median of sorted values; numpy's own costs ten times as much on a few values."""
+    n = len(ordered)
+    return float(ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+
+
 def checked(values: object, name: str, *, positive: bool = False) -> NDArray[np.float64]:
     """Return ``values`` as a one-dimensional float array.
 
