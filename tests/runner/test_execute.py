@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -525,6 +526,19 @@ def test_a_full_disk_stops_the_run_and_says_what_to_do(tmp_path: Path) -> None:
     stored = len(lines(tmp_path))
     assert 0 < stored < 50
     assert go(tmp_path, cell("a", rounds=stored + 1), resume=True).executed == 1
+
+
+def test_a_folder_that_fills_up_between_cells_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    go(tmp_path, cell("a"))
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match=r"cannot be written: no space .* Free some space.*resume"):
+        go(tmp_path, cell("a"), cell("b"), resume=True)
+    assert len(lines(tmp_path)) == 1
 
 
 def test_a_plan_that_does_not_fit_on_the_disk_starts_nothing(tmp_path: Path) -> None:
