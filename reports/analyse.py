@@ -19,7 +19,6 @@ from bench.stats.median import median_interval
 from bench.stats.order import CONFIDENCE
 from bench.stats.verdict import Verdict, verdict
 from bench.sweeps import SizePoint, StepSweep, size_sweep, step_sweep
-from bench.tables import METERS
 from reports import text
 from reports.gather import Group, Row, Sample
 
@@ -235,7 +234,7 @@ def _compare(group: Group, replicates: int) -> Comparison:
             finding.between_pct, finding.within_pct = summary.between_pct, summary.within_pct
     found = Comparison(group, findings)
     found.meter = next(
-        (m for m in METERS if any(f.peak(m) is not None for f in findings if f.ok)), None
+        (m for m in comparable.METERS if any(f.peak(m) is not None for f in findings if f.ok)), None
     )
     compared = [f for f in findings if f.speedup and not f.row.is_baseline]
     found.leader = max(compared, key=lambda f: f.speedup.ratio if f.speedup else 0, default=None)

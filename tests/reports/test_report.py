@@ -278,7 +278,12 @@ def test_a_second_report_leaves_no_figure_of_the_first(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps_effective", 9), ("output_width", 96), ("model_revision", "other")],
+    [
+        ("steps_effective", 9),
+        ("output_width", 96),
+        ("model_revision", "other"),
+        ("pipeline_class", "OtherPipeline"),
+    ],
 )
 def test_unlike_rows_are_not_compared(tmp_path, name, value):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=2)
