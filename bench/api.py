@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import Plan, estimate, load_config, make_plan, parse_config
 from bench.contract import Cell, Record
-from bench.runner import RunSummary, Start, Ui, execute
+from bench.environments.provide import Provider
+from bench.runner import RunSummary, Silent, Start, Ui, execute
 from bench.store import RunFolder
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def run(
     devices: Sequence[str] = (),
     start: Start = "auto",
     allow_other_host: bool = False,
+    sync: bool = True,
     ui: Ui | None = None,
 ) -> Run:
     """Measure a configuration and return the run. A cell that fails is a record, not an exception.
@@ -98,6 +100,8 @@ def run(
         devices: where cells run whose device is ``auto`` or ``cuda``.
         start: how workers are started: ``auto``, ``fork`` or ``spawn``.
         allow_other_host: resume although machine or software have changed.
+        sync: build the environments that cells need and that are not ready, which may download
+            gigabytes; without it, those cells are ``unavailable``.
         ui: observer; see `bench.runner.Ui`.
 
     Raises:
@@ -110,6 +114,7 @@ def run(
         plan = make_plan(parse_config(config, overrides, only))
     else:
         plan = make_plan(load_config(config, overrides, only))
+    ui = ui or Silent()
     summary = execute(
         plan,
         run_folder(plan, out),
@@ -120,6 +125,7 @@ def run(
         allow_other_host=allow_other_host,
         ui=ui,
         estimate=round_seconds,
+        interpreters=Provider(sync=sync, say=ui.note),
     )
     if summary.interrupted:
         raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bench.contract import Cell
-from bench.runner import EnvironmentUnavailable, Patience, RunnerError, RunSummary, execute
+from bench.runner import EnvironmentUnavailable, Interpreter, Patience, RunnerError, RunSummary, execute
 from bench.runner.devices import Machine
 from bench.store import RunFolder, StoreError
 from tests.runner.support import Plan, Watcher, cell, lines, machine, program
@@ -253,10 +253,10 @@ def test_an_environment_that_is_not_there_is_unavailable(tmp_path: Path) -> None
 
 
 def test_another_interpreter_can_be_plugged_in(tmp_path: Path) -> None:
-    def find(environment: str) -> str:
+    def find(environment: str) -> Interpreter:
         if environment == "current":
             raise EnvironmentUnavailable("not today")
-        return sys.executable
+        return Interpreter(sys.executable)
 
     backend = {"name": "none", "options": {}, "environment": "mine"}
     go(tmp_path, cell("a", backend=backend), cell("b"), interpreters=find)
@@ -264,7 +264,7 @@ def test_another_interpreter_can_be_plugged_in(tmp_path: Path) -> None:
 
 
 def test_an_interpreter_that_does_not_start_fails_its_cells(tmp_path: Path) -> None:
-    summary = go(tmp_path, cell("a"), interpreters=lambda _: "/nowhere/python")
+    summary = go(tmp_path, cell("a"), interpreters=lambda _: Interpreter("/nowhere/python"))
     assert lines(tmp_path)[0]["reason"] == (
         "/nowhere/python could not be started: no such file or directory"
     )
