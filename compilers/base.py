@@ -47,10 +47,16 @@ class Evidence:
             graphs, breaks and recompiles are the proof; "modules" if the backend replaces or wraps
             modules, so that the changed types are the proof; "none" for a backend that is meant to
             change nothing.
+        lossy: whether the options in use change the picture on purpose, where the backend as such
+            does not.
+        fallback: what ran as if the backend were not there, in a sentence, if the backend knows
+            better than what can be seen from outside; the cell ends ``fallback``.
     """
 
     runtime: str
     details: dict[str, Any] = field(default_factory=dict)
+    lossy: bool = False
+    fallback: str | None = None
 
 
 @runtime_checkable

@@ -20,6 +20,9 @@ BUILT_IN = {
     "none": "compilers.none:NoBackend",
     "torch-compile": "compilers.torch_compile:TorchCompile",
     "torch-compile-regional": "compilers.torch_compile_regional:TorchCompileRegional",
+    "nexfort": "compilers.nexfort:Nexfort",
+    "deepcache": "compilers.deepcache:DeepCache",
+    "stable-fast": "compilers.stable_fast:StableFast",
 }
 
 
