@@ -21,13 +21,6 @@ env = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""
-\b
-Examples:
-  bench env list
-  bench env sync nexfort
-  bench env check nexfort
-""",
 )
 
 
@@ -59,7 +52,21 @@ def root() -> None:
 
     Each is declared in one TOML file with a lock, and built into a cache folder outside the
     project; docs/environments.md has all of it.
-    """
+
+    \b
+    Examples:
+      bench env list
+      bench env sync nexfort
+      bench env check nexfort
+      bench env remove nexfort
+
+    \b
+    Exit codes:
+      0    done
+      1    an environment could not be built, or a backend does not work
+      2    usage: a wrong option, or no such environment
+      130  interrupted
+    """  # noqa: D301 - click reads \b as a character
 
 
 @env.command("list")
@@ -86,7 +93,7 @@ def list_(json_: _Json = False) -> None:
     for each in found:
         says = Text(each.declaration.description, overflow="fold")
         reason = each.declaration.known_problem if each.state == "absent" else each.reason
-        if reason and each.state != "absent" or reason and each.declaration.known_problem:
+        if reason:
             says.append(f"\n{reason}", style="italic")
         table.add_row(
             Text(each.declaration.name),
@@ -299,7 +306,11 @@ def _findings() -> Any:
         if found:
             yield "ok", f"Python {version}", f"{found.path} ({found.version})"
         else:
-            yield "limited", f"Python {version}", f"not found; `uv python install {version}` is one way"
+            yield (
+                "limited",
+                f"Python {version}",
+                f"not found; `uv python install {version}` is one way",
+            )
     for declared in known.values():
         status = built.status(declared, cache)
         if status.state == "ready":

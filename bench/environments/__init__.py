@@ -6,7 +6,7 @@ One environment is one TOML file (`bench.environments.declare`) with a lock for 
 `bench.environments.built.resolve`.
 """
 
-from bench.environments.built import Interpreter, resolve, status
+from bench.environments.built import Interpreter, Status, resolve, status
 from bench.environments.declare import (
     CURRENT,
     Declaration,
@@ -21,6 +21,7 @@ __all__ = [
     "EnvironmentProblem",
     "EnvironmentUnavailable",
     "Interpreter",
+    "Status",
     "declarations",
     "resolve",
     "status",

@@ -103,8 +103,8 @@ def sync(
         say("Another process builds or uses it; waiting for that one.")
     except OSError as error:
         raise EnvironmentUnavailable(
-            f"{cache} cannot be written: {(error.strerror or str(error)).lower()}; BENCH_ENVIRONMENTS "
-            "names another folder"
+            f"{cache} cannot be written: {(error.strerror or str(error)).lower()}; "
+            "BENCH_ENVIRONMENTS names another folder"
         ) from error
     with built.locked(cache, work.folder.name) as fd:
         # The other one may have built it.
@@ -118,8 +118,8 @@ def describe(work: Work, found: Status, installer: install.Installer) -> str:
     verb = {"broken": f"Mending ({found.reason})", "unfinished": "Building anew what was begun"}
     sizes = size_text(work.download_bytes, work.installed_bytes)
     return (
-        f"{verb.get(found.state, 'Building')}: {declared.name}, {work.packages} packages with Python "
-        f"{work.python.version}; {sizes}, in {work.folder}. Installer: {installer.name} "
+        f"{verb.get(found.state, 'Building')}: {declared.name}, {work.packages} packages with "
+        f"Python {work.python.version}; {sizes}, in {work.folder}. Installer: {installer.name} "
         f"({installer.why})."
     )
 
@@ -256,7 +256,10 @@ def _build(
     try:
         packages, wheels = lock.wanted(declared, lock.read(declared, work.version))
         requirements = folder / "requirements.txt"
-        requirements.write_text("".join(f"{n}=={v}\n" for n, v in packages.items()))
+        last = {lock.normalised(name) for name in declared.build_here}
+        requirements.write_text(
+            "".join(f"{name}=={exact}\n" for name, exact in packages.items() if name not in last)
+        )
         seen: set[str] = set()
         output: list[str] = []
 
@@ -274,8 +277,12 @@ def _build(
             declared,
             requirements,
             list(wheels.values()),
+            [f"{name}=={exact}" for name, exact in packages.items() if name in last],
         ):
-            if install.run(command, log, lock_fd=lock_fd, said=said) != 0:
+            ended = install.run(
+                command, log, lock_fd=lock_fd, variables=declared.variables, said=said
+            )
+            if ended != 0:
                 kept = _keep_log(log, folder)
                 raise EnvironmentUnavailable(
                     f"the environment {declared.name!r} could not be built: "

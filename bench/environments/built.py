@@ -250,10 +250,7 @@ def damage_of(folder: Path, marker: Mapping[str, Any]) -> str | None:
         base = python.resolve() if python.is_symlink() else python
         return f"its interpreter is gone ({base})"
     site = packages_in(folder)
-    try:
-        there = set(os.listdir(site))
-    except OSError:
-        return f"its packages are gone ({site})"
+    there = set(os.listdir(site)) if site.is_dir() else set()
     for metadata, entries in marker.get("installed", {}).items():
         if metadata not in there:
             return f"{_told(metadata)} was removed from it or replaced"

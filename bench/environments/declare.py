@@ -3,16 +3,18 @@
 | key | means |
 | --- | --- |
 | ``description`` | one line for people |
-| ``python`` | list of versions that have a lock, the preferred one first; or the path of an
-  interpreter that is used as it is |
+| ``python`` | list of versions with a lock, the preferred one first; or the path of an interpreter
+  that is used as it is |
 | ``requirements`` | file that ``bench env lock`` resolves, beside this one |
 | ``build_with`` | path of the Python to build with, instead of looking for a version |
 | ``find_links`` | folders with further wheels |
 | ``wheels`` | own wheel files; each takes the place of the locked package of its name |
 | ``without`` | locked packages to leave out; ``*`` and ``?`` are wildcards |
+| ``build_here`` | locked packages that are built from source, last, with what the environment has
+  by then: for those whose build imports torch |
 | ``platforms`` | such as ``linux-x86_64``; none means all |
 | ``download_bytes``, ``installed_bytes`` | about how large it is |
-| ``known_problem`` | why its backends cannot run with this lock; ``bench run`` then does not build |
+| ``known_problem`` | why its backends cannot run with this lock; ``bench run`` builds it not |
 | ``backends`` | what ``bench env check`` tries besides the backends that need this environment |
 | ``variables`` | environment variables of its processes |
 | ``extends`` | name of an environment whose keys stand wherever this file has none |
@@ -79,6 +81,7 @@ class Declaration:
     find_links: tuple[Path, ...] = ()
     wheels: tuple[Path, ...] = ()
     without: tuple[str, ...] = ()
+    build_here: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     download_bytes: int | None = None
     installed_bytes: int | None = None
@@ -152,6 +155,11 @@ def _keys(
     if path in seen:
         raise EnvironmentProblem(f"{path} extends itself; take its 'extends' out.")
     written = _read(path)
+    for key in written:
+        if key not in _KINDS and key != "extends":
+            near = difflib.get_close_matches(key, _KINDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_KINDS)}."
+            raise EnvironmentProblem(f"{path}: unknown key {key!r}; {hint}")
     own = {key: _absolute(key, value, path) for key, value in written.items()}
     if not _NAME.fullmatch(path.stem) or path.stem == CURRENT:
         raise EnvironmentProblem(f"{path}: {path.stem!r} cannot be the name of an environment.")
@@ -192,27 +200,22 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "find_links": (list, "a list of folders"),
     "wheels": (list, "a list of wheel files"),
     "without": (list, "a list of package names"),
+    "build_here": (list, "a list of package names"),
     "platforms": (list, "a list of platforms"),
     "download_bytes": (int, "a number of bytes"),
     "installed_bytes": (int, "a number of bytes"),
     "known_problem": (str, "a text"),
     "backends": (list, "a list of backends"),
     "variables": (dict, "a table of texts"),
-    "locks_in": (Path, ""),
-    "locks_named": (str, ""),
 }
-_WRITTEN = [key for key, (_, says) in _KINDS.items() if says]
 
 
 def _declaration(name: str, keys: dict[str, Any], path: Path) -> Declaration:
     def refuse(text: str) -> EnvironmentProblem:
         return EnvironmentProblem(f"{path}: {text}.")
 
-    for key, value in keys.items():
-        if key not in _KINDS:
-            near = difflib.get_close_matches(key, _WRITTEN, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_WRITTEN)}"
-            raise refuse(f"unknown key {key!r}; {hint}")
+    for key in _KINDS.keys() & keys.keys():
+        value = keys[key]
         kind, says = _KINDS[key]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise refuse(f"{key!r} must be {says}")
@@ -234,7 +237,7 @@ def _declaration(name: str, keys: dict[str, Any], path: Path) -> Declaration:
             )
     elif not python or not all(_VERSION.fullmatch(version) for version in python):
         raise refuse("'python' must list versions such as \"3.11\", or be a path")
-    for list_key in ("find_links", "wheels", "without", "platforms", "backends"):
+    for list_key in ("find_links", "wheels", "without", "build_here", "platforms", "backends"):
         keys[list_key] = tuple(keys.get(list_key, ()))
     keys["known_problem"] = keys.get("known_problem") or None
     return Declaration(

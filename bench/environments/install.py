@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,7 +35,7 @@ class Installer:
 
     Attributes:
         name: pip or uv.
-        uv: its executable, None for pip, which every virtual environment brings along.
+        uv: its executable, None for pip.
         why: why this one was chosen, for people.
     """
 
@@ -44,7 +44,15 @@ class Installer:
     why: str
 
 
-def choose(choice: Choice = "auto", python: Path | None = None) -> Installer:
+def pip_python(base: Path) -> Path:
+    """Return the Python whose pip installs into others: this one if it has pip, else ``base``.
+
+    So an environment holds what its lock says and no pip of its own.
+    """
+    return base if importlib.util.find_spec("pip") is None else Path(sys.executable)
+
+
+def choose(choice: Choice = "auto", base: Path | None = None) -> Installer:
     """Return the installer to use.
 
     ``auto`` takes uv if it is there, unless pip has been told where packages come from: uv would
@@ -52,7 +60,7 @@ def choose(choice: Choice = "auto", python: Path | None = None) -> Installer:
 
     Args:
         choice: of the user.
-        python: whose pip's settings count.
+        base: Python that the environment is built with.
 
     Raises:
         EnvironmentProblem: uv was asked for and is not there.
@@ -68,7 +76,7 @@ def choose(choice: Choice = "auto", python: Path | None = None) -> Installer:
         return Installer("uv", uv, "asked for")
     if uv is None:
         return Installer("pip", None, "uv is not installed")
-    told = pip_settings(python or Path(sys.executable))
+    told = pip_settings(pip_python(base or Path(sys.executable)))
     if told:
         return Installer(
             "pip", None, f"pip is set up with {', '.join(told)}, which uv does not read"
@@ -107,21 +115,30 @@ def commands(
     declared: Declaration,
     requirements: Path,
     wheels: Sequence[Path],
+    built_here: Sequence[str] = (),
 ) -> list[list[str]]:
-    """Return the commands that build a virtual environment, in order."""
+    """Return the commands that build a virtual environment, in order.
+
+    Args:
+        requirements: file of the packages that need nothing but to be installed.
+        wheels: own wheel files.
+        built_here: NAME==VERSION of packages to build with what the environment has by then.
+    """
     links = [f"--find-links={folder}" for folder in declared.find_links]
     python = str(venv / "bin" / "python")
-    what = ["--no-deps", *links, "-r", str(requirements), *map(str, wheels)]
     if installer.uv is not None:
         uv = str(installer.uv)
-        return [
-            [uv, "venv", "--quiet", "--no-project", "--python", str(base), str(venv)],
-            [uv, "pip", "install", "--python", python, *what],
-        ]
-    return [
-        [str(base), "-I", "-m", "venv", str(venv)],
-        [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *what],
-    ]
+        make = [uv, "venv", "--quiet", "--no-project", "--python", str(base), str(venv)]
+        add = [uv, "pip", "install", "--python", python]
+    else:
+        make = [str(base), "-I", "-m", "venv", "--without-pip", str(venv)]
+        add = [str(pip_python(base)), "-m", "pip", "--python", python, "install"]
+        add += ["--disable-pip-version-check", "--no-input"]
+    add += ["--no-deps", *links]
+    steps = [make, [*add, "-r", str(requirements), *map(str, wheels)]]
+    if built_here:
+        steps.append([*add, "--no-build-isolation", *built_here])
+    return steps
 
 
 def run(
@@ -129,6 +146,7 @@ def run(
     log: Path,
     *,
     lock_fd: int,
+    variables: Mapping[str, str],
     said: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Run a command of an installer; its output goes to ``log`` and, line by line, to ``said``.
@@ -144,6 +162,7 @@ def run(
         for name, value in os.environ.items()
         if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
     }
+    environment |= variables
     with log.open("ab") as file:
         file.write(f"$ {' '.join(command)}\n".encode())
         file.flush()
@@ -193,39 +212,50 @@ def explain(output: str, name: str, log: Path) -> str:
     return f"installing failed: {last.strip()[:300]} (all of it: {log})"
 
 
-_MEANINGS = (
+_MEANINGS: tuple[tuple[str, str], ...] = (
     (
         r"No space left on device|os error 28|Disk quota exceeded",
         "the disk became full while it was installed; make room, then: bench env sync {name}",
     ),
     (
-        r"Failed to establish a new connection|Temporary failure in name resolution|"
-        r"Name or service not known|ConnectTimeoutError|dns error|failed to lookup address|"
-        r"Network is unreachable|Connection refused|ProxyError|error sending request|"
-        r"Read timed out",
-        "the package registry cannot be reached; with a network, or a folder of wheels in "
-        "'find_links', `bench env sync {name}` goes on",
+        (
+            r"Failed to establish a new connection|Temporary failure in name resolution|"
+            r"Name or service not known|ConnectTimeoutError|dns error|failed to lookup address|"
+            r"Network is unreachable|Connection refused|ProxyError|error sending request|"
+            r"Read timed out"
+        ),
+        (
+            "the package registry cannot be reached; with a network, or a folder of wheels in "
+            "'find_links', `bench env sync {name}` goes on"
+        ),
     ),
     (
-        r"No matching distribution found for ([^\s(]+)|"
-        r"there is no version of ([^\s,]+)|"
-        r"was not found in the (?:package registry|provided package locations)",
-        "the package {what} of the lock is not to be had here: withdrawn, or not made for this "
-        "platform and Python; `bench env lock {name}` makes a new lock, and 'find_links' names "
-        "folders with wheels (all of it: {log})",
+        (
+            r"No matching distribution found for ([^\s(]+)|there is no version of ([^\s,]+)|"
+            r"Because (\S+) was not found in the|has no wheels? with a matching"
+        ),
+        (
+            "the package {what} of the lock is not to be had here: withdrawn, or not made for this "
+            "platform and Python; `bench env lock {name}` makes a new lock, and 'find_links' names "
+            "folders with wheels (all of it: {log})"
+        ),
     ),
     (
         r"ERROR: (\S+\.whl) is not a (?:valid wheel filename|supported wheel on this platform)",
         "the wheel {what} is not made for this Python or platform",
     ),
     (
-        r"Wheel '?([^'\s]+)'? located at (\S+) is invalid|BadZipFile|invalid Zip archive",
-        "a wheel is damaged ({what}); delete it where it comes from (pip cache purge, or 'find_links')"
-        ", then: bench env sync {name}",
+        r"Wheel '?([^'\s]+)'? located at \S+ is invalid|BadZipFile|invalid [Zz]ip archive",
+        (
+            "a wheel is damaged ({what}); delete it where it comes from (`pip cache purge`, or "
+            "'find_links'), then: bench env sync {name}"
+        ),
     ),
-    (r"No module named (?:venv|ensurepip|pip)|ensurepip is not available",
-     "this Python lacks venv or pip; install them (python3-venv on Debian), or install uv"),
-)  # fmt: skip
+    (
+        r"No module named (?:venv|ensurepip|pip)|ensurepip is not available",
+        "this Python lacks venv or pip; install them (python3-venv on Debian), or install uv",
+    ),
+)
 
 
 def progress_of(line: str) -> str | None:

@@ -41,14 +41,15 @@ def make_lock(
     installer = install.choose(choice, python.path)
     say(f"Resolving {declared.name} for Python {python.version} with {installer.name}.")
     with tempfile.TemporaryDirectory(prefix="bench-lock-") as folder:
-        packages = (_with_uv if installer.uv else _with_pip)(
-            declared, python, installer, Path(folder)
-        )
+        if installer.uv is None:
+            packages = _with_pip(declared, python, Path(folder))
+        else:
+            packages = _with_uv(declared, python, installer.uv, Path(folder))
     local = sorted(name for name, exact in packages.items() if "+" in exact)
     if local:
         say(
-            f"Builds of this machine only, locked by their public version: {', '.join(local)}. What "
-            "another build of them needs besides may be missing from the lock."
+            f"Locked by their public version, but found here as another build: {', '.join(local)}. "
+            "What the public build needs besides may be missing from the lock."
         )
     packages = {name: exact.partition("+")[0] for name, exact in packages.items()}
     path = declared.lock_path(version)
@@ -73,12 +74,11 @@ def make_lock(
     return path, changed
 
 
-def _with_pip(
-    declared: Declaration, python: interpreters.Python, installer: install.Installer, folder: Path
-) -> dict[str, str]:
+def _with_pip(declared: Declaration, python: interpreters.Python, folder: Path) -> dict[str, str]:
     report = folder / "report.json"
     command = [
-        str(python.path), "-m", "pip", "install", "--dry-run", "--ignore-installed",
+        str(install.pip_python(python.path)), "-m", "pip", "--python", str(python.path),
+        "install", "--dry-run", "--ignore-installed",
         "--disable-pip-version-check", "--no-input", "--quiet", "--report", str(report),
         *(f"--find-links={links}" for links in declared.find_links),
         "-r", str(declared.requirements),
@@ -91,11 +91,11 @@ def _with_pip(
 
 
 def _with_uv(
-    declared: Declaration, python: interpreters.Python, installer: install.Installer, folder: Path
+    declared: Declaration, python: interpreters.Python, uv: Path, folder: Path
 ) -> dict[str, str]:
     result = folder / "lock.txt"
     command = [
-        str(installer.uv), "pip", "compile", "--no-header", "--no-annotate", "--quiet",
+        str(uv), "pip", "compile", "--no-header", "--no-annotate", "--quiet",
         "--python", str(python.path), "--output-file", str(result),
         *(f"--find-links={links}" for links in declared.find_links),
         str(declared.requirements),

@@ -197,7 +197,7 @@ def _identities(found: _Found) -> dict[str, str | None]:
 
 
 def _environments(folder: RunFolder) -> dict[str, str | None]:
-    """What the folder's records were measured in, of those that this call need not measure again."""
+    """What the folder's records were measured in; this call may need fewer."""
     return dict(folder.host.get(host.ENVIRONMENTS) or {})
 
 

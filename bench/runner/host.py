@@ -18,7 +18,9 @@ SOFTWARE = ("torch", "diffusers", "transformers")
 ENVIRONMENTS = "environments"
 
 
-def describe(machine: Machine, environments: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+def describe(
+    machine: Machine, environments: Mapping[str, str | None] | None = None
+) -> dict[str, Any]:
     """The host, as JSON. Equal dictionaries mean that figures may be put side by side.
 
     Names and addresses of the machine are left out; of a GPU's UUID only a hash is kept.

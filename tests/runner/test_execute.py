@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 
 from bench.contract import Cell
-from bench.runner import EnvironmentUnavailable, Interpreter, Patience, RunnerError, RunSummary, execute
+from bench.runner import (
+    EnvironmentUnavailable,
+    Interpreter,
+    Patience,
+    RunnerError,
+    RunSummary,
+    execute,
+)
 from bench.runner.devices import Machine
 from bench.store import RunFolder, StoreError
 from tests.runner.support import Plan, Watcher, cell, lines, machine, program

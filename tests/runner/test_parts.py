@@ -29,7 +29,7 @@ from bench.runner.lane import folder_bytes
 from bench.runner.schedule import assign_devices, folder_names, lanes, order
 from bench.runner.secrets import Redactor
 from bench.store import Entry
-from tests.runner.support import PYTHON, cell, machine
+from tests.runner.support import cell, machine
 
 A, B, C = (Gpu(n, f"GPU-{n}{n}{n}", 2**30, "1") for n in "abc")
 
