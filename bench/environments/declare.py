@@ -17,7 +17,8 @@
 | ``known_problem`` | why its backends cannot run with this lock; ``bench run`` builds it not |
 | ``backends`` | what ``bench env check`` tries besides the backends that need this environment |
 | ``variables`` | environment variables of its processes |
-| ``extends`` | name of an environment whose keys stand wherever this file has none |
+| ``extends`` | name of an environment whose keys stand wherever this file has none; its locks too,
+  unless this file has ``requirements`` |
 
 Paths are relative to their file; ``~`` is the home folder.
 """
@@ -163,10 +164,9 @@ def _keys(
     own = {key: _absolute(key, value, path) for key, value in written.items()}
     if not _NAME.fullmatch(path.stem) or path.stem == CURRENT:
         raise EnvironmentProblem(f"{path}: {path.stem!r} cannot be the name of an environment.")
-    if isinstance(own.get("python"), (list, Path)):
-        own.setdefault("locks_in", path.parent)
-        own.setdefault("locks_named", path.stem)
     base = own.pop("extends", None)
+    if base is None or "requirements" in own:
+        own.update(locks_in=path.parent, locks_named=path.stem)
     if base is None:
         return own
     # A user's file that extends its own name means the one that the project ships.

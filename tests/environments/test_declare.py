@@ -85,6 +85,19 @@ def test_a_users_file_extends_a_shipped_one_of_its_own_name(tmp_path: Path) -> N
     assert wheels == {"bbb": user / "mine" / "bbb-2.1-py3-none-any.whl"}
 
 
+def test_locks_are_those_of_what_is_extended_unless_there_are_requirements(
+    tmp_path: Path,
+) -> None:
+    shipped, user = tmp_path / "shipped", tmp_path / "user"
+    declare(shipped)
+    user.mkdir()
+    (user / "older.toml").write_text('extends = "tiny"\npython = ["3.10"]\n')
+    (user / "other.toml").write_text('extends = "tiny"\nrequirements = "other.in"\n')
+    known = read(shipped, user)
+    assert known["older"].lock_path("3.10") == shipped / "tiny-py3.10.txt"
+    assert known["other"].lock_path(HERE) == user / f"other-py{HERE}.txt"
+
+
 def test_a_wheel_that_is_not_there_or_no_wheel(tmp_path: Path) -> None:
     for name, message in (("b-1-py3-none-any.whl", "not there"), ("b.whl", "not called like a")):
         declared = declare(tmp_path, wheels=[name])
