@@ -496,7 +496,9 @@ class _Planner:
             key = _workload_key(draft)
             if key in measured and (key, environment) not in known:
                 known.add((key, environment))
-                entry = models.BackendEntry(name=backends.BASELINE, environment=environment)
+                entry = models.BackendEntry.model_construct(
+                    {"name", "environment"}, name=backends.BASELINE, environment=environment
+                )
                 baseline = self._backend(entry, ("matrix",))
                 model = measured[key]
                 made.append(Draft(model.combination, model.group, baseline, model.cache))

@@ -829,6 +829,15 @@ def test_only_backend_none_keeps_every_baseline(other: str) -> None:
     assert names(plan_matrix(matrix, only=["backend=none@other"])) == ["t2i/none@other"]
 
 
+def test_an_environment_that_nobody_declared_is_planned_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(backends.get("torch-compile")), "environment", "a plugin's")
+    assert names(plan_matrix({"backend": ["none", "torch-compile"]})) == [
+        "t2i/none", "t2i/none@a plugin's", "t2i/torch-compile"
+    ]  # fmt: skip
+
+
 def test_options_may_be_a_json_object_in_a_string() -> None:
     mapping = {"name": "torch-compile", "options": {"mode": "max-autotune", "dynamic": False}}
     text = {**mapping, "options": '{"mode": "max-autotune", "dynamic": false}'}
