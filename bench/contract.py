@@ -50,6 +50,7 @@ Meter = Literal[
     "nvml.process_used",
     "device_used",
     "rss",
+    "oneflow.device_used",
 ]
 
 STAGES: tuple[str, ...] = (

@@ -44,7 +44,7 @@ def parts_of(pipeline: Any, ignores: tuple[str, ...]) -> tuple[str, ...]:
         part
         for part in PARTS
         if not any(part == ignored or part.startswith(f"{ignored}.") for ignored in ignores)
-        and _attribute(pipeline, part) is not None
+        and attribute(pipeline, part) is not None
     )
 
 
@@ -55,10 +55,11 @@ def scopes_of(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 def module_types(pipeline: Any, parts: tuple[str, ...]) -> dict[str, str]:
     """Return the class of each part as it is now."""
-    return {part: type(_attribute(pipeline, part)).__name__ for part in parts}
+    return {part: type(attribute(pipeline, part)).__name__ for part in parts}
 
 
-def _attribute(owner: Any, path: str) -> Any:
+def attribute(owner: Any, path: str) -> Any:
+    """Follow a dotted path; None where it ends early."""
     for name in path.split("."):
         owner = getattr(owner, name, None)
     return owner

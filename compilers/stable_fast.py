@@ -1,7 +1,8 @@
-"""``stable-fast``: TorchScript traces with fused kernels, by the package stable-fast (``sfast``)."""
+"""``stable-fast``: TorchScript traces with fused kernels, by the package of that name."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -60,15 +61,14 @@ class StableFast:
         if importlib.util.find_spec("sfast") is None:
             return Verdict(False, "stable-fast is not installed")
         try:
-            import sfast
-            import sfast.compilers.diffusion_pipeline_compiler
+            importlib.import_module("sfast.compilers.diffusion_pipeline_compiler")
         except Exception as error:  # noqa: BLE001 - whatever a broken extension raises
             return Verdict(
                 False,
                 f"stable-fast {packages.version_of('stable-fast')} does not load with torch "
                 f"{packages.version_of('torch')}: {type(error).__name__}: {error}",
             )
-        if kind == "cuda" and not hasattr(sfast._C, "cublas_lowp_linear"):
+        if kind == "cuda" and not _built_with_cuda():
             return Verdict(
                 False, "this stable-fast was built without CUDA (WITH_CUDA=0): it runs on cpu only"
             )
@@ -121,6 +121,12 @@ class StableFast:
             details={"versions": packages.versions("stable-fast"), "traces": traces},
             fallback=None if traces.get("unet") else "the UNet was never traced",
         )
+
+
+def _built_with_cuda() -> bool:
+    import torch
+
+    return hasattr(torch.ops.sfast, "cublas_lowp_linear")
 
 
 def _traces(module: Any) -> int:

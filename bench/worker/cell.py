@@ -31,7 +31,7 @@ from bench.worker.instrument import Instruments, Sample
 from bench.worker.memory import Meters
 from bench.worker.sweep import Sweeper
 from compilers import registry
-from compilers.base import Backend, UnsupportedPipelineError
+from compilers.base import Backend, HasRuntime, KeepsCompiled, UnsupportedPipelineError
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -162,12 +162,17 @@ class _Cell:
         pipeline = self.load()
         inputs = self.prepare_inputs(pipeline)
         self.begin("prepare")
+        if isinstance(backend, HasRuntime):
+            self.clock = clocks.BothRuntimes(self.clock, backend.synchronize)
+            self.meters.runtime = backend
         proof = self.prepare(backend, options, pipeline)
         instruments = Instruments(pipeline, self.clock)
 
         self.begin("warmup")
         warm = self.warm_up(instruments, inputs, proof.watch)
         self.read_memory("warmup")
+        if isinstance(backend, KeepsCompiled):
+            backend.keep(pipeline)
         if self.job["prime_only"]:
             return "ok", None
         cache, cold = proof.cache_found(self.cell["cache"], cache_filled)

@@ -1,7 +1,7 @@
 """Whether a backend really works in this interpreter, by using it.
 
-``python -m bench.worker.check BACKEND [--device auto|cpu|cuda|cuda:N] [--options JSON] [--out FILE]``
-lets the backend's own ``prepare`` have a small denoiser with random weights, runs it over a few
+``python -m bench.worker.check BACKEND [--device DEVICE] [--options JSON] [--out FILE]`` lets the
+backend's own ``prepare`` have a small denoiser with random weights, runs it over a few
 steps, compares what comes out with what the same weights gave before, and applies the proof of
 activity that measured cells are held to. An import that works proves none of that.
 
