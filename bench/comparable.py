@@ -37,6 +37,18 @@ def workload(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if key != "name"}
 
 
+def environment(record: Mapping[str, Any]) -> str:
+    """Name the environment that a record's cell asked for."""
+    backend = (record.get("cell") or {}).get("backend") or {}
+    return str(backend.get("environment") or "current")
+
+
+def label(backend: Mapping[str, Any]) -> str:
+    """Return a backend's name, with the environment it was sent to unless that is called alike."""
+    name, place = str(backend.get("name", "?")), backend.get("environment") or "current"
+    return name if place in ("current", name) else f"{name}@{place}"
+
+
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """Name the first field in which two records are unlike, with both values, or return None.
 
@@ -46,6 +58,8 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     for name in sorted({*asked, *other_asked}, key=_rank):
         if asked.get(name) != other_asked.get(name):
             return _told(name, asked.get(name), other_asked.get(name))
+    if environment(one) != environment(other):
+        return _told("environment", environment(one), environment(other))
     for name, field in MEASURED:
         if one.get(field) != other.get(field):
             return _told(name, one.get(field), other.get(field))

@@ -151,12 +151,14 @@ class Group:
         facts: what the lines share, as short texts.
         meter: the memory meter that the group is shown with; None if no line has a value.
         lines: in the order of the plan.
+        baselines: how the baselines of several environments compare, in sentences.
     """
 
     title: str
     facts: list[str]
     meter: str | None
     lines: list[Line] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list)
 
 
 def summarise(
@@ -191,6 +193,7 @@ def as_json(groups: Iterable[Group]) -> list[dict[str, Any]]:
             "workload": group.title,
             "facts": group.facts,
             "meter": group.meter,
+            "baselines": group.baselines,
             "backends": [
                 {
                     "name": line.name,
@@ -360,6 +363,9 @@ def _ratio(
     baselines = [record for record in baselines if record.get("outcome") == "ok"]
     if _pooled(measured) is None or not baselines:
         return None, None
+    # Those of its own environment first: what they lack is the reason worth reading.
+    own = comparable.environment(measured[0])
+    baselines.sort(key=lambda record: comparable.environment(record) != own)
     unlike = None
     for cell_id in dict.fromkeys(record.get("cell_id") for record in baselines):
         same = [record for record in baselines if record.get("cell_id") == cell_id]
@@ -430,7 +436,48 @@ def _group(members: list[_Member], all_rounds: bool) -> Group:
     meter = next((meter for meter in METERS if any(meter in line.peaks for line in lines)), None)
     title = _title(cell)
     records = [record for member in members for record in member.records]
-    return Group(title, _facts(cell, records, lines), meter, lines)
+    between = _between_environments(members)
+    return Group(title, _facts(cell, records, lines), meter, lines, between)
+
+
+def _between_environments(members: Sequence[_Member]) -> list[str]:
+    """Say how much faster or slower the baseline of each further environment is, and its software.
+
+    That is a finding about torch and its company, and enters no speedup.
+    """
+    measured: list[tuple[str, list[Record], float]] = []
+    for member in members:
+        good = [record for record in member.records if record.get("outcome") == "ok"]
+        time = _pooled(good)
+        if good and time is not None and _is_baseline(good[0]):
+            measured.append((comparable.label(_mapping(member.cell.get("backend"))), good, time))
+    if not measured:
+        return []
+    (first, first_good, first_time), *others = measured
+    place = comparable.environment(first_good[0])
+    said = []
+    for name, good, time in others:
+        if comparable.environment(good[0]) == place:
+            continue
+        told = _versions_apart(first_good[0], good[0])
+        said.append(
+            f"{name} takes {time / first_time:.2f} times as long as {first} ({told}): a difference "
+            "between environments. Each backend's speedup is against the baseline of its own."
+        )
+    return said
+
+
+def _versions_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return what of the software differs, such as ``torch 2.4.0 instead of 2.13.0``."""
+    prints = [_mapping(record.get("fingerprint")) for record in (one, other)]
+    software = [{**_mapping(each.get("packages")), "Python": each.get("python")} for each in prints]
+    names = ("torch", "diffusers", "transformers", "Python")
+    apart = [
+        f"{name} {software[1].get(name)} instead of {software[0].get(name)}"
+        for name in names
+        if software[0].get(name) != software[1].get(name)
+    ]
+    return ", ".join(apart) or "the same versions"
 
 
 def _line(member: _Member, label: str) -> Line:
@@ -486,7 +533,7 @@ def _labels(cells: list[Mapping[str, Any]]) -> list[str]:
         {**_mapping(_mapping(c.get("backend")).get("options")), "cache": c.get("cache")}
         for c in cells
     ]
-    names = [str(_mapping(cell.get("backend")).get("name", "?")) for cell in cells]
+    names = [comparable.label(_mapping(cell.get("backend"))) for cell in cells]
     labels = []
     for name, choice in zip(names, choices, strict=True):
         rivals = [other for n, other in zip(names, choices, strict=True) if n == name]
@@ -554,6 +601,8 @@ def _notes(groups: Sequence[Group]) -> list[str]:
 
     single = several = missing = 0
     for group in groups:
+        for sentence in group.baselines:
+            about.setdefault(sentence, []).append(group.title)
         for line in group.lines:
             for reason in line.reasons:
                 add(reason, group, line)
