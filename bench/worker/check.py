@@ -140,8 +140,8 @@ def check(name: str, device: str, options: dict[str, Any], cache_dir: Path) -> d
     except (registry.BackendError, UnsupportedPipelineError) as error:
         answer["reason"] = str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the answer is why it does not work
-        print(failure.trace(error), file=sys.stderr, flush=True)
         answer["reason"] = failure.sentence(error, doing)
+        print(failure.trace(error), file=sys.stderr, flush=True)
     return answer
 
 
