@@ -442,43 +442,14 @@ def _group(members: list[_Member], all_rounds: bool) -> Group:
 
 
 def _between_environments(members: Sequence[_Member]) -> list[str]:
-    """Say how much faster or slower the baseline of each further environment is, and its software.
-
-    That is a finding about torch and its company, and enters no speedup.
-    """
-    measured: list[tuple[str, list[Record], float]] = []
+    measured = []
     for member in members:
         good = [record for record in member.records if record.get("outcome") == "ok"]
         time = _pooled(good)
-        if good and time is not None and _is_baseline(good[0]):
-            measured.append((comparable.label(_mapping(member.cell.get("backend"))), good, time))
-    if not measured:
-        return []
-    (first, first_good, first_time), *others = measured
-    place = comparable.environment(first_good[0])
-    said = []
-    for name, good, time in others:
-        if comparable.environment(good[0]) == place:
-            continue
-        told = _versions_apart(first_good[0], good[0])
-        said.append(
-            f"{name} takes {time / first_time:.2f} times as long as {first} ({told}): a difference "
-            "between environments. Each backend's speedup is against the baseline of its own."
-        )
-    return said
-
-
-def _versions_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Return what of the software differs, such as ``torch 2.4.0 instead of 2.13.0``."""
-    prints = [_mapping(record.get("fingerprint")) for record in (one, other)]
-    software = [{**_mapping(each.get("packages")), "Python": each.get("python")} for each in prints]
-    names = ("torch", "diffusers", "transformers", "Python")
-    apart = [
-        f"{name} {software[1].get(name)} instead of {software[0].get(name)}"
-        for name in names
-        if software[0].get(name) != software[1].get(name)
-    ]
-    return ", ".join(apart) or "the same versions"
+        if time is not None and _is_baseline(good[0]):
+            label = comparable.label(_mapping(member.cell.get("backend")))
+            measured.append((label, good[0], time))
+    return comparable.between_environments(measured)
 
 
 def _line(member: _Member, label: str) -> Line:

@@ -260,6 +260,9 @@ def _build(
         requirements.write_text(
             "".join(f"{name}=={exact}\n" for name, exact in packages.items() if name not in last)
         )
+        # as if it were activated: builds from source ask for ninja by name
+        search = os.pathsep.join([str(folder / VENV / "bin"), os.environ.get("PATH", os.defpath)])
+        variables = {"PATH": search, **declared.variables}
         seen: set[str] = set()
         output: list[str] = []
 
@@ -279,9 +282,7 @@ def _build(
             list(wheels.values()),
             [f"{name}=={exact}" for name, exact in packages.items() if name in last],
         ):
-            ended = install.run(
-                command, log, lock_fd=lock_fd, variables=declared.variables, said=said
-            )
+            ended = install.run(command, log, lock_fd=lock_fd, variables=variables, said=said)
             if ended != 0:
                 kept = _keep_log(log, folder)
                 raise EnvironmentUnavailable(

@@ -49,14 +49,16 @@ def project_folder() -> Path:
 def process_environment(
     interpreter: Interpreter, environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the environment variables for a process of an interpreter that is not this one."""
-    kept = {
-        name: value
-        for name, value in (os.environ if environment is None else environment).items()
-        if name not in _LEFT_OUT
-    }
+    """Return the environment variables for a process of an interpreter that is not this one.
+
+    Programs that its packages bring, such as ninja, are found first, as if it were activated.
+    """
+    given = os.environ if environment is None else environment
+    kept = {name: value for name, value in given.items() if name not in _LEFT_OUT}
+    programs = str(Path(interpreter.path).parent)
     return {
         **kept,
+        "PATH": os.pathsep.join([programs, kept.get("PATH", os.defpath)]),
         "PYTHONPATH": str(project_folder()),
         "PYTHONNOUSERSITE": "1",
         **interpreter.variables,

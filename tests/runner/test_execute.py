@@ -337,6 +337,7 @@ def test_a_foreign_interpreter_sees_the_project_and_nothing_of_the_parents(
     active, word = done.stdout.split()
     assert sorted(os.listdir(view.project_folder())) == ["bench", "compilers"]
     assert (active, word) == ("False", "hello")
+    assert environment["PATH"].startswith(os.path.dirname(sys.executable) + os.pathsep)
     assert str(tmp_path / "parents") not in environment["PYTHONPATH"]
 
 
