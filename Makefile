@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV_ARGS) "$(VENV)"
 	$(PINS) > "$(VENV)/constraints.txt"
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) \
-	  -c "$(VENV)/constraints.txt" -e ".[worker,report,dev]"
+	  -c "$(VENV)/constraints.txt" -e ".[worker,backends,report,dev]"
 	touch "$(READY)"
 
 # A folder of its own each time, so that a demo always runs anew and no earlier one is lost.

@@ -257,8 +257,10 @@ class _Cell:
 
         threads = self.cell["threads"]
         torch.set_num_threads(threads)
-        with contextlib.suppress(RuntimeError):  # too late once torch has used its pool
-            torch.set_num_interop_threads(threads)
+        # torch refuses a second time, and torch 2.0 even ends the process.
+        if torch.get_num_interop_threads() != threads:
+            with contextlib.suppress(RuntimeError):
+                torch.set_num_interop_threads(threads)
         if self.device.startswith("cuda"):
             torch.cuda.set_device(self.device)
 

@@ -47,7 +47,7 @@ def leave_working_folder() -> None:
 
     Call it before importing anything that a file in the working folder could be called like.
     """
-    if sys.version_info >= (3, 11) or not os.environ.get("PYTHONSAFEPATH"):
+    if hasattr(sys.flags, "safe_path") or not os.environ.get("PYTHONSAFEPATH"):
         return
     if sys.path and os.path.abspath(sys.path[0]) == os.getcwd():
         del sys.path[0]
