@@ -200,13 +200,20 @@ def _die_with_parent() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def explain(output: str, name: str, log: Path) -> str:
-    """Return what an installer's failure means, in a sentence that helps."""
+def explain(output: str, name: str, log: Path, source: str = "the lock") -> str:
+    """Return what an installer's failure means, in a sentence that helps.
+
+    Args:
+        output: of the installer.
+        name: of the environment.
+        log: where all of the output is.
+        source: what asked for the packages.
+    """
     for pattern, sentence in _MEANINGS:
         match = re.search(pattern, output)
         if match:
             what = next((group for group in match.groups() if group), "named in the log")
-            return sentence.format(what=what, name=name, log=log)
+            return sentence.format(what=what, name=name, log=log, source=source)
     errors = re.findall(r"^(?:ERROR|error|  × |  ╰─▶ )[: ]*(.+)$", output, re.MULTILINE)
     last = errors[-1] if errors else next(iter(reversed(output.strip().splitlines())), "no output")
     return f"installing failed: {last.strip()[:300]} (all of it: {log})"
@@ -230,14 +237,22 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
         ),
     ),
     (
+        r"satisfies the requirement (\S+) \(from versions: none\)",
+        (
+            "of {what}, which {source} asks for, no version at all is to be had here: there is no "
+            "network, or neither the package registry nor 'find_links' has it for this platform "
+            "and Python (all of it: {log})"
+        ),
+    ),
+    (
         (
             r"No matching distribution found for ([^\s(]+)|there is no version of ([^\s,]+)|"
             r"Because (\S+) was not found in the|has no wheels? with a matching"
         ),
         (
-            "the package {what} of the lock is not to be had here: withdrawn, or not made for this "
-            "platform and Python; `bench env lock {name}` makes a new lock, and 'find_links' names "
-            "folders with wheels (all of it: {log})"
+            "the package {what}, which {source} asks for, is not to be had here: withdrawn, or not "
+            "made for this platform and Python; `bench env lock {name}` makes a lock of what is "
+            "there, and 'find_links' names folders with wheels (all of it: {log})"
         ),
     ),
     (

@@ -121,5 +121,5 @@ def _run(command: list[str], declared: Declaration, folder: Path) -> None:
         log.write_text(output, encoding="utf-8")
         raise EnvironmentProblem(
             f"{declared.requirements} could not be resolved, and the lock stays as it is: "
-            + install.explain(output, declared.name, log)
+            + install.explain(output, declared.name, log, source=str(declared.requirements))
         )
