@@ -42,6 +42,7 @@ COLUMNS = {
     "model_revision": "revision that was loaded",
     "synthetic_weights": "whether the weights are random",
     "backend": "backend that was asked for",
+    "environment": "environment that it was asked to run in",
     "active": "whether the backend was proved to be active",
     "cache": "compile cache: fresh or warm",
     "device": "device that it ran on",
@@ -74,7 +75,8 @@ COLUMNS = {
     "steps_per_s_e2e": "median of requested steps by end-to-end time",
     **{f"peak_{meter}_bytes": f"steady peak by {meter}, in bytes" for meter in METERS},
     "peak_torch.max_memory_reserved_bytes": "steady peak by torch.max_memory_reserved, in bytes",
-    "speedup": "e2e_s of backend none in the same round by e2e_s; null if not comparable",
+    "speedup": "e2e_s of backend none in the same round and environment by e2e_s; null if not "
+    "comparable",
     "not_comparable": "the field in which the two are unlike",
     "started_utc": "when the worker was started",
 }
@@ -326,6 +328,7 @@ def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
         **{name: asked.get(name) for name in ("task", "model", "dtype", "batch")},
         "workload": asked.get("name"),
         "backend": requested.get("name"),
+        "environment": comparable.environment(record),
         "active": _mapping(record.get("backend")).get("active"),
         "cache": record.get("cache", cell.get("cache")),
         "threads": cell.get("threads"),
