@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +129,8 @@ def sync(names: _Names, installer: _Installer = InstallerName.auto) -> None:
     from bench.environments.declare import declaration
 
     wanted = [declaration(name) for name in dict.fromkeys(names)]
+    # A polite end takes the installer and its compilers along, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = False
     for declared in wanted:
         if declared.known_problem:

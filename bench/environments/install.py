@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.environments.declare import Declaration, EnvironmentProblem
+from bench.environments import interpreters
+from bench.environments.declare import Declaration, EnvironmentProblem, EnvironmentUnavailable
 
 Choice = Literal["auto", "pip", "uv"]
 CHOICES: tuple[Choice, ...] = ("auto", "pip", "uv")
@@ -44,12 +45,26 @@ class Installer:
     why: str
 
 
-def pip_python(base: Path) -> Path:
-    """Return the Python whose pip installs into others: this one if it has pip, else ``base``.
+def pip_command(python: Path, base: Path) -> list[str]:
+    """Return the start of a command of pip that works on ``python``, which needs none of its own.
 
-    So an environment holds what its lock says and no pip of its own.
+    pip's runner brings pip alone into that process, of this Python or else of ``base``: so an
+    environment holds what its lock says, and what installs is one process that can be ended.
+
+    Raises:
+        EnvironmentUnavailable: neither has a pip with a runner.
     """
-    return base if importlib.util.find_spec("pip") is None else Path(sys.executable)
+    found = importlib.util.find_spec("pip")
+    place = None if found is None else found.origin
+    if place is None:
+        place = interpreters.output(base, "import pip; print(pip.__file__, end='')")
+    runner = None if place is None else Path(place).parent / "__pip-runner__.py"
+    if runner is None or not runner.is_file():
+        raise EnvironmentUnavailable(
+            f"neither this Python nor {base} has pip 22.3 or newer; `pip install uv` into this one "
+            "is another way"
+        )
+    return [str(python), str(runner)]
 
 
 def choose(choice: Choice = "auto", base: Path | None = None) -> Installer:
@@ -76,7 +91,7 @@ def choose(choice: Choice = "auto", base: Path | None = None) -> Installer:
         return Installer("uv", uv, "asked for")
     if uv is None:
         return Installer("pip", None, "uv is not installed")
-    told = pip_settings(pip_python(base or Path(sys.executable)))
+    told = pip_settings(base or Path(sys.executable))
     if told:
         return Installer(
             "pip", None, f"pip is set up with {', '.join(told)}, which uv does not read"
@@ -96,8 +111,12 @@ def find_uv() -> Path | None:
 @functools.cache
 def pip_settings(python: Path) -> tuple[str, ...]:
     """Return the names of pip's own settings that decide where packages come from."""
+    try:
+        command = [*pip_command(python, python), "config", "list"]
+    except EnvironmentUnavailable:
+        return ()
     done = subprocess.run(
-        [str(python), "-m", "pip", "config", "list"],
+        command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -132,7 +151,7 @@ def commands(
         add = [uv, "pip", "install", "--python", python]
     else:
         make = [str(base), "-I", "-m", "venv", "--without-pip", str(venv)]
-        add = [str(pip_python(base)), "-m", "pip", "--python", python, "install"]
+        add = [*pip_command(Path(python), base), "install"]
         add += ["--disable-pip-version-check", "--no-input"]
     add += ["--no-deps", *links]
     steps = [make, [*add, "-r", str(requirements), *map(str, wheels)]]
@@ -184,13 +203,23 @@ def run(
                 said(line.decode(errors="replace").rstrip())
             return process.wait()
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
             raise
         finally:
             process.stdout.close()
 
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End an installer and what it started; builders such as ninja take theirs along if asked."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_POLITE_S)
+    process.wait()
+
+
+_POLITE_S = 5.0
 
 _LIBC = ctypes.CDLL(None)
 

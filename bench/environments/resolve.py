@@ -77,9 +77,8 @@ def make_lock(
 def _with_pip(declared: Declaration, python: interpreters.Python, folder: Path) -> dict[str, str]:
     report = folder / "report.json"
     command = [
-        str(install.pip_python(python.path)), "-m", "pip", "--python", str(python.path),
-        "install", "--dry-run", "--ignore-installed",
-        "--disable-pip-version-check", "--no-input", "--quiet", "--report", str(report),
+        *install.pip_command(python.path, python.path), "install", "--dry-run",
+        "--ignore-installed", "--disable-pip-version-check", "--no-input", "--quiet", "--report", str(report),
         *(f"--find-links={links}" for links in declared.find_links),
         "-r", str(declared.requirements),
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -339,6 +340,16 @@ def test_uv_is_taken_unless_pip_was_told_where_packages_come_from(
     assert install.choose().name == "pip"
     with pytest.raises(EnvironmentProblem, match="uv is not installed"):
         install.choose("uv")
+
+
+def test_without_any_pip_uv_is_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    nowhere = Path("/nowhere/python")
+    with pytest.raises(EnvironmentUnavailable, match=r"has pip 22\.3 or newer; `pip install uv`"):
+        install.pip_command(nowhere, nowhere)
+    install.pip_settings.cache_clear()
+    assert install.pip_settings(nowhere) == ()
+    install.pip_settings.cache_clear()
 
 
 def test_pips_own_settings_are_read_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
