@@ -78,7 +78,8 @@ def _with_pip(declared: Declaration, python: interpreters.Python, folder: Path) 
     report = folder / "report.json"
     command = [
         *install.pip_command(python.path, python.path), "install", "--dry-run",
-        "--ignore-installed", "--disable-pip-version-check", "--no-input", "--quiet", "--report", str(report),
+        "--ignore-installed", "--disable-pip-version-check", "--no-input", "--quiet",
+        "--report", str(report),
         *(f"--find-links={links}" for links in declared.find_links),
         "-r", str(declared.requirements),
     ]  # fmt: skip
