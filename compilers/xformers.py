@@ -51,7 +51,7 @@ class Xformers:
             UnsupportedPipelineError: the denoiser does not know xformers.
         """
         name = denoiser_name(pipeline)
-        denoiser: Any = getattr(pipeline, name) if name else None
+        denoiser: Any = getattr(pipeline, name or "", None)
         if name is None or not hasattr(denoiser, "enable_xformers_memory_efficient_attention"):
             raise UnsupportedPipelineError(
                 f"the denoiser of {type(pipeline).__name__} has no switch for xformers"
