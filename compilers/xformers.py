@@ -57,7 +57,7 @@ class Xformers:
                 f"the denoiser of {type(pipeline).__name__} has no switch for xformers"
             )
         denoiser.enable_xformers_memory_efficient_attention()
-        vae = getattr(pipeline, "vae", None)
+        vae: Any = getattr(pipeline, "vae", None)
         if hasattr(vae, "enable_xformers_memory_efficient_attention"):
             vae.enable_xformers_memory_efficient_attention()
         for part in (denoiser, vae):
