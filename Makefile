@@ -19,11 +19,12 @@ READY := $(VENV)/.installed
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-environments lint bench clean
 
 help:
 	@echo "make demo    run the quickstart matrix on small models that ship here"
 	@echo "make test    run the tests"
+	@echo "make test-environments    the worker and OneDiff's backends under their own, older torches: gigabytes, long"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure the harness itself: truth and overhead"
 	@echo "make clean   remove what make built; runs/ stays"
@@ -43,7 +44,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV_ARGS) "$(VENV)"
 	$(PINS) > "$(VENV)/constraints.txt"
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) \
-	  -c "$(VENV)/constraints.txt" -e ".[worker,report,dev]"
+	  -c "$(VENV)/constraints.txt" -e ".[worker,backends,report,dev]"
 	touch "$(READY)"
 
 # A folder of its own each time, so that a demo always runs anew and no earlier one is lost.
@@ -53,6 +54,9 @@ demo: $(READY)
 # One thread each: test processes that share cores wait for each other inside OpenMP otherwise.
 test: $(READY)
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile
+
+test-environments: $(READY)
+	PYTHON="$(BIN)/python" scripts/test_environments.sh
 
 lint: $(READY)
 	"$(BIN)/ruff" check .

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import Plan, estimate, load_config, make_plan, parse_config
 from bench.contract import Cell, Record
+from bench.environments.provide import Provider
 from bench.runner import RunSummary, Silent, Start, Ui, execute
 from bench.store import RunFolder
 
@@ -84,6 +85,7 @@ def run(
     devices: Sequence[str] = (),
     start: Start = "auto",
     allow_other_host: bool = False,
+    sync: bool = True,
     ui: Ui | None = None,
 ) -> Run:
     """Measure a configuration and return the run. A cell that fails is a record, not an exception.
@@ -99,6 +101,8 @@ def run(
         devices: where cells run whose device is ``auto`` or ``cuda``.
         start: how workers are started: ``auto``, ``fork`` or ``spawn``.
         allow_other_host: resume although machine or software have changed.
+        sync: build the environments that cells need and that are not ready, which may download
+            gigabytes; without it, those cells are ``unavailable``.
         ui: observer; see `bench.runner.Ui`.
 
     Raises:
@@ -124,6 +128,7 @@ def run(
         allow_other_host=allow_other_host,
         ui=ui,
         estimate=round_seconds,
+        interpreters=Provider(sync=sync, say=ui.note),
     )
     if summary.interrupted:
         raise KeyboardInterrupt

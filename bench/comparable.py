@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MEASURED = (
@@ -47,6 +47,51 @@ def workload(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in asked.items() if key != "name"}
 
 
+def environment(record: Mapping[str, Any]) -> str:
+    """Name the environment that a record's cell asked for."""
+    backend = (record.get("cell") or {}).get("backend") or {}
+    return str(backend.get("environment") or "current")
+
+
+def label(backend: Mapping[str, Any]) -> str:
+    """Return a backend's name, with the environment it was sent to unless that is called alike."""
+    name, place = str(backend.get("name", "?")), backend.get("environment") or "current"
+    return name if place in ("current", name) else f"{name}@{place}"
+
+
+def between_environments(
+    baselines: Sequence[tuple[str, Mapping[str, Any], float]],
+) -> list[str]:
+    """Say how much faster or slower the baseline of each further environment is, and its software.
+
+    That is a finding about torch and its company, and enters no speedup.
+
+    Args:
+        baselines: (label, a record, median in seconds) of each that ended ok.
+    """
+    if not baselines:
+        return []
+    (first, known, first_s), *others = baselines
+    return [
+        f"{name} takes {each_s / first_s:.2f} times as long as {first} "
+        f"({_software_apart(known, record)}): a difference between environments, and no speedup. "
+        "Each backend is compared with the baseline of its own environment."
+        for name, record, each_s in others
+        if environment(record) != environment(known)
+    ]
+
+
+def _software_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    prints = [record.get("fingerprint") or {} for record in (one, other)]
+    before, now = ({**(p.get("packages") or {}), "Python": p.get("python")} for p in prints)
+    apart = [
+        f"{name} {now.get(name)} instead of {before.get(name)}"
+        for name in ("torch", "diffusers", "transformers", "Python")
+        if before.get(name) != now.get(name)
+    ]
+    return ", ".join(apart) or "the same versions"
+
+
 def meter(record: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
     """Name what a memory reading may be compared with: its meter, and for ``rss`` more than that.
 
@@ -68,6 +113,8 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     for name in sorted({*asked, *other_asked}, key=_rank):
         if asked.get(name) != other_asked.get(name):
             return _told(name, asked.get(name), other_asked.get(name))
+    if environment(one) != environment(other):
+        return _told("environment", environment(one), environment(other))
     for name, field in MEASURED:
         if one.get(field) != other.get(field):
             return _told(name, one.get(field), other.get(field))

@@ -50,6 +50,7 @@ Meter = Literal[
     "nvml.process_used",
     "device_used",
     "rss",
+    "oneflow.device_used",
 ]
 
 Perceptual = Literal["lpips", "clip_score"]
@@ -236,6 +237,9 @@ class Record(TypedDict, total=False):
     sequence: int  # order of execution within the run
     cell: Cell
     device: str
+    # name; identity: hash of the packages that it was made from, None for the harness's own. None
+    # for a cell that met no interpreter
+    environment: dict[str, Any] | None
     started_utc: str
     ended_utc: str
     # process: start (fork | spawn), start_reason, pid, exit_code, signal, startup_s (launch to the

@@ -42,6 +42,7 @@ COLUMNS = {
     "model_revision": "revision that was loaded",
     "synthetic_weights": "whether the weights are random",
     "backend": "backend that was asked for",
+    "environment": "environment that it was asked to run in",
     "active": "whether the backend was proved to be active",
     "cache": "compile cache: fresh or warm",
     "device": "device that it ran on",
@@ -76,7 +77,8 @@ COLUMNS = {
     "steps_per_s_e2e": "median of requested steps by end-to-end time",
     **{f"peak_{meter}_bytes": f"steady peak by {meter}, in bytes" for meter in METERS},
     "peak_torch.max_memory_reserved_bytes": "steady peak by torch.max_memory_reserved, in bytes",
-    "speedup": "e2e_s of backend none in the same round by e2e_s; null if not comparable",
+    "speedup": "e2e_s of backend none in the same round and environment by e2e_s; null if not "
+    "comparable",
     "not_comparable": "the field in which the two are unlike",
     "started_utc": "when the worker was started",
 }
@@ -154,12 +156,14 @@ class Group:
         facts: what the lines share, as short texts.
         meter: the memory meter that the group is shown with; None if no line has a value.
         lines: in the order of the plan.
+        baselines: how the baselines of several environments compare, in sentences.
     """
 
     title: str
     facts: list[str]
     meter: str | None
     lines: list[Line] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list)
 
 
 def summarise(
@@ -194,6 +198,7 @@ def as_json(groups: Iterable[Group]) -> list[dict[str, Any]]:
             "workload": group.title,
             "facts": group.facts,
             "meter": group.meter,
+            "baselines": group.baselines,
             "backends": [
                 {
                     "name": line.name,
@@ -325,6 +330,7 @@ def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
         **{name: asked.get(name) for name in ("task", "model", "dtype", "batch")},
         "workload": asked.get("name"),
         "backend": requested.get("name"),
+        "environment": comparable.environment(record),
         "active": _mapping(record.get("backend")).get("active"),
         "cache": record.get("cache", cell.get("cache")),
         "threads": cell.get("threads"),
@@ -365,6 +371,9 @@ def _ratio(
     baselines = [record for record in baselines if record.get("outcome") == "ok"]
     if _pooled(measured) is None or not baselines:
         return None, None
+    # Those of its own environment first: what they lack is the reason worth reading.
+    own = comparable.environment(measured[0])
+    baselines.sort(key=lambda record: comparable.environment(record) != own)
     unlike = None
     for cell_id in dict.fromkeys(record.get("cell_id") for record in baselines):
         same = [record for record in baselines if record.get("cell_id") == cell_id]
@@ -435,7 +444,19 @@ def _group(members: list[_Member], all_rounds: bool) -> Group:
     meter = next((m for m in comparable.METERS if any(m in line.peaks for line in lines)), None)
     title = _title(cell)
     records = [record for member in members for record in member.records]
-    return Group(title, _facts(cell, records, lines), meter, lines)
+    between = _between_environments(members)
+    return Group(title, _facts(cell, records, lines), meter, lines, between)
+
+
+def _between_environments(members: Sequence[_Member]) -> list[str]:
+    measured = []
+    for member in members:
+        good = [record for record in member.records if record.get("outcome") == "ok"]
+        time = _pooled(good)
+        if time is not None and _is_baseline(good[0]):
+            label = comparable.label(_mapping(member.cell.get("backend")))
+            measured.append((label, good[0], time))
+    return comparable.between_environments(measured)
 
 
 def _line(member: _Member, label: str) -> Line:
@@ -497,7 +518,7 @@ def _labels(cells: list[Mapping[str, Any]]) -> list[str]:
         {**_mapping(_mapping(c.get("backend")).get("options")), "cache": c.get("cache")}
         for c in cells
     ]
-    names = [str(_mapping(cell.get("backend")).get("name", "?")) for cell in cells]
+    names = [comparable.label(_mapping(cell.get("backend"))) for cell in cells]
     labels = []
     for name, choice in zip(names, choices, strict=True):
         rivals = [other for n, other in zip(names, choices, strict=True) if n == name]
@@ -565,6 +586,8 @@ def _notes(groups: Sequence[Group]) -> list[str]:
 
     single = several = missing = 0
     for group in groups:
+        for sentence in group.baselines:
+            about.setdefault(sentence, []).append(group.title)
         for line in group.lines:
             for reason in line.reasons:
                 add(reason, group, line)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+CACHE_VARIABLE = "BENCH_COMPILE_CACHE"
+"""Environment variable with a folder of the cell's own compile cache, empty or warm."""
+
 
 class UnsupportedPipelineError(Exception):
     """Raised by ``prepare`` for a pipeline that the backend cannot work on.
@@ -47,10 +50,16 @@ class Evidence:
             graphs, breaks and recompiles are the proof; "modules" if the backend replaces or wraps
             modules, so that the changed types are the proof; "none" for a backend that is meant to
             change nothing.
+        lossy: whether the options in use change the picture on purpose, where the backend as such
+            does not.
+        fallback: what ran as if the backend were not there, in a sentence, if the backend knows
+            better than what can be seen from outside; the cell ends ``fallback``.
     """
 
     runtime: str
     details: dict[str, Any] = field(default_factory=dict)
+    lossy: bool = False
+    fallback: str | None = None
 
 
 @runtime_checkable
@@ -83,4 +92,29 @@ class Backend(Protocol):
 
     def evidence(self) -> Evidence:
         """Proof, asked for after the measured calls."""
+        ...
+
+
+@runtime_checkable
+class HasRuntime(Protocol):
+    """A backend whose work torch cannot wait for or weigh: both are asked of it as well."""
+
+    def synchronize(self) -> None:
+        """Wait until its runtime has done all it was given; called at the borders of each span."""
+        ...
+
+    def memory_used(self) -> tuple[str, int | None, str | None]:
+        """Return its meter's name, the bytes that the whole device holds now, and why not if None.
+
+        The name is the backend's own, so that the value is compared with no other meter's.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsCompiled(Protocol):
+    """A backend that saves what it compiled to the folder in the variable ``CACHE_VARIABLE``."""
+
+    def keep(self, pipeline: Any) -> None:
+        """Save it; called once, after warm-up, outside all timing."""
         ...

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from compilers.base import UnsupportedPipelineError, Verdict
 from compilers.scopes import denoiser_name
@@ -32,6 +32,7 @@ ScopeName = Literal[
     "text_encoder_3",
 ]
 
+MODES: tuple[str, ...] = get_args(Mode)
 CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 COMPILER_CHECK_S = 30.0
 

@@ -20,6 +20,13 @@ BUILT_IN = {
     "none": "compilers.none:NoBackend",
     "torch-compile": "compilers.torch_compile:TorchCompile",
     "torch-compile-regional": "compilers.torch_compile_regional:TorchCompileRegional",
+    "nexfort": "compilers.nexfort:Nexfort",
+    "oneflow": "compilers.oneflow:Oneflow",
+    "deepcache": "compilers.deepcache:DeepCache",
+    "stable-fast": "compilers.stable_fast:StableFast",
+    "torchao": "compilers.torchao:Torchao",
+    "xformers": "compilers.xformers:Xformers",
+    "tensorrt": "compilers.tensorrt:Tensorrt",
 }
 
 

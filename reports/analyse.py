@@ -129,6 +129,7 @@ class Comparison:
         best: the fastest finding that was compared, if it is clearly faster than the baseline.
         leader: the finding with the largest measured ratio, clear or not.
         tied: findings that ``best`` is not clearly faster than.
+        between: how the baselines of several environments compare, in sentences.
     """
 
     group: Group
@@ -137,6 +138,12 @@ class Comparison:
     best: Finding | None = None
     leader: Finding | None = None
     tied: list[Finding] = field(default_factory=list)
+    between: list[str] = field(default_factory=list)
+
+    @property
+    def several_environments(self) -> bool:
+        """Whether figures are from several, so that no speedup compares all of them."""
+        return len({f.row.first.environment for f in self.findings if f.ok}) > 1
 
     def sibling(self, finding: Finding) -> Finding | None:
         """Return the same backend with the other compile cache, if it has figures."""
@@ -249,6 +256,13 @@ def _compare(group: Group, replicates: int) -> Comparison:
         found.tied = [f for f in tied if f.row.short != own.short]
     for finding in findings:
         _judge(finding)
+    found.between = comparable.between_environments(
+        [
+            (f.row.called, f.row.first.alike.record, f.e2e.value)
+            for f in findings
+            if f.row.is_baseline and f.ok and f.e2e
+        ]
+    )
     return found
 
 
@@ -339,6 +353,7 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
     rivals = [f for f in findings if f.row.is_baseline and f.ok]
     rivals.sort(
         key=lambda f: (
+            f.row.first.environment != own.environment,
             f.row.first.source.label != own.source.label,
             f.row.cache != finding.row.cache,
         )

@@ -149,6 +149,12 @@ class Row:
         return self.samples[0].backend
 
     @property
+    def called(self) -> str:
+        """Its backend, with the environment that it was sent to."""
+        sample = self.samples[0]
+        return comparable.label({"name": sample.backend, "environment": sample.environment})
+
+    @property
     def cache(self) -> str:
         return self.samples[0].cache
 
@@ -386,12 +392,13 @@ def _alike(
 ) -> Alike:
     threads = _mapping(record, "cell").get("threads")
     like: dict[str, Any] = {name: record.get(name) for _, name in comparable.MEASURED}
-    like["cell"] = {"workload": asked, "threads": threads}
+    backend = {"environment": comparable.environment(record)}
+    like["cell"] = {"workload": asked, "backend": backend, "threads": threads}
     like["fingerprint"] = _mapping(record, "fingerprint", optional=True)
     raw = json.dumps(like, default=str)
     if raw in interned:
         return interned[raw]
-    told = {**like, "cell": {"workload": comparable.workload(record), "threads": threads}}
+    told = {**like, "cell": {**like["cell"], "workload": comparable.workload(record)}}
     key = json.dumps(_without_reasons(told), sort_keys=True, default=str)
     interned[raw] = interned.setdefault(key, Alike(key, like))
     return interned[raw]
@@ -649,16 +656,16 @@ def _label(rows: list[Row]) -> None:
     several_runs = len({row.samples[0].source.label for row in rows}) > 1
     for row in rows:
         own = _telling(row)
-        rivals = [_telling(other) for other in rows if other.backend == row.backend]
+        rivals = [_telling(other) for other in rows if other.called == row.called]
         parts = [
             f"{name}={_option(value)}"
             for name, value in own.items()
             if any(other.get(name) != value for other in rivals)
         ]
-        row.short = " ".join([row.backend, *(p for p in parts if not p.startswith("cache="))])
+        row.short = " ".join([row.called, *(p for p in parts if not p.startswith("cache="))])
         where = [f"[{row.samples[0].source.label}]"] if several_runs else []
         parted = [f"({row.split.split(' (')[0]} differs)"] if row.split else []
-        row.label = " ".join([row.backend, *parts, *where, *parted])
+        row.label = " ".join([row.called, *parts, *where, *parted])
         row.short = " ".join([row.short, *where, *parted])
     seen: dict[str, int] = {}
     for row in rows:
@@ -670,7 +677,7 @@ def _label(rows: list[Row]) -> None:
 
 def _telling(row: Row) -> dict[str, Any]:
     sample = row.samples[0]
-    return {**sample.options, "environment": sample.environment, "cache": sample.cache}
+    return {**sample.options, "cache": sample.cache}
 
 
 def _option(value: Any) -> str:

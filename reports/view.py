@@ -298,7 +298,9 @@ def _times(subject: Finding) -> str:
     assert subject.e2e is not None
     base = subject.baseline.e2e if subject.baseline else None
     told = f"{text.seconds(subject.e2e.value)} s a call"
-    return f"{told} against {text.seconds(base.value)} s of {BASELINE}" if base else told
+    if subject.baseline is None or base is None:
+        return told
+    return f"{told} against {text.seconds(base.value)} s of {subject.baseline.row.called}"
 
 
 def _headline(comparison: Comparison, subject: Finding) -> str:
@@ -307,10 +309,13 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
         if "UNCLEAR" in words:
             return f"No backend is clearly faster; the best of them is {subject.row.short}"
         return f"{BASELINE} is fastest; next is {subject.row.short}"
+    says = f"{subject.row.short} is fastest"
+    if comparison.several_environments:
+        says = f"{subject.row.short} gains most over the {BASELINE} of its environment"
     if comparison.tied:
         names = text.listed(dict.fromkeys(f.row.short for f in comparison.tied))
-        return f"{subject.row.short} is fastest, not told apart from {names}"
-    return f"{subject.row.short} is fastest"
+        return f"{says}, not told apart from {names}"
+    return says
 
 
 def _warmup_words(comparison: Comparison, subject: Finding) -> list[str]:
@@ -475,8 +480,14 @@ def _speed(comparison: Comparison) -> Table:
         ["backend", "outcome", "end-to-end [s]", "95 % interval", "speedup", "95 % interval",
          "verdict", "it/s", "steps/s end to end", "step [s]", "n"],
         rows,
-        "Medians. n = processes × calls. it/s leaves out text encoding, VAE and the first step; "
-        "steps/s end to end divides the requested steps by the whole time.",
+        " ".join(
+            [
+                "Medians. n = processes × calls.",
+                "it/s leaves out text encoding, VAE and the first step;",
+                "steps/s end to end divides the requested steps by the whole time.",
+                *comparison.between,
+            ]
+        ),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from tests.cli.records import cell, record
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUICK = {"plan", "show", "schema"}
-LONG = {"run", "once", "doctor"}
+LONG = {"run", "once", "doctor", "env"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -93,6 +93,9 @@ def test_long_commands_are_understood(line: str) -> None:
     """Parse the flags by the command's own parser, without running it."""
     verb, *arguments = shlex.split(line)[1:]
     command = app.load(verb)
+    if hasattr(command, "commands"):
+        verb, *arguments = arguments
+        command = command.commands[verb]
     config = command.make_context(verb, arguments).params.get("config")
     assert config is None or (ROOT / config).is_file()
 

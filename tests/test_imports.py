@@ -96,6 +96,13 @@ def test_runner_and_store_need_no_pandas(path: Path) -> None:
     assert not packages(imports(path)) & {"pandas", "matplotlib"}
 
 
+@pytest.mark.parametrize("path", files("bench/environments"), ids=shown)
+def test_environments_stand_below_the_runner(path: Path) -> None:
+    names = imports(path)
+    assert packages(names) <= STDLIB | {"bench", "compilers", "tomli", "uv"}
+    assert all(name.startswith("bench.environments") for name in names if name.startswith("bench."))
+
+
 @pytest.mark.parametrize("path", files("bench/stats"), ids=shown)
 def test_statistics_are_numpy_and_nothing_else(path: Path) -> None:
     names = imports(path)
@@ -141,6 +148,7 @@ def loaded_by(code: str) -> set[str]:
         "bench.api",
         "bench.cli.run",
         "bench.config",
+        "bench.cli.env",
         "bench.doctor",
         "bench.runner",
         "bench.store",

@@ -24,6 +24,7 @@ VERBS = {
     "report": "Write REPORT.md, report.html and plots/ from stored records.",
     "export": "Write one flat table: a row for each record, unrounded.",
     "once": "Run one workload from flags named as in OneDiff's script.",
+    "env": "Build, check and remove the interpreters that backends live in.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
 }
@@ -71,6 +72,8 @@ class Verbs(TyperGroup):
 def load(verb: str) -> Any:
     """Import ``verb`` and build its command."""
     module = importlib.import_module(f"bench.cli.{verb}")
+    if isinstance(getattr(module, verb), typer.Typer):
+        return typer.main.get_command(getattr(module, verb))
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     single.command(verb)(getattr(module, verb))
     return typer.main.get_command(single)
@@ -125,8 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _mendable() -> tuple[type[Exception], ...]:
     from bench.config.errors import ConfigError
+    from bench.environments import EnvironmentProblem
     from bench.runner import RunnerError
     from bench.store import StoreError
     from compilers.registry import BackendError
 
-    return (ConfigError, RunnerError, StoreError, BackendError)
+    return (ConfigError, EnvironmentProblem, RunnerError, StoreError, BackendError)

@@ -53,7 +53,9 @@ def plan(
       0  the configuration can be run
       2  it cannot: one message says where and why
     """  # noqa: D301 - click reads \b as a character
+    from bench.cli.env import declared_sizes
     from bench.config import load_config, make_plan
+    from bench.environments import CURRENT
 
     made = make_plan(load_config(config, set_ or (), only or ()))
     if json_:
@@ -76,6 +78,9 @@ def plan(
             f"download  about {bytes_text(made.estimated_download_bytes)} from the Hub, "
             "if nothing is there yet"
         )
+    needed = [cell["backend"]["environment"] for cell in made.cells]
+    for line in declared_sizes([name for name in dict.fromkeys(needed) if name != CURRENT]):
+        print(f"environment  {line}")
     for note in made.notes:
         print(f"note      {note}")
     print("Estimates from a fixed table of model classes, not measured on this machine.")

@@ -68,6 +68,13 @@ def run(
             "--allow-other-host", help="Resume although machine or software have changed."
         ),
     ] = False,
+    no_sync: Annotated[
+        bool,
+        typer.Option(
+            "--no-sync",
+            help="Build no environment; cells that need one that is not ready are unavailable.",
+        ),
+    ] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Write the run's report at the end.")
     ] = False,
@@ -76,6 +83,9 @@ def run(
     ] = False,
 ) -> None:
     """Run a matrix: every cell in a process of its own, then a table.
+
+    Environments that backends need and that are not ready are built first, after a line that says
+    which and how large.
 
     Results go to records.jsonl in the run folder as they come, so that Ctrl-C, a crash or a full
     disk loses at most the cell under way; --resume goes on from there.
@@ -109,6 +119,7 @@ def run(
             devices=_split(device),
             start=start.value,
             allow_other_host=allow_other_host,
+            sync=not no_sync,
             ui=ui,
         )
     except KeyboardInterrupt:

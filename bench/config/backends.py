@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from compilers import registry
 from compilers.base import Backend
 
+BASELINE = "none"
+"""What every speedup is taken against."""
+
 
 class OptionError(Exception):
     """Options that a backend refuses. ``errors`` are pydantic's, or empty if it refused itself."""

@@ -6,6 +6,7 @@ A key that was left out is absent from ``model_fields_set``; its Python default 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from types import GenericAlias
@@ -26,6 +27,7 @@ from pydantic_core import PydanticCustomError
 from bench.config import catalogue
 from bench.config.errors import did_you_mean, nearest, shown
 from bench.contract import TASKS
+from bench.environments import CURRENT, EnvironmentProblem, declarations
 
 ABSENT = cast(Any, None)
 """Default of keys that may be left out; which were given is in ``model_fields_set``."""
@@ -238,6 +240,30 @@ def _finite(value: object) -> bool:
     return True
 
 
+def _backend_options(value: object) -> object:
+    """Read options that are written as OneDiff's users write them: a JSON object in a string."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value, parse_constant=_no_constant)
+    except ValueError as error:
+        raise bad(f"options {shown(value)} are no JSON: {error}") from None
+    if not isinstance(read, dict):
+        raise bad(f'options {shown(value)} must be a JSON object, such as \'{{"mode": "O2"}}\'')
+    return read
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _environments() -> list[str]:
+    try:
+        return [CURRENT, *declarations()]
+    except EnvironmentProblem as error:
+        raise bad(str(error)) from None
+
+
 def _points(value: list[Any] | None, what: str, least: int) -> list[Any] | None:
     """Refuse a sweep that is too short to say anything, or that says a point twice."""
     if value is None:
@@ -276,6 +302,12 @@ def _text(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
+Options = Annotated[
+    dict[str, Any],
+    BeforeValidator(_backend_options),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "string"}]}),
+]
+Environment = Annotated[str, AfterValidator(_one_of("environment", _environments))]
 _SIDE_SCHEMA: dict[str, Any] = {
     "type": "integer",
     "minimum": 8,
@@ -535,8 +567,15 @@ class BackendEntry(Strict):
     """A backend with its options; the bare name is the same without options."""
 
     name: Text = Field(description="Registered name of the backend.")
-    options: dict[str, Any] = Field(
-        default=ABSENT, description="The backend's own options; see its documentation."
+    options: Options = Field(
+        default=ABSENT,
+        description="The backend's own options, or a JSON object of them in a string; see its "
+        "documentation.",
+    )
+    environment: Environment = Field(
+        default=ABSENT,
+        description="Interpreter that it runs in: current, or one of `bench env list`. "
+        "Default: the one that the backend needs.",
     )
     cache: Cache = Field(
         default=ABSENT,
@@ -634,7 +673,10 @@ class BackendPattern(Strict):
     """A backend by its name or by some of its keys; or all of a new one."""
 
     name: Text = Field(default=ABSENT, description="Registered name of the backend.")
-    options: dict[str, Any] = Field(default=ABSENT, description="Some of its options.")
+    options: Options = Field(default=ABSENT, description="Some of its options.")
+    environment: Environment = Field(
+        default=ABSENT, description="Interpreter: current, or one of `bench env list`."
+    )
     cache: Cache = Field(default=ABSENT, description="Compile cache: fresh or warm.")
 
 

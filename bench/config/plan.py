@@ -187,6 +187,7 @@ class _Planner:
             raise self._error(f"the matrix gives no cells: {reason}", ("matrix",), key=True)
         self._own_combinations(combinations)
         drafts = adjacent([self._draft(combination) for combination in combinations])
+        drafts = self._with_baselines(drafts)
         cells = self._cells(drafts)
         kept = select(cells, [draft.backend.label for draft in drafts], self.config.only)
         cells = [cells[at] for at in kept]
@@ -364,7 +365,7 @@ class _Planner:
                 (*path, "name"),
             )
         try:
-            environment = backends.get(name).environment
+            own = backends.get(name).environment
             options = backends.resolve_options(name, given.get("options", {}))
         except registry.BackendError as error:
             raise self._error(str(error), (*path, "name")) from None
@@ -377,11 +378,13 @@ class _Planner:
                 (*path, "options"),
                 known=list(backends.options_model(name).model_fields),
             ) from None
+        environment = given.get("environment", own)
         choice: BackendChoice = {"name": name, "options": options, "environment": environment}
+        label = backends.option_label(name, options)
         return Backend(
             choice=choice,
             cache=given.get("cache"),
-            label=backends.option_label(name, options),
+            label=label if environment == own else f"{label}@{environment}",
             canonical=_canonical(choice),
         )
 
@@ -445,6 +448,8 @@ class _Planner:
             return (
                 given.get("name", value.choice["name"]) == value.choice["name"]
                 and given.get("cache", value.cache) == value.cache
+                and given.get("environment", value.choice["environment"])
+                == value.choice["environment"]
                 and all(
                     option in options and matrix.equal(wanted, options[option])
                     for option, wanted in given.get("options", {}).items()
@@ -521,6 +526,33 @@ class _Planner:
         if self._none is None:
             self._none = self._backend(models.BackendEntry(name="none"), ("matrix",))
         return self._none
+
+    def _with_baselines(self, drafts: list[Draft]) -> list[Draft]:
+        """Add ``none`` in each environment that a workload with a ``none`` has backends in.
+
+        Figures of two environments never meet in one ratio, since another torch is another
+        machine; so each needs a baseline of its own.
+        """
+        measured: dict[tuple[Any, ...], Draft] = {}
+        known = set()
+        for draft in drafts:
+            if draft.backend.choice["name"] == backends.BASELINE:
+                measured.setdefault(_workload_key(draft), draft)
+                known.add((_workload_key(draft), draft.backend.choice["environment"]))
+        made = []
+        for draft in drafts:
+            environment = draft.backend.choice["environment"]
+            key = _workload_key(draft)
+            if key in measured and (key, environment) not in known:
+                known.add((key, environment))
+                entry = models.BackendEntry.model_construct(
+                    {"name", "environment"}, name=backends.BASELINE, environment=environment
+                )
+                baseline = self._backend(entry, ("matrix",))
+                model = measured[key]
+                made.append(Draft(model.combination, model.group, baseline, model.cache))
+            made.append(draft)
+        return made
 
     def _group(self, combination: Combination) -> Group:
         top_device = self.top.get("device", "auto")
@@ -821,6 +853,13 @@ class _Origin:
 
     def field(self, key: str) -> KeyPath:
         return self._find(key) or self.workload
+
+
+def _workload_key(draft: Draft) -> tuple[Any, ...]:
+    """Return what cells share that differ in nothing but backend and cache."""
+    group = draft.group
+    name = group.workload["name"]
+    return name, group.device, group.threads, group.canonical, group.sweep_canonical
 
 
 def _base_of(combination: Combination) -> WorkloadBase | None:

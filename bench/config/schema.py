@@ -97,7 +97,10 @@ def _backend_entry(entry: _Schema, parts: _Schema) -> _Schema:
     for name in backends.names():
         properties = dict(entry["properties"])
         properties["name"] = {"description": properties["name"]["description"], "const": name}
-        properties["options"] = _options(name, parts)
+        properties["options"] = {
+            "description": f"Options of {name}, or a JSON object of them in a string.",
+            "anyOf": [_options(name, parts), {"type": "string"}],
+        }
         forms.append(
             {
                 "type": "object",

@@ -11,20 +11,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 import bench
 from bench.contract import OUTCOMES, Cell
+from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter, resolve
 from bench.runner import host, schedule
 from bench.runner.devices import DeviceError, Machine, Unsupported
 from bench.runner.forecast import Forecast
 from bench.runner.lane import FRESH_PREFIX, Context, Lane, Patience, RunnerError, Start
-from bench.runner.launch import Program, interpreter_for
+from bench.runner.launch import Program
 from bench.runner.secrets import Redactor
-from bench.runner.ui import RunSummary, Silent, Ui
+from bench.runner.ui import RunSummary, Silent, Task, Ui
 from bench.store import RunFolder
 
 
@@ -52,7 +53,7 @@ def execute(
     ui: Ui | None = None,
     estimate: Callable[[Cell], float] | None = None,
     program: Program | None = None,
-    interpreters: Callable[[str], str] = interpreter_for,
+    interpreters: Callable[[str], Interpreter] = resolve,
     machine: Machine | None = None,
     clock: Callable[[], float] = time.monotonic,
     load_average_1m: Callable[[], float | None] = host.load_average_1m,
@@ -109,9 +110,14 @@ def execute(
         assigned = schedule.assign_devices(plan.cells, machine, resolved, folder.latest())
         if not allow_other_host:
             _refuse_other_host(folder, here, assigned)
+        tasks = schedule.order(plan.cells, assigned, folder.latest(), retry)
+        # Builds what is missing, which may take long: after all that could refuse the run.
+        found = _interpreters(tasks, interpreters)
+        here = host.describe(machine, {**_environments(folder), **_identities(found)})
+        if not allow_other_host:
+            _refuse_other_host(folder, here, assigned)
         notes = _recover(folder)
         folder.write_plan(plan.to_json(), here, bench.__version__)
-        tasks = schedule.order(plan.cells, assigned, folder.latest(), retry)
         total = sum(cell["protocol"]["rounds"] for cell in plan.cells)
         ui.run_started(folder.path, total, total - len(tasks))
         if not tasks:
@@ -124,13 +130,20 @@ def execute(
             )
         for note in notes:
             ui.note(note)
-        with selectors.DefaultSelector() as selector, _Interrupts(selector) as interrupts:
+        with (
+            ExitStack() as held,
+            selectors.DefaultSelector() as selector,
+            _Interrupts(selector) as interrupts,
+        ):
+            for interpreter in found.values():
+                if isinstance(interpreter, Interpreter):
+                    held.enter_context(interpreter.in_use())
             context = Context(
                 folder=folder,
                 names=schedule.folder_names(plan.cells, list(folder.journal.latest.values())),
                 host=here,
                 program=program or Program(),
-                interpreter_for=interpreters,
+                interpreter_for=_looked_up(found),
                 start=start,
                 environment=dict(os.environ),
                 redactor=Redactor(os.environ),
@@ -166,6 +179,44 @@ def check_outcomes(names: Collection[str]) -> frozenset[str]:
         if name not in OUTCOMES:
             raise RunnerError(f"{name!r} is not an outcome; there are {', '.join(OUTCOMES)}.")
     return frozenset(names)
+
+
+_Found = dict[str, Interpreter | EnvironmentUnavailable]
+
+
+def _interpreters(tasks: Sequence[Task], find: Callable[[str], Interpreter]) -> _Found:
+    """Look each environment up once, so that all cells of a run have the same."""
+    found: _Found = {}
+    needed = [task.cell["backend"]["environment"] for task in tasks if task.unsupported is None]
+    for name in dict.fromkeys(needed):
+        try:
+            found[name] = find(name)
+        except EnvironmentUnavailable as error:
+            found[name] = error
+    return found
+
+
+def _identities(found: _Found) -> dict[str, str | None]:
+    return {
+        name: each.identity
+        for name, each in found.items()
+        if name != CURRENT and isinstance(each, Interpreter)
+    }
+
+
+def _environments(folder: RunFolder) -> dict[str, str | None]:
+    """What the folder's records were measured in; this call may need fewer."""
+    return dict(folder.host.get(host.ENVIRONMENTS) or {})
+
+
+def _looked_up(found: _Found) -> Callable[[str], Interpreter]:
+    def look_up(name: str) -> Interpreter:
+        each = found[name]
+        if isinstance(each, EnvironmentUnavailable):
+            raise each
+        return each
+
+    return look_up
 
 
 def _run(context: Context, stages: Sequence[dict[str, list[Any]]], interrupts: _Interrupts) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 from bench.runner.devices import Machine
@@ -14,10 +15,19 @@ from bench.worker.fingerprint import cpu_model
 SOFTWARE = ("torch", "diffusers", "transformers")
 
 
-def describe(machine: Machine) -> dict[str, Any]:
+ENVIRONMENTS = "environments"
+
+
+def describe(
+    machine: Machine, environments: Mapping[str, str | None] | None = None
+) -> dict[str, Any]:
     """The host, as JSON. Equal dictionaries mean that figures may be put side by side.
 
     Names and addresses of the machine are left out; of a GPU's UUID only a hash is kept.
+
+    Args:
+        machine: with its devices.
+        environments: identity of each environment besides the harness's own.
     """
     return {
         "system": platform.system(),
@@ -31,16 +41,26 @@ def describe(machine: Machine) -> dict[str, Any]:
         "driver": next((gpu.driver for gpu in machine.gpus), None),
         "python": platform.python_version(),
         **{name: _version(name) for name in SOFTWARE},
+        **({ENVIRONMENTS: dict(environments)} if environments else {}),
     }
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What changed between two descriptions, as ``name: before → now``."""
+    """What changed between two descriptions, as ``name: before → now``.
+
+    An environment that only one of them has is no change: its cells have no figures in the other.
+    """
     names = [*now, *(name for name in before if name not in now)]
-    return [
+    changed = [
         f"{name}: {before.get(name)} → {now.get(name)}"
         for name in names
-        if before.get(name) != now.get(name)
+        if name != ENVIRONMENTS and before.get(name) != now.get(name)
+    ]
+    built, rebuilt = before.get(ENVIRONMENTS) or {}, now.get(ENVIRONMENTS) or {}
+    return changed + [
+        f"environment {name}: {built[name]} → {rebuilt[name]}"
+        for name in built
+        if name in rebuilt and built[name] != rebuilt[name]
     ]
 
 

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contract import SCHEMA_VERSION, Cell, Job, Record
+from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
 from bench.runner.draft import Draft, finite
 from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
 from bench.runner.forecast import Forecast
-from bench.runner.launch import EnvironmentUnavailable, Launcher, Limit, Program
+from bench.runner.host import ENVIRONMENTS
+from bench.runner.launch import Launcher, Limit, Program
 from bench.runner.secrets import Redactor
 from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
@@ -65,7 +67,7 @@ class Context:
     names: Mapping[str, str]
     host: Mapping[str, Any]
     program: Program
-    interpreter_for: Callable[[str], str]
+    interpreter_for: Callable[[str], Interpreter]
     start: Start
     environment: Mapping[str, str]
     redactor: Redactor
@@ -84,7 +86,7 @@ class _Flight:
     task: Task
     begun: float
     started_utc: str
-    interpreter: str
+    interpreter: Interpreter | None = None
     stage: Literal["waiting", "launching", "running", "ended", "terminating", "killing"] = "waiting"
     draft: Draft = field(default_factory=Draft)
     priming: bool = False
@@ -117,13 +119,12 @@ class Lane:
         self._waiting = deque(tasks)
         self._flight: _Flight | None = None
         self._deadline: float | None = None
-        self._start: Start = context.start
         self._launcher: Launcher | None = None
-        self._launcher_for: tuple[str, int] | None = None
+        self._launcher_for: tuple[Interpreter, int] | None = None
         self._launcher_log = Path()
         self._ready = False
         self._forks = False
-        self._why_not_fork: str | None = None
+        self._why_not_fork: dict[str, str] = {}
 
     @property
     def done(self) -> bool:
@@ -197,7 +198,7 @@ class Lane:
 
     def _begin(self, task: Task) -> None:
         context = self._context
-        flight = _Flight(task, context.clock(), _utc(), "")
+        flight = _Flight(task, context.clock(), _utc())
         self._flight = flight
         context.ui.cell_started(task)
         if task.unsupported is not None:
@@ -219,7 +220,8 @@ class Lane:
 
     def _open_launcher(self, flight: _Flight) -> None:
         context = self._context
-        fork = self._start != "spawn"
+        assert flight.interpreter is not None
+        fork = context.start != "spawn" and flight.interpreter.path not in self._why_not_fork
         if fork:
             context.ui.preparing(flight.task, "importing libraries")
         name = f"launcher-{self.name.replace(':', '')}-r{flight.task.round}.log"
@@ -233,7 +235,7 @@ class Lane:
                 environment=context.environment,
             )
         except OSError as error:
-            reason = f"{flight.interpreter} could not be started: {why(error)}"
+            reason = f"{flight.interpreter.path} could not be started: {why(error)}"
             self._finish(flight, Verdict("failed", reason), Exit())
             return
         self._launcher_for = (flight.interpreter, flight.task.round)
@@ -248,7 +250,7 @@ class Lane:
             if cell["cache"] == "warm":
                 flight.cache = root / cell["cell_id"]
                 compiles = cell["backend"]["name"] != "none"
-                flight.priming = compiles and not self._filled(flight.cache)
+                flight.priming = compiles and not self._filled(flight)
                 if flight.priming:
                     shutil.rmtree(flight.cache, ignore_errors=True)
                 flight.cache.mkdir(exist_ok=True)
@@ -257,13 +259,19 @@ class Lane:
         except OSError as error:
             raise _cannot_write(root, error) from error
 
-    def _filled(self, cache: Path) -> bool:
+    def _filled(self, flight: _Flight) -> bool:
         """Whether the cache was filled to its end, and by this software on this machine."""
+        assert flight.cache is not None
         try:
-            marker = json.loads(_marker(cache).read_bytes())
+            marker = json.loads(_marker(flight.cache).read_bytes())
         except (OSError, ValueError):
             return False
-        return bool(marker == dict(self._context.host))
+        return bool(marker == self._conditions(flight))
+
+    def _conditions(self, flight: _Flight) -> dict[str, Any]:
+        assert flight.interpreter is not None
+        host = {name: value for name, value in self._context.host.items() if name != ENVIRONMENTS}
+        return {**host, "environment": flight.interpreter.record()}
 
     def _launch(self, flight: _Flight) -> None:
         context = self._context
@@ -353,20 +361,25 @@ class Lane:
 
     def _on_ready(self, why_not_fork: str | None) -> None:
         self._ready = True
-        self._forks = self._start != "spawn" and why_not_fork is None
         if why_not_fork is not None:
-            if self._start == "fork":
+            if self._context.start == "fork":
                 raise RunnerError(
                     f"Workers cannot be forked here: {why_not_fork}. Use --start auto or spawn."
                 )
             self._spawn_from_now_on(why_not_fork)
+        assert self._launcher_for is not None
+        path = self._launcher_for[0].path
+        self._forks = self._context.start != "spawn" and path not in self._why_not_fork
         if self._flight is not None and self._flight.stage == "waiting":
             self._launch(self._flight)
 
     def _spawn_from_now_on(self, reason: str) -> None:
-        self._start = "spawn"
-        self._why_not_fork = reason
-        self._context.ui.note(f"Each worker is a fresh interpreter: {reason}.")
+        """Fork no more workers of the interpreter that the launcher is for."""
+        assert self._launcher_for is not None
+        interpreter, _ = self._launcher_for
+        self._why_not_fork[interpreter.path] = reason
+        where = "" if interpreter.name == CURRENT else f" of the environment {interpreter.name}"
+        self._context.ui.note(f"Each worker{where} is a fresh interpreter: {reason}.")
 
     def _on_events(self, flight: _Flight) -> None:
         if self._flight is not flight or flight.events is None:
@@ -420,7 +433,7 @@ class Lane:
         self._context.selector.unregister(self._launcher.control)
         how = self._launcher.kill(flight.pid, hangs=hangs)
         self._launcher = None
-        if flight.stage == "waiting" and self._start == "auto":
+        if flight.stage == "waiting" and self._may_spawn_instead(flight):
             self._spawn_from_now_on(f"the process that imports libraries for all {how}")
             self._open_launcher(flight)
             return
@@ -429,6 +442,10 @@ class Lane:
             tail = read_tail(self._launcher_log).strip().splitlines()[-1:]
             words = f" ({tail[0].strip()[:300]})" if tail else ""
         self._on_exit(flight, Exit(lost=f"the process that starts workers {how}{words}"))
+
+    def _may_spawn_instead(self, flight: _Flight) -> bool:
+        assert flight.interpreter is not None
+        return self._context.start == "auto" and flight.interpreter.path not in self._why_not_fork
 
     def _drop_launcher(self) -> None:
         if self._launcher is not None:
@@ -464,7 +481,7 @@ class Lane:
         assert flight.cache is not None
         assert flight.launched is not None
         try:
-            _marker(flight.cache).write_text(json.dumps(dict(self._context.host)) + "\n")
+            _marker(flight.cache).write_text(json.dumps(self._conditions(flight)) + "\n")
         except OSError as error:
             raise _cannot_write(flight.cache, error) from error
         self._context.redactor.file(flight.log)
@@ -517,10 +534,10 @@ class Lane:
         # Before the record is written: a full disk may have room again without this cache.
         self._discard(flight)
         process: dict[str, Any] = {"wall_s": seconds}
-        if flight.launched is not None:
+        if flight.launched is not None and flight.interpreter is not None:
             process |= {
                 "start": "fork" if self._forks else "spawn",
-                "start_reason": self._why_not_fork,
+                "start_reason": self._why_not_fork.get(flight.interpreter.path),
                 "pid": flight.pid,
                 "exit_code": end.code,
                 "signal": end.signal,
@@ -539,6 +556,7 @@ class Lane:
             "sequence": len(context.folder.journal.entries),
             "cell": task.cell,
             "device": task.device,
+            "environment": None if flight.interpreter is None else flight.interpreter.record(),
             "started_utc": flight.started_utc,
             "ended_utc": _utc(),
             "process": process,

@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.environments import CURRENT, Interpreter, view
 from bench.worker import single, template
-
-
-class EnvironmentUnavailable(Exception):
-    """There is no interpreter for an environment; ``str()`` is the reason for the record."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +30,6 @@ class Program:
 
     entry: str = single.ENTRY
     preload: tuple[str, ...] = template.PRELOAD
-
-
-def interpreter_for(environment: str) -> str:
-    """The Python interpreter of a backend's environment.
-
-    Raises:
-        EnvironmentUnavailable: there is none.
-    """
-    if environment == "current":
-        return sys.executable
-    raise EnvironmentUnavailable(
-        f"the backend needs the environment {environment!r}, which is not installed; this version "
-        "runs backends in its own interpreter only"
-    )
 
 
 def _added_paths() -> list[str]:
@@ -82,7 +65,7 @@ class Launcher:
 
     def __init__(
         self,
-        interpreter: str,
+        interpreter: Interpreter,
         program: Program,
         *,
         fork: bool,
@@ -91,13 +74,15 @@ class Launcher:
     ) -> None:
         self.program = program
         self.control, theirs = socket.socketpair()
-        command = [interpreter, "-m", "bench.worker.launcher"]
+        command = [interpreter.path, "-m", "bench.worker.launcher"]
         command += ["--control-fd", str(theirs.fileno()), "--parent", str(os.getpid())]
         command += ["--preload", ",".join(program.preload), *(["--fork"] if fork else [])]
         env = {**environment, **template.ENVIRONMENT}
-        if interpreter == sys.executable:
+        if interpreter.name == CURRENT:
             # Workers import what the parent would, wherever it was started from.
             env["PYTHONPATH"] = os.pathsep.join(_added_paths())
+        else:
+            env = view.process_environment(interpreter, env)
         try:
             with log.open("ab") as output, theirs:
                 self.process = subprocess.Popen(

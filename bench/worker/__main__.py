@@ -17,6 +17,7 @@ def main() -> NoReturn:
         "--preload", default=",".join(template.PRELOAD), help="what to import before the job"
     )
     args = parser.parse_args()
+    template.leave_working_folder()
     template.preload(args.preload)
     single.run(args.job, args.events_fd, args.entry)
 

@@ -31,7 +31,7 @@ from bench.worker.instrument import Instruments, Sample
 from bench.worker.memory import Meters
 from bench.worker.sweep import Sweeper
 from compilers import registry
-from compilers.base import Backend, UnsupportedPipelineError
+from compilers.base import Backend, HasRuntime, KeepsCompiled, UnsupportedPipelineError
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -61,8 +61,8 @@ def run_job(job: Job, emit: Emit, clock: clocks.Clock | None = None) -> None:
     except _EndedError as ended:
         outcome, reason = ended.outcome, str(ended)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - all of them are outcomes
-        print(failure.trace(error), file=sys.stderr, flush=True)
         outcome, reason = failure.outcome_and_reason(error, DOING[report.phase])
+        print(failure.trace(error), file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):  # a parent that is gone needs no last word
         report.end(outcome, reason)
 
@@ -170,12 +170,17 @@ class _Cell:
         pipeline = self.load()
         inputs = self.prepare_inputs(pipeline)
         self.begin("prepare")
+        if isinstance(backend, HasRuntime):
+            self.clock = clocks.BothRuntimes(self.clock, backend.synchronize)
+            self.meters.runtime = backend
         proof = self.prepare(backend, options, pipeline)
         instruments = Instruments(pipeline, self.clock)
 
         self.begin("warmup")
         warm = self.warm_up(instruments, inputs, proof.watch)
         self.read_memory("warmup")
+        if isinstance(backend, KeepsCompiled):
+            backend.keep(pipeline)
         if self.job["prime_only"]:
             return "ok", None
         cache, cold = proof.cache_found(self.cell["cache"], cache_filled)
@@ -252,8 +257,10 @@ class _Cell:
 
         threads = self.cell["threads"]
         torch.set_num_threads(threads)
-        with contextlib.suppress(RuntimeError):  # too late once torch has used its pool
-            torch.set_num_interop_threads(threads)
+        # torch refuses a second time, and torch 2.0 even ends the process.
+        if torch.get_num_interop_threads() != threads:
+            with contextlib.suppress(RuntimeError):
+                torch.set_num_interop_threads(threads)
         if self.device.startswith("cuda"):
             torch.cuda.set_device(self.device)
 

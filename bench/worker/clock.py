@@ -8,7 +8,7 @@ at the end of a call. On a CPU both hands are the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 
@@ -136,6 +136,27 @@ class MpsHostClock(HostClock):
         import torch
 
         torch.mps.synchronize()
+
+
+class BothRuntimes:
+    """A clock that also waits for a second runtime on the same device.
+
+    Marks stay torch's: on torch's default stream, such a runtime's work lies in order between them.
+    """
+
+    def __init__(self, clock: Clock, wait: Callable[[], None]) -> None:
+        self.device_events = clock.device_events
+        self.no_events_reason = clock.no_events_reason
+        self.now = clock.now
+        self.mark = clock.mark
+        self.seconds = clock.seconds
+        self._clock = clock
+        self._wait = wait
+
+    def synchronize(self) -> None:
+        """Wait for the second runtime, which may yet give torch work, then for torch."""
+        self._wait()
+        self._clock.synchronize()
 
 
 def for_device(device: str) -> Clock:

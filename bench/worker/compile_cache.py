@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from compilers.base import CACHE_VARIABLE
+
 Cache = Literal["fresh", "warm"]
 
 FOLDERS = {
@@ -17,6 +19,7 @@ FOLDERS = {
     "CUDA_CACHE_PATH": "cuda",
     "PYTORCH_KERNEL_CACHE_PATH": "kernels",
     "TORCH_EXTENSIONS_DIR": "extensions",
+    CACHE_VARIABLE: "backend",
 }
 
 

@@ -50,6 +50,7 @@ def judge(
     entered: Iterable[str],
     failures: Sequence[str] = (),
     limits_hit: Sequence[str] = (),
+    admitted: str | None = None,
 ) -> Judgement:
     """Decide from what was seen whether backend ``name`` is active.
 
@@ -61,6 +62,7 @@ def judge(
         entered: scopes that were called during warm-up.
         failures: compile errors that torch swallowed.
         limits_hit: code that reached torch's recompile limit.
+        admitted: the backend's own ``Evidence.fallback``.
     """
     graphs = {scope: count.graphs for scope, count in counts.items() if count.graphs}
     if name == "none":
@@ -88,6 +90,8 @@ def judge(
         warnings += (
             f"{parts}: compiled before any call, so which part it was is the backend's word",
         )
+    if admitted is not None:
+        return Judgement(False, scope, f"{name}: {admitted}", warnings)
     if limits_hit:
         reason = (
             f"{name}: torch reached its recompile limit in {limits_hit[0]} and runs eager there"
@@ -172,15 +176,17 @@ class Proof:
 
     def judge(self) -> Judgement:
         """Decide, after warm-up, whether the backend is active."""
+        said = self._backend.evidence()
         return judge(
             self._backend.name,
             wanted=self._wanted,
-            runtime=self._backend.evidence().runtime,
+            runtime=said.runtime,
             changed=self._changed,
             counts=self.watch.by_scope,
             entered=self.watch.entered,
             failures=self.log.failures(),
             limits_hit=self.log.limits_hit(),
+            admitted=said.fallback,
         )
 
     def fields(self, judgement: Judgement, choice: BackendChoice) -> dict[str, Any]:
@@ -191,7 +197,7 @@ class Proof:
             "name": choice["name"],
             "options": dict(choice["options"]),
             "environment": choice["environment"],
-            "lossy": self._backend.lossy,
+            "lossy": self._backend.lossy or said.lossy,
             "requested": list(self._wanted),
             "active": judgement.active,
             "scope": list(judgement.scope),

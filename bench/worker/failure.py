@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
+import sys
 import traceback
 from collections.abc import Iterator
 
@@ -22,6 +24,7 @@ SECRET_NAME = re.compile(
 )
 SHORTEST_SECRET = 6
 SENTENCE_LENGTH = 400
+WORDS_BYTES = 4096
 
 
 def outcome_and_reason(error: BaseException, doing: str) -> tuple[Outcome, str]:
@@ -37,10 +40,30 @@ def outcome_and_reason(error: BaseException, doing: str) -> tuple[Outcome, str]:
     return "oom" if ran_out else "failed", sentence(error, doing)
 
 
+def last_words() -> str | None:
+    """Return the last line that this process wrote to its log, or None if there is no log to read.
+
+    Libraries that end the process say why on standard output, if at all.
+    """
+    try:
+        sys.stdout.flush()
+        if not stat.S_ISREG(os.fstat(1).st_mode):
+            return None
+        with open("/dev/fd/1", "rb") as log:
+            log.seek(max(0, os.fstat(1).st_size - WORDS_BYTES))
+            lines = log.read().decode("utf-8", errors="backslashreplace").splitlines()
+    except OSError:
+        return None
+    return next((line.strip() for line in reversed(lines) if line.strip()), None)
+
+
 def sentence(error: BaseException, doing: str) -> str:
     """Return "Type: first line of the message, while doing it"."""
     if isinstance(error, SystemExit):
-        what = f"something ended the process with status {error.code}"
+        said = error.code if isinstance(error.code, str) else last_words()
+        status = int(bool(error.code)) if not isinstance(error.code, int) else error.code
+        what = f"something ended the process with status {status}"
+        what += f", and its last words were: {said}" if said else ""
     else:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         what = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -290,6 +290,7 @@ def main() -> None:
     parser.add_argument("--fork", action="store_true")
     parser.add_argument("--preload", default=",".join(template.PRELOAD))
     args = parser.parse_args()
+    template.leave_working_folder()
     os.set_inheritable(args.control_fd, False)
     _die_with_parent(signal.SIGTERM, args.parent)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)

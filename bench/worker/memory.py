@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import MemoryReading, Meter, Phase
+from compilers.base import HasRuntime
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -20,14 +21,17 @@ class Meters:
     """The memory meters of one worker.
 
     ``start`` a phase, do the work, ``read`` it. Readings are peaks within the phase, except
-    ``device_used``, which is what the whole device holds when the phase ends.
+    ``device_used`` and that of a backend's own runtime, which are what the whole device holds when
+    the phase ends.
 
     Attributes:
+        runtime: a backend with a meter of its own, from ``prepare`` on.
         null_reasons: "memory.<meter>" -> why that meter's readings are None.
     """
 
     def __init__(self, device: str, status: Path = STATUS, clear_refs: Path = CLEAR_REFS) -> None:
         self.null_reasons: dict[str, str] = {}
+        self.runtime: HasRuntime | None = None
         self._device = device
         self._cuda: Any = None
         self._status = status
@@ -70,6 +74,12 @@ class Meters:
                 _reading("nvml.process_used", process, phase, None),
                 _reading("device_used", device, phase, int(total - free)),
             ]
+        if self.runtime is not None:
+            meter: Any
+            meter, value, why_not = self.runtime.memory_used()
+            if value is None:
+                self.null_reasons[f"memory.{meter}"] = why_not or "the backend gives no reason"
+            found.append(_reading(meter, "device", phase, value))
         found.append(_reading("rss", "host", phase, self._peak_rss()))
         return found
 

@@ -42,6 +42,17 @@ ENVIRONMENT = {
 """What the environment of every worker has before its interpreter starts, forked or not."""
 
 
+def leave_working_folder() -> None:
+    """Do on Python 3.10 what PYTHONSAFEPATH does on later ones, if it is set.
+
+    Call it before importing anything that a file in the working folder could be called like.
+    """
+    if hasattr(sys.flags, "safe_path") or not os.environ.get("PYTHONSAFEPATH"):
+        return
+    if sys.path and os.path.abspath(sys.path[0]) == os.getcwd():
+        del sys.path[0]
+
+
 def preload(names: str) -> float:
     """Import ``names``, separated by commas.
 

@@ -119,7 +119,7 @@ def test_errors_are_messages_without_a_trace(tmp_path: Path) -> None:
         ("plan", str(tmp_path / "none.yaml")),
         ("run", str(tmp_path / "bad.yaml")),
         ("once", "--steps", "0", "--model", "embedded:sdxl"),
-        ("once", "--compiler", "nexfort", "--model", "embedded:sdxl"),
+        ("once", "--compiler", "nexfrt", "--model", "embedded:sdxl"),
     ):
         done = bench(*arguments, cwd=tmp_path)
         assert done.returncode == 2, (arguments, done)

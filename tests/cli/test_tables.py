@@ -261,3 +261,36 @@ def test_json_is_json() -> None:
     assert backends[1]["speedup"] == 2.0
     assert backends[0]["steps"]["effective"] == 10
     assert backends[0]["steady_peak_bytes"] == {"rss": GIB // 2}
+
+
+def test_each_environment_is_compared_with_its_own_baseline_and_the_baselines_are_told() -> None:
+    def elsewhere(backend: str, seconds: float) -> Any:
+        of = cell(backend)
+        of["backend"]["environment"] = "nexfort"
+        of["cell_id"] += "@"
+        software = {"python": "3.11", "packages": {"torch": "2.4.0"}, "environment_hash": "b"}
+        return record(of, [seconds], fingerprint=software)
+
+    records = [
+        record(cell(), [2.0]),
+        record(cell("torch-compile"), [1.0]),
+        elsewhere("none", 4.0),
+        elsewhere("torch-compile", 1.0),
+        elsewhere("nexfort", 2.0),
+    ]
+    (group,) = tables.summarise(records)
+    assert {line.backend: line.speedup for line in group.lines} == {
+        "none": 1.0,
+        "torch-compile": 2.0,
+        "none@nexfort": 1.0,
+        "torch-compile@nexfort": 4.0,
+        "nexfort": 2.0,
+    }
+    (told,) = group.baselines
+    assert told.startswith(
+        "none@nexfort takes 2.00 times as long as none (torch 2.4.0 instead of 2.13.0)"
+    )
+    alone = tables.summarise([records[0], records[4]])[0].lines[1]
+    assert alone.speedup is None
+    assert alone.not_comparable == "environment (nexfort, baseline current)"
+    assert tables.summarise(records[:2])[0].baselines == []

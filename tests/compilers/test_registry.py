@@ -43,7 +43,7 @@ def test_looking_loads_no_torch(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("plugins")
 def test_third_party_backends_are_found_by_entry_point() -> None:
-    assert registry.names()[:3] == tuple(registry.BUILT_IN)
+    assert registry.names()[: len(registry.BUILT_IN)] == tuple(registry.BUILT_IN)
     backend = registry.get("plugin-good")
     options = registry.make_options(backend, {"scope": ["vae.decode"]})
     assert dataclasses.asdict(options) == {"scope": ("vae.decode",), "fullgraph": False}

@@ -115,6 +115,19 @@ CHANGED = [
      "'max-autotune'?"),
     (BACKENDS, "backend: [{name: torch-compile, options: {fullgraph: 1}}]",
      "9: options of backend 'torch-compile': 'fullgraph' must be true or false, not 1"),
+    (BACKENDS, "backend: [{name: torch-compile, options: '{\"mode\"'}]",
+     "9: backend 'torch-compile': options '{\"mode\"' are no JSON: Expecting ':' delimiter: line 1 "
+     "column 8 (char 7)"),
+    (BACKENDS, "backend: [{name: torch-compile, options: '{\"mode\": NaN}'}]",
+     "9: backend 'torch-compile': options '{\"mode\": NaN}' are no JSON: NaN is no JSON number"),
+    (BACKENDS, "backend: [{name: torch-compile, options: O2}]",
+     "9: backend 'torch-compile': options 'O2' are no JSON: Expecting value: line 1 column 1 (char "
+     "0)"),
+    (BACKENDS, "backend: [{name: torch-compile, options: '[1]'}]",
+     "9: backend 'torch-compile': options '[1]' must be a JSON object, such as "
+     "'{\"mode\": \"O2\"}'"),
+    (BACKENDS, "backend: [{name: none, environment: nexfrt}]",
+     "9: backend 'none': unknown environment 'nexfrt'. Did you mean 'nexfort'?"),
     (BACKENDS, "backend: [{name: torch-compile, options: {scope: unet}}]",
      "9: options of backend 'torch-compile': 'scope' must be a list, such as [unet], not 'unet'"),
     (BACKENDS, "backend: [{name: torch-compile, options: {scope: [vae.decod]}}]",

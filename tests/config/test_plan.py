@@ -773,3 +773,76 @@ def test_ten_thousand_cells_are_planned_in_no_time(tmp_path: Path) -> None:
     assert int(count) == 10_000
     assert float(seconds) < 2.0
     assert time.monotonic() - started < 30.0
+
+
+# --------------------------------------------------------------------------- environments
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An environment of the user's, called ``other``."""
+    (tmp_path / "other.toml").write_text('python = "python"')
+    monkeypatch.setenv("BENCH_ENVIRONMENT_FILES", str(tmp_path))
+    return "other"
+
+
+def elsewhere(name: str, **keys: Any) -> dict[str, Any]:
+    return {"name": name, "environment": "other", **keys}
+
+
+def test_each_environment_gets_a_baseline_before_its_first_cell(other: str) -> None:
+    plan = plan_matrix({"backend": ["none", elsewhere("torch-compile"), "torch-compile"]})
+    assert names(plan) == [
+        "t2i/none", "t2i/none@other", "t2i/torch-compile@other", "t2i/torch-compile",
+    ]  # fmt: skip
+    added = plan.cells[1]
+    assert added["backend"] == {"name": "none", "options": {}, "environment": other}
+    assert {**added, "cell_id": "", "name": "", "backend": None} == {
+        **plan.cells[0], "cell_id": "", "name": "", "backend": None,
+    }  # fmt: skip
+    assert len(ids(plan)) == 4
+
+
+def test_no_baseline_is_added_where_there_is_one_or_none_is_wanted(other: str) -> None:
+    own = [elsewhere("torch-compile"), "none", elsewhere("none")]
+    assert names(plan_matrix({"backend": own})) == [
+        "t2i/torch-compile@other", "t2i/none", "t2i/none@other",
+    ]  # fmt: skip
+    assert names(plan_matrix({"backend": [elsewhere("torch-compile")]})) == [
+        "t2i/torch-compile@other"
+    ]
+
+
+def test_a_baseline_is_added_for_each_workload_that_needs_it(other: str) -> None:
+    plan = plan_matrix(
+        {
+            "steps": [5, 6],
+            "backend": ["none", elsewhere("torch-compile")],
+            "exclude": [{"steps": 6, "backend": {"environment": "other"}}],
+        }
+    )
+    assert names(plan) == [
+        "t2i/steps=5/none", "t2i/steps=5/none@other", "t2i/steps=5/torch-compile@other",
+        "t2i/steps=6/none",
+    ]  # fmt: skip
+
+
+def test_only_backend_none_keeps_every_baseline(other: str) -> None:
+    matrix = {"backend": ["none", elsewhere("torch-compile")]}
+    assert names(plan_matrix(matrix, only=["backend=none"])) == ["t2i/none", "t2i/none@other"]
+    assert names(plan_matrix(matrix, only=["backend=none@other"])) == ["t2i/none@other"]
+
+
+def test_an_environment_that_nobody_declared_is_planned_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(backends.get("torch-compile")), "environment", "a plugin's")
+    assert names(plan_matrix({"backend": ["none", "torch-compile"]})) == [
+        "t2i/none", "t2i/none@a plugin's", "t2i/torch-compile"
+    ]  # fmt: skip
+
+
+def test_options_may_be_a_json_object_in_a_string() -> None:
+    mapping = {"name": "torch-compile", "options": {"mode": "max-autotune", "dynamic": False}}
+    text = {**mapping, "options": '{"mode": "max-autotune", "dynamic": false}'}
+    assert ids(plan_matrix({"backend": [mapping]})) == ids(plan_matrix({"backend": [text]}))

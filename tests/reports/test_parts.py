@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -223,3 +225,29 @@ def test_memory_use_is_linear_in_records(tmp_path):
     few, many = peak(10), peak(40)
     assert many < 5 * few
     assert np.isfinite(many)
+
+
+def test_a_backend_meets_the_baseline_of_its_own_environment(tmp_path):
+    records = make.records([make.Workload("t2i")], make.BACKENDS[:2], rounds=1)
+    elsewhere = copy.deepcopy(records)
+    for record in elsewhere:
+        record["cell_id"] += "-old"
+        record["record_id"] += "-old"
+        record["cell"]["cell_id"] = record["cell_id"]
+        record["cell"]["backend"]["environment"] = "nexfort"
+        record["fingerprint"]["packages"]["torch"] = "2.4.0"
+        record["e2e_s"] = [10 * value for value in record["e2e_s"]]
+    run = make.write_run(tmp_path / "run", [*records, *elsewhere])
+    (found,) = analyse.compare(gather.group(gather.read([run])))
+    by_label = {finding.row.label: finding for finding in found.findings}
+    name = make.BACKENDS[1].name
+    assert set(by_label) == {"none", "none@nexfort", name, f"{name}@nexfort"}
+    assert by_label[name].baseline is by_label["none"]
+    assert by_label[f"{name}@nexfort"].baseline is by_label["none@nexfort"]
+    ratios = [by_label[each].speedup.ratio for each in (name, f"{name}@nexfort")]
+    assert ratios[0] == pytest.approx(ratios[1])
+    (told,) = found.between
+    assert told.startswith("none@nexfort takes 10.00 times as long as none (torch 2.4.0 instead of")
+    written = build.write([run], tmp_path / "out").view.workloads[0]
+    assert told in written.tables[0].note
+    assert "gains most over the none of its environment" in written.answer.headline

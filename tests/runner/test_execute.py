@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from bench.contract import Cell, Record
+from bench.environments import view
 from bench.runner import (
     EnvironmentUnavailable,
+    Interpreter,
     Patience,
     RunnerError,
     RunSummary,
@@ -267,18 +269,80 @@ def test_an_environment_that_is_not_there_is_unavailable(tmp_path: Path) -> None
 
 
 def test_another_interpreter_can_be_plugged_in(tmp_path: Path) -> None:
-    def find(environment: str) -> str:
+    def find(environment: str) -> Interpreter:
         if environment == "current":
             raise EnvironmentUnavailable("not today")
-        return sys.executable
+        return Interpreter(sys.executable)
 
     backend = {"name": "none", "options": {}, "environment": "mine"}
     go(tmp_path, cell("a", backend=backend), cell("b"), interpreters=find)
     assert [r["outcome"] for r in lines(tmp_path)] == ["ok", "unavailable"]
 
 
+def test_a_run_asks_once_for_each_environment_it_needs_and_keeps_who_it_was(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+
+    def find(environment: str) -> Interpreter:
+        asked.append(environment)
+        return Interpreter(sys.executable, identity=None if environment == "current" else "one")
+
+    mine = {"name": "none", "options": {}, "environment": "mine"}
+    cells = (cell("a", backend=mine, rounds=2), cell("b"))
+    go(tmp_path, *cells, interpreters=find)
+    assert asked == ["mine", "current"]
+    assert [r["environment"]["identity"] for r in lines(tmp_path)] == ["one", None, "one"]
+
+    def rebuilt(environment: str) -> Interpreter:
+        return Interpreter(sys.executable, identity="two")
+
+    go(tmp_path, *cells, interpreters=rebuilt, resume=True)  # nothing is left to be measured
+    more = (cell("a", backend=mine, rounds=3), cell("b"))
+    with pytest.raises(RunnerError, match="environment mine: one → two"):
+        go(tmp_path, *more, interpreters=rebuilt, resume=True)
+
+
+def test_an_environment_that_was_built_meanwhile_does_not_forbid_to_resume(tmp_path: Path) -> None:
+    mine = {"name": "none", "options": {}, "environment": "mine"}
+    cells = (cell("a", backend=mine), cell("b"))
+
+    def find(environment: str) -> Interpreter:
+        if environment == "mine" and not built:
+            raise EnvironmentUnavailable("not yet")
+        return Interpreter(sys.executable, identity="one")
+
+    built = False
+    go(tmp_path, *cells, interpreters=find)
+    built = True
+    summary = go(tmp_path, *cells, interpreters=find, retry=["unavailable"])
+    assert summary.outcomes == {"ok": 2}
+
+
+def test_a_foreign_interpreter_sees_the_project_and_nothing_of_the_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "parents"))
+    monkeypatch.setenv("VIRTUAL_ENV", "/somewhere")
+    interpreter = Interpreter(sys.executable, name="mine", variables={"WORD": "hello"})
+    environment = view.process_environment(interpreter)
+    program = (
+        "import os, bench.contract, compilers; "
+        "print('VIRTUAL_ENV' in os.environ, os.environ['WORD'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=environment, capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    active, word = done.stdout.split()
+    assert sorted(os.listdir(view.project_folder())) == ["bench", "compilers"]
+    assert (active, word) == ("False", "hello")
+    assert environment["PATH"].startswith(os.path.dirname(sys.executable) + os.pathsep)
+    assert str(tmp_path / "parents") not in environment["PYTHONPATH"]
+
+
 def test_an_interpreter_that_does_not_start_fails_its_cells(tmp_path: Path) -> None:
-    summary = go(tmp_path, cell("a"), interpreters=lambda _: "/nowhere/python")
+    summary = go(tmp_path, cell("a"), interpreters=lambda _: Interpreter("/nowhere/python"))
     assert lines(tmp_path)[0]["reason"] == (
         "/nowhere/python could not be started: no such file or directory"
     )

@@ -26,11 +26,10 @@ from bench.runner.draft import MAX_LINE_BYTES, Draft, finite
 from bench.runner.ending import Exit, conclude, oom_kills, read_tail
 from bench.runner.forecast import UNKNOWN_S, Forecast
 from bench.runner.lane import folder_bytes
-from bench.runner.launch import interpreter_for
 from bench.runner.schedule import assign_devices, folder_names, lanes, order
 from bench.runner.secrets import Redactor
 from bench.store import Entry
-from tests.runner.support import PYTHON, cell, machine
+from tests.runner.support import cell, machine
 
 A, B, C = (Gpu(n, f"GPU-{n}{n}{n}", 2**30, "1") for n in "abc")
 
@@ -143,10 +142,6 @@ def test_torchs_build_is_read_without_importing_it(
     assert torch_build() == build
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert torch_build() == ""
-
-
-def test_an_environment_is_current_or_unavailable() -> None:
-    assert interpreter_for("current") == PYTHON
 
 
 def test_the_host_names_what_changed_and_keeps_uuids_to_itself() -> None:

@@ -23,6 +23,9 @@ def test_every_cache_goes_into_the_cells_own_folder(tmp_path: Path) -> None:
 
 def test_inductor_and_triton_really_use_it(tmp_path: Path) -> None:
     from torch._inductor import config
+
+    if not hasattr(config, "fx_graph_cache"):
+        pytest.skip("torch before 2.1 keeps no graphs")
     from torch._inductor.runtime.runtime_utils import cache_dir
 
     compile_cache.use(tmp_path, "fresh")

@@ -84,6 +84,7 @@ class TestCompilerLog:
 
 def test_real_counters_see_graphs_breaks_and_recompiles() -> None:
     import torch
+    import torch._dynamo
 
     torch._dynamo.reset()
     log = dynamo.CompilerLog()

@@ -17,7 +17,8 @@ def test_it_says_what_figures_depend_on() -> None:
     found = fingerprint.collect("cpu")
     for name in ("os", "kernel", "cpu", "cpu_cores", "ram_bytes", "python", "environment_hash"):
         assert found[name], name
-    assert found["packages"]["torch"] == torch.__version__
+    # Some wheels leave the build out of their version, "2.0.1" for "2.0.1+cu117".
+    assert torch.__version__.startswith(found["packages"]["torch"])
     assert found["threads"] == torch.get_num_threads()
     assert found["gpu"] is None
     json.dumps(found, allow_nan=False)

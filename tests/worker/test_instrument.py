@@ -114,6 +114,8 @@ def test_steps_of_real_schedulers(
     import diffusers
     import torch
 
+    if not hasattr(diffusers, name):
+        pytest.skip(f"diffusers {diffusers.__version__} has no {name}")
     scheduler = getattr(diffusers, name)(**settings)
     clock = fakes.FakeClock()
     pipeline = fakes.FakePipeline(clock, scheduler=scheduler)
@@ -261,6 +263,9 @@ class TestModules:
     def test_calls_are_seen_outside_the_graph(self, way: str) -> None:
         import torch
         from torch._dynamo.utils import counters
+
+        if way in ("in place", "regional") and not hasattr(torch.nn.Module, "compile"):
+            pytest.skip(f"torch {torch.__version__} compiles no module in place")
 
         def make(module: Any) -> Any:
             if way == "wrapped":

@@ -1,0 +1,79 @@
+"""``xformers``: memory-efficient attention kernels, in place of torch's own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from compilers import packages
+from compilers.base import Evidence, NoOptions, Scope, UnsupportedPipelineError, Verdict
+from compilers.scopes import denoiser_name
+
+
+class Xformers:
+    """Give the denoiser and the VAE diffusers' attention processors for xformers."""
+
+    name = "xformers"
+    options = NoOptions
+    environment = "current"
+    lossy = False
+
+    def __init__(self) -> None:
+        self._processors: dict[str, int] = {}
+
+    def probe(self, device: str) -> Verdict:
+        """Say whether xformers' kernels work on ``device``, by running one."""
+        if importlib.util.find_spec("xformers") is None:
+            return Verdict(False, "xformers is not installed")
+        if not device.startswith("cuda"):
+            return Verdict(
+                False, f"diffusers uses xformers' attention on CUDA only, and this is {device}"
+            )
+        try:
+            import torch
+
+            attend = importlib.import_module("xformers.ops").memory_efficient_attention
+            ones = torch.ones(1, 16, 2, 32, dtype=torch.float16, device=device)
+            attend(ones, ones, ones)
+        except Exception as error:  # noqa: BLE001 - whatever a build that does not fit raises
+            return Verdict(
+                False,
+                f"xformers {packages.version_of('xformers')} does not work with torch "
+                f"{packages.version_of('torch')} on {device}: {type(error).__name__}: {error}",
+            )
+        return Verdict(True)
+
+    def prepare(self, pipeline: Any, options: NoOptions) -> Scope:
+        """Turn it on in every part that knows it.
+
+        Raises:
+            UnsupportedPipelineError: the denoiser does not know xformers.
+        """
+        name = denoiser_name(pipeline)
+        denoiser: Any = getattr(pipeline, name or "", None)
+        if name is None or not hasattr(denoiser, "enable_xformers_memory_efficient_attention"):
+            raise UnsupportedPipelineError(
+                f"the denoiser of {type(pipeline).__name__} has no switch for xformers"
+            )
+        denoiser.enable_xformers_memory_efficient_attention()
+        vae: Any = getattr(pipeline, "vae", None)
+        if hasattr(vae, "enable_xformers_memory_efficient_attention"):
+            vae.enable_xformers_memory_efficient_attention()
+        for part in (denoiser, vae):
+            kinds = [type(p).__name__ for p in getattr(part, "attn_processors", {}).values()]
+            for kind in kinds:
+                self._processors[kind] = self._processors.get(kind, 0) + 1
+        return Scope((name,))
+
+    def evidence(self) -> Evidence:
+        """Show which attention processors are in place."""
+        taken = any("XFormers" in kind for kind in self._processors)
+        return Evidence(
+            runtime="modules",
+            details={
+                "versions": packages.versions("xformers"),
+                "attention_processors": self._processors,
+            },
+            fallback=None if taken else "no attention processor of xformers is in place",
+        )

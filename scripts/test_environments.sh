@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# The tests of the worker under old interpreters and torches, and the check of each backend: what
+# is too long for every change. Builds the environments that are missing (several gigabytes).
+#
+#   scripts/test_environments.sh [ENVIRONMENT …]     nexfort and oneflow by default
+#
+# PYTHON=.venv/bin/python   interpreter that has `bench`
+set -u
+cd "$(dirname "$0")/.." || exit 1
+PYTHON=${PYTHON:-.venv/bin/python}
+[ $# -gt 0 ] || set -- nexfort oneflow
+export OMP_NUM_THREADS=1
+tools=$(mktemp -d)
+trap 'rm -rf "$tools"' EXIT
+failed=0
+begun=$SECONDS
+
+for name in "$@"; do
+  start=$SECONDS
+  "$PYTHON" -m bench.cli env sync "$name" || { failed=1; continue; }
+  interpreter=$("$PYTHON" -m bench.cli env list --json | "$PYTHON" -c '
+import json, sys
+rows = json.load(sys.stdin)
+rows = rows if isinstance(rows, list) else rows["environments"]
+print(next(row["interpreter"] for row in rows if row["name"] == sys.argv[1]))' "$name")
+  # Beside the environment, so that its packages stay those of the lock.
+  "$PYTHON" -m pip install -q --target "$tools/$name" --only-binary=:all: --python-version \
+    "$("$interpreter" -c 'import platform; print(platform.python_version())')" \
+    "pytest>=8" pytest-timeout hypothesis exceptiongroup tomli || { failed=1; continue; }
+  PYTHONPATH="$PWD:$tools/$name" "$interpreter" -m pytest -q -p no:cacheprovider \
+    tests/worker --ignore tests/worker/test_sources_hub.py || failed=1
+  if "$interpreter" -c 'import onediffx.compilers.diffusion_pipeline_compiler' 2>/dev/null; then
+    PYTHONPATH=$PWD "$interpreter" scripts/record_signatures.py 2>/dev/null |
+      diff - tests/compilers/onediffx-1.2.0.json || failed=1
+  fi
+  "$PYTHON" -m bench.cli env check "$name" --device cpu
+  echo "$name: $((SECONDS - start)) s"
+done
+echo "all environments: $((SECONDS - begun)) s"
+exit "$failed"
