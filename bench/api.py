@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import Plan, estimate, load_config, make_plan, parse_config
 from bench.contract import Cell, Record
-from bench.runner import RunSummary, Start, Ui, execute
+from bench.gate import session
+from bench.runner import RunSummary, Silent, Start, Ui, execute
 from bench.store import RunFolder
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def run(
         devices=devices,
         start=start,
         allow_other_host=allow_other_host,
-        ui=ui,
+        ui=session.watched(ui or Silent()),
         estimate=round_seconds,
     )
     if summary.interrupted:

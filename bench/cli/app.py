@@ -23,12 +23,16 @@ VERBS = {
     "show": "Show the table of a run.",
     "report": "Write REPORT.md, report.html and plots/ from stored records.",
     "export": "Write one flat table: a row for each record, unrounded.",
+    "baseline": "Keep a run as a baseline, list baselines, or show one.",
+    "compare": "Compare a run with a baseline: 0 passed, 1 regression, 3 not comparable.",
+    "gate": "Measure, compare with a baseline, and confirm: the regression gate.",
+    "history": "Draw each figure over many runs, with change points marked.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
 }
 
-OUTLIVE_THEIR_READER = frozenset({"run", "once"})
+OUTLIVE_THEIR_READER = frozenset({"run", "once", "gate"})
 """Verbs that must go on when whoever reads their output is gone."""
 
 USAGE = 2
@@ -125,8 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _mendable() -> tuple[type[Exception], ...]:
     from bench.config.errors import ConfigError
+    from bench.gate import GateError
     from bench.runner import RunnerError
     from bench.store import StoreError
     from compilers.registry import BackendError
 
-    return (ConfigError, RunnerError, StoreError, BackendError)
+    return (ConfigError, GateError, RunnerError, StoreError, BackendError)
