@@ -47,12 +47,13 @@ PROCESS_KEYS = frozenset(
 LIKE = ("model_revision", "input_sha256", "scheduler_class", "synthetic_weights", "device")
 
 
-def of_run(path: Path | str) -> dict[str, Any]:
+def of_run(path: Path | str, *, judge_pictures: bool = True) -> dict[str, Any]:
     """Return a run as ``{"schema", "runs", "cells": {name: …}}``, all of it JSON.
 
     ``runs`` is provenance: run id, creation time, version of bench. Each cell has the configuration
     that can change a figure, its fingerprint, and per process: outcome, samples in seconds, steady
-    allocated memory in bytes, counts, and digests of its pictures.
+    allocated memory in bytes, counts, and digests of its pictures. Comparing pictures takes most of
+    the time; without ``judge_pictures`` no cell has a verdict on them.
 
     Raises:
         bench.store.StoreError: there is no run, or it cannot be read.
@@ -70,10 +71,10 @@ def of_run(path: Path | str) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for planned in folder.plan.get("cells", []):
         found = by_cell.get(planned["cell_id"], [])
-        eager = _eager(found, records)
+        eager = _eager(found, records) if judge_pictures else []
         cells[planned["name"]] = {
             **_cell(planned, found, watched),
-            "fidelity": judged.judge(found, eager),
+            "fidelity": judged.judge(found, eager) if judge_pictures else _no_word("not judged"),
         }
     return {
         "schema": SCHEMA_VERSION,

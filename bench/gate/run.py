@@ -96,7 +96,7 @@ class Outcome:
 
 def default_out() -> Path:
     """Return a new folder's path under ``runs/gate``."""
-    return Path("runs", "gate", datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S"))
+    return Path("runs", "gate", datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f"))
 
 
 def against_baseline(

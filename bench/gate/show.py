@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 from bench.gate import decide
 from bench.gate.compare import STATUSES, STOPS, Comparison, Row
+from bench.gate.measured import COUNTS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,23 +70,28 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 
 def terminal(found: Comparison) -> RenderableType:
-    """Return what `rich` prints."""
-    from rich import box
+    """Return what `rich` prints: a small table for each cell, the gravest first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in _COLUMNS:
-        right = title in ("baseline", "now", "change", "allowed")
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
-    for row in _ordered(found.rows):
-        *cells, status = _texts(row)
-        table.add_row(*cells, Text(status, style=_STYLES[row.status]))
-    lines = [Text(line) for line in _sources(found)]
-    said = [Text(f"• {row.cell}, {row.metric}: {row.reason}") for row in _telling(found.rows)]
-    said += [Text(f"• {note}") for note in found.notes]
-    return Group(*lines, table, *said, Text(found.headline, style="bold"))
+    parts: list[RenderableType] = [Text(line, style="dim") for line in _sources(found)]
+    for cell, rows in _by_cell(found.rows).items():
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for width in (16, 12, 12):
+            table.add_column(min_width=width, justify="left" if width == 16 else "right")
+        table.add_column(justify="right")
+        table.add_column(justify="right")
+        table.add_column(no_wrap=True)
+        for row in rows:
+            *texts, status = _texts(row)
+            style = _STYLES[row.status]
+            table.add_row(f"  {texts[1]}", *texts[2:], Text(status, style=style))
+        parts += [Text(""), Text(cell, style="bold"), table]
+    parts.append(Text(""))
+    parts += [Text(f"• {line}") for line in _remarks(found)]
+    parts.append(Text(found.headline, style="bold"))
+    return Group(*parts)
 
 
 def markdown(found: Comparison) -> str:
@@ -93,16 +99,59 @@ def markdown(found: Comparison) -> str:
     mark = {0: "✅", 1: "❌"}.get(found.exit_code, "⚠️")
     lines = [f"## {mark} {_escaped(found.headline)}", ""]
     lines += ["| " + " | ".join(_COLUMNS) + " |", "| --- | --- | --: | --: | --: | --: | --- |"]
-    for row in _ordered(found.rows):
-        *cells, status = _texts(row)
-        shown = [_escaped(cell) for cell in cells]
-        lines.append("| " + " | ".join([*shown, f"{_MARKS[row.status]} {status}"]) + " |")
-    said = [f"{row.cell}, {row.metric}: {row.reason}" for row in _telling(found.rows)]
-    said += found.notes
-    if said:
-        lines += ["", *(f"- {_escaped(text)}" for text in said)]
+    for rows in _by_cell(found.rows).values():
+        for row in rows:
+            *cells, status = _texts(row)
+            shown = [_escaped(cell) for cell in cells]
+            lines.append("| " + " | ".join([*shown, f"{_MARKS[row.status]} {status}"]) + " |")
+    lines += ["", *(f"- {_escaped(line)}" for line in _remarks(found))]
     lines += ["", *(f"{_escaped(line)}  " for line in _sources(found))]
     return "\n".join(lines) + "\n"
+
+
+def _by_cell(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows worth a line, by cell; cells and figures with what is grave come first.
+
+    Counts that are exactly as before share a line, and what has no value on either side has none.
+    """
+    cells: dict[str, list[Row]] = {}
+    for row in rows:
+        cells.setdefault(row.cell, []).append(row)
+    shown: dict[str, list[Row]] = {}
+    for cell in sorted(cells, key=lambda name: min(map(_gravity, cells[name]))):
+        exact = [row for row in cells[cell] if row.status == "passed" and row.metric in COUNTS]
+        kept = [
+            row
+            for row in cells[cell]
+            if row not in exact
+            and not (row.metric == "outcome" and row.status == "passed")
+            and not (row.status == "not gated" and row.baseline is None and row.candidate is None)
+        ]
+        if exact:
+            names = f"{len(exact)} counts" if len(exact) > 1 else "1 count"
+            kept.append(Row(cell, names, "passed", "", "exactly", "as before"))
+        shown[cell] = sorted(kept, key=_gravity)
+    return shown
+
+
+def _gravity(row: Row) -> int:
+    return STATUSES.index(row.status)
+
+
+def _remarks(found: Comparison) -> list[str]:
+    """Return what the table cannot say: reasons, the same one once for all cells it holds for."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for row in sorted(found.rows, key=_gravity):
+        explained = row.change_pct is not None and row.status in ("passed", "not gated", "improved")
+        if row.status == "passed" or (explained and not row.reason.startswith("acknowledged")):
+            continue
+        word = "not gated: " if row.status == "not gated" else ""
+        said.setdefault((row.metric, word + row.reason), []).append(row.cell)
+    lines = []
+    for (metric, reason), cells in said.items():
+        where = cells[0] if len(cells) == 1 else f"{len(cells)} cells"
+        lines.append(f"{where}, {metric}: {reason}")
+    return [*lines, *found.notes]
 
 
 def junit(found: Sequence[Comparison]) -> str:
@@ -159,20 +208,6 @@ def _escaped(text: str) -> str:
     flat = " ".join(text.split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_|~\[\]])", r"\\\1", flat)
-
-
-def _ordered(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with what is grave first, and the order of cells and figures kept."""
-    return sorted(rows, key=lambda row: STATUSES.index(row.status))
-
-
-def _telling(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows whose reason a reader needs: all but plain passes."""
-    return [
-        row
-        for row in _ordered(rows)
-        if row.status != "passed" or (row.change_pct is not None and row.low_pct is not None)
-    ]
 
 
 def _sources(found: Comparison) -> list[str]:
