@@ -249,6 +249,40 @@ def sweep_words(found: StepSweep, fit: SweepFit) -> str:
     )
 
 
+def sizes(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """One row for each size and backend, all backends of a size together."""
+    rows: Rows = []
+    for comparison in comparisons:
+        points = [(point, f) for f in comparison.findings for point in f.sizes]
+        for point, finding in sorted(points, key=lambda each: each[0].order):
+            first, second = middle(point.first_s), middle(point.second_s)
+            who = _who(comparison, finding)
+            rows.append(
+                {
+                    **who,
+                    "label": f"{point.width}×{point.height} {who['label']}",
+                    "first_s": first,
+                    "second_s": second,
+                    "steady_s": point.median_s,
+                    "shown": f"{text.seconds(first)}, {text.seconds(second)}, "
+                    f"{text.seconds(point.median_s)} s · "
+                    f"{text.count(middle(point.graphs))} graphs, "
+                    f"{text.count(middle(point.recompiles))} recompiles · "
+                    f"n = {len(point.first_s)}",
+                    "why": "; ".join(dict.fromkeys(f"{x.outcome}: {x.reason}"
+                                                   for x in point.failures)) or None,
+                }
+            )  # fmt: skip
+    columns = ["workload", "label", "backend", "first_s", "second_s", "steady_s", "shown", "why"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def middle(values: Sequence[float | None]) -> float | None:
+    """Return the median of the values that there are."""
+    found = [value for value in values if value is not None]
+    return median(found) if found else None
+
+
 def breakeven(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     rows: Rows = []
     for comparison in comparisons:

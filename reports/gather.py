@@ -378,6 +378,10 @@ def _rounds(cell: Mapping[str, Any]) -> int:
 def _stage(call: Any) -> tuple[float | None, ...]:
     if not isinstance(call, dict):
         raise _Foreign("stages is not a list of tables")
+    found: tuple[Any, ...] = tuple(map(call.get, STAGES))
+    # As for lists of numbers: most calls hold floats throughout.
+    if all(type(value) is float for value in found) and math.isfinite(sum(found)):
+        return found
     return tuple(_number(call, name) for name in STAGES)
 
 
@@ -395,7 +399,9 @@ def _peaks(record: Mapping[str, Any]) -> Iterable[Peak]:
         if not isinstance(reading, dict):
             raise _Foreign("memory is not a list of readings")
         if reading.get("bytes") is not None and reading.get("phase") in PHASES:
-            yield Peak(str(reading.get("meter")), str(reading["phase"]), int(reading["bytes"]))
+            yield Peak(
+                comparable.meter(record, reading), str(reading["phase"]), int(reading["bytes"])
+            )
 
 
 def _pictures(record: Mapping[str, Any], source: Source) -> Iterable[Picture]:

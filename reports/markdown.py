@@ -46,13 +46,14 @@ def render(view: View, drawn: Sequence[Drawn]) -> str:
 def _answer(answer: Answer) -> str:
     lines = [f"## {_text(answer.title)}: {_text(answer.headline)}", _text(answer.facts)]
     rows = [
-        ("how much faster", f"**{answer.speedup}** ({answer.interval}), {answer.word}"
-         if answer.speedup else ""),
+        ("how much faster", f"**{answer.speedup}** ({answer.interval}), {answer.word}; "
+         f"{_text(answer.times)}" if answer.speedup else ""),
         ("warm-up", "; ".join(answer.warmup)),
         ("memory", "; ".join(answer.memory)),
         ("same pictures?", answer.pictures),
         ("pays", "; ".join(answer.pays)),
         (f"trust: {answer.trust}", " ".join(answer.why)),
+        ("no figure from", " / ".join(answer.lost)),
     ]  # fmt: skip
     lines.append(
         "\n".join(
@@ -71,7 +72,7 @@ def _workload(workload: Workload) -> list[str]:
     shown = workload.gallery.shown
     if shown:
         cells = [[Cell(c.backend) for c in shown]]
-        parts.append(f"### Pictures\n\nDifferences are amplified ×{workload.gallery.amplify}.")
+        parts.append("### Pictures\n\nDifferences are amplified, each by the factor above it.")
         head = "| | " + " | ".join(_text(c.text) for c in cells[0]) + " |"
         rule = "| --- " * (len(shown) + 1) + "|"
         lines = [head, rule]
@@ -83,7 +84,11 @@ def _workload(workload: Workload) -> list[str]:
         lines.append(
             "| difference | "
             + " | ".join(
-                f"![difference](gallery/{c.name}-difference.png)" if c.difference else "–"
+                f"×{c.amplified}<br>![difference](gallery/{c.name}-difference.png)"
+                if c.difference
+                else "identical"
+                if c.identical
+                else "–"
                 for c in shown
             )
             + " |"

@@ -20,9 +20,6 @@ from bench.stats.bootstrap import Arm, speedup
 
 SCREEN_LEVEL = 0.60
 DECISION_LEVEL = 0.95
-REPLICATES = 1000
-"""Of each bootstrap: they know a standard error to about 2 %."""
-
 IMPLAUSIBLE_PCT = 30.0
 """An improvement wholly beyond this is more often work left out than work done faster."""
 
@@ -66,7 +63,7 @@ def change(baseline: Arm, candidate: Arm, level: float = DECISION_LEVEL) -> Chan
     Arms as in `bench.stats.bootstrap`: processes, each with its samples, in seconds or bytes.
     ValueError as there.
     """
-    found = speedup(baseline, candidate, level=level, replicates=REPLICATES)
+    found = speedup(baseline, candidate, level=level)
     return Change(
         pct=100 * (1 / found.ratio - 1),
         low_pct=None if found.high is None else 100 * (1 / found.high - 1),

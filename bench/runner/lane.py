@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contract import SCHEMA_VERSION, Job, Record
+from bench.contract import SCHEMA_VERSION, Cell, Job, Record
 from bench.runner.draft import Draft, finite
 from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
 from bench.runner.forecast import Forecast
@@ -27,6 +27,7 @@ from bench.runner.launch import EnvironmentUnavailable, Launcher, Limit, Program
 from bench.runner.secrets import Redactor
 from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
+from bench.store.journal import remedy, why
 
 Start = Literal["auto", "fork", "spawn"]
 
@@ -230,8 +231,7 @@ class Lane:
                 environment=context.environment,
             )
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            reason = f"{flight.interpreter} could not be started: {why}"
+            reason = f"{flight.interpreter} could not be started: {why(error)}"
             self._finish(flight, Verdict("failed", reason), Exit())
             return
         self._launcher_for = (flight.interpreter, flight.task.round)
@@ -276,7 +276,7 @@ class Lane:
         flight.before_bytes = folder_bytes(flight.cache)
         pictures = context.folder.path / "pictures" / context.names[cell["cell_id"]] / suffix
         job = Job(
-            cell=cell,
+            cell=located(cell),
             round=task.round,
             device=task.device,
             pictures_dir=str(pictures),
@@ -556,6 +556,17 @@ FRESH_PREFIX = "fresh-"
 """Of compile caches that live as long as their worker."""
 
 
+def located(cell: Cell) -> Cell:
+    """Return a cell whose workload names its inputs by their absolute paths."""
+    workload = cell["workload"]
+    given = cell.get("inputs", {})
+    if "model" in given:
+        workload = {**workload, "model": f"path:{given['model']['path']}"}
+    if "input_image" in given:
+        workload = {**workload, "input_image": given["input_image"]["path"]}
+    return {**cell, "workload": workload}
+
+
 def worker_environment(threads: int) -> dict[str, str]:
     """Environment variables of one worker.
 
@@ -591,10 +602,8 @@ def _limit(limit_bytes: int | None, device: str) -> Limit | None:
 
 
 def _cannot_write(where: Path, error: OSError) -> StoreError:
-    why = (error.strerror or str(error)).lower()
     return StoreError(
-        f"{where} cannot be written: {why}. All records so far are safe; mend that, then run again "
-        "with --resume."
+        f"{where} cannot be written: {why(error)}. All records so far are safe. {remedy(error)}"
     )
 
 
