@@ -123,7 +123,7 @@ def run(
         devices=devices,
         start=start,
         allow_other_host=allow_other_host,
-        ui=session.watched(ui or Silent()),
+        ui=session.watched(ui),
         estimate=round_seconds,
     )
     if summary.interrupted:

@@ -18,6 +18,12 @@ TITLE = "History: each figure over runs, with change points"
 MOST = 24
 """Panels in one figure; the rest is in the table."""
 
+NOTE = (
+    "Each dot is a run (median over its processes), in order of time; less is better, and axes do "
+    "not begin at 0. Dashed: the level changed there, by a rank test that marks at most 1 % of "
+    "unchanged histories and takes 10 runs. Counts are exact: each change is marked."
+)
+
 _LABELS = {"s": "seconds", "bytes": "GiB", "count": "count"}
 _GIB = 1024**3
 
@@ -28,16 +34,9 @@ def figure(table: pd.DataFrame) -> Figure:
     if not titles:
         return style.empty(TITLE, "No run holds a figure.")
     shown = titles[:MOST]
-    notes = [
-        (
-            "Each dot is a run (median over its processes), in order of time; less is better. Dashed: "
-            "the level changed there, by a rank test that marks at most 1 % of unchanged histories. It "
-            "takes 10 runs. Counts are exact, and every change of one is marked."
-        ),
-        f"{len(titles) - len(shown)} further series are in the table."
-        if len(titles) > MOST
-        else "",
-    ]
+    notes = [NOTE]
+    if len(titles) > MOST:
+        notes.append(f"{len(titles) - MOST} further series are in the table.")
     with style.settings():
         page = style.Page(TITLE, [2.4] * len(shown), notes=notes)
         for place, title in enumerate(shown):
@@ -52,8 +51,12 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
     values = rows["value"].to_numpy() / scale
     axes.step(places, rows["level"].to_numpy() / scale, where="mid", color=style.FAINT, lw=1)
     axes.plot(places, values, "o", color=style.KNOWN["torch-compile"], markersize=4)
-    top = max(float(values.max()), 0.0)
-    axes.set_ylim(0, top * 1.35 if top > 0 else 1.0)
+    low, high = float(values.min()), float(values.max())
+    if unit == "count":
+        axes.set_ylim(-0.05 * max(high, 1.0), 1.35 * max(high, 1.0))
+    else:
+        room = max(0.5 * (high - low), 0.03 * high)
+        axes.set_ylim(max(low - room, 0.0), high + 1.6 * room)
     for row in rows.itertuples():
         if row.mark:
             axes.axvline(row.position - 0.5, color=style.BAD, linestyle="--", linewidth=1.2)

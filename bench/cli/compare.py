@@ -27,8 +27,15 @@ FAIL_ON = typer.Option(
     help="speed=3%,memory=2%,fidelity,warmup=25%; counts alone gates only counts, which are "
     "always gated.  [default: speed=1%,memory=2%,warmup=25%,fidelity, as far as measured]",
 )
-FORMAT = typer.Option("--format", help="terminal, markdown, json or junit.")
-OUT = typer.Option("--out", help="File to write the comparison to.  [default: standard output]")
+FORMAT = typer.Option(
+    "--format",
+    help="terminal, markdown, json or junit.  [default: by the file's ending, else terminal]",
+)
+OUT = typer.Option(
+    "--out",
+    metavar="FILE",
+    help="Write the comparison there: .md, .json, .xml (JUnit) or text. Repeatable.",
+)
 BASELINES = typer.Option("--baselines", metavar="DIR", help="Where baselines are kept.")
 ACKNOWLEDGE = typer.Option(
     "--acknowledge", metavar="CELL", help="Accept this cell's implausible improvement. Repeatable."
@@ -51,8 +58,8 @@ def compare(
         Path | None,
         typer.Option("--confirm", metavar="RUN", help="A second run of NEW, which must agree."),
     ] = None,
-    format_: Annotated[Format, FORMAT] = Format.terminal,
-    out: Annotated[Path | None, OUT] = None,
+    format_: Annotated[Format | None, FORMAT] = None,
+    out: Annotated[list[Path] | None, OUT] = None,
     folder: Annotated[Path, BASELINES] = Path("baselines"),
     acknowledge: Annotated[list[str] | None, ACKNOWLEDGE] = None,
     implausible: Annotated[float, IMPLAUSIBLE] = 30.0,
@@ -89,7 +96,7 @@ def compare(
         acknowledged=acknowledge or (),
         implausible_pct=implausible,
     )
-    write([found], format_, out)
+    write([found], format_, out or [])
     raise typer.Exit(found.exit_code)
 
 
@@ -116,39 +123,49 @@ def content_of(text: str, folder: Path, like: Any) -> dict[str, Any]:
     raise GateError(f"{text} is neither a run folder nor a baseline.")
 
 
-def write(found: list[Comparison], format_: Format, out: Path | None) -> None:
-    """Print comparisons, or write them to ``out``; then the terminal still gets the headline.
+ENDINGS = {".md": Format.markdown, ".json": Format.json, ".xml": Format.junit}
+
+
+def write(found: list[Comparison], format_: Format | None, outs: list[Path]) -> None:
+    """Print comparisons, or write them to files; then standard output still gets the headlines.
 
     Raises:
-        GateError: ``out`` cannot be written.
+        GateError: a file cannot be written.
     """
     from rich.console import Console
 
     from bench.gate import GateError, show
 
-    if format_ is Format.terminal and out is None:
+    if not outs and format_ in (None, Format.terminal):
         console = Console()
         for comparison in found:
             console.print(show.terminal(comparison), highlight=False)
         return
-    if format_ is Format.terminal:
-        text = ""
-        for comparison in found:
-            console = Console(width=120, color_system=None, force_terminal=False)
-            with console.capture() as captured:
-                console.print(show.terminal(comparison), highlight=False)
-            text += captured.get()
-    else:
-        text = show.texts(found, format_.value)
-    if out is None:
-        typer.echo(text, nl=False)
+    if not outs:
+        typer.echo(_text(found, format_ or Format.terminal), nl=False)
         return
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise GateError(
-            f"{out} cannot be written: {(error.strerror or str(error)).lower()}."
-        ) from (error)
+    for out in outs:
+        text = _text(found, format_ or ENDINGS.get(out.suffix.lower(), Format.terminal))
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise GateError(
+                f"{out} cannot be written: {(error.strerror or str(error)).lower()}."
+            ) from error
     for comparison in found:
         typer.echo(comparison.headline)
+
+
+def _text(found: list[Comparison], format_: Format) -> str:
+    from rich.console import Console
+
+    from bench.gate import show
+
+    if format_ is not Format.terminal:
+        return show.texts(found, format_.value)
+    console = Console(width=120, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        for comparison in found:
+            console.print(show.terminal(comparison), highlight=False)
+    return captured.get()

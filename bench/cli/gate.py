@@ -46,8 +46,8 @@ def gate(
     runs: Annotated[
         Path | None, typer.Option("--runs", help="Folder for runs.  [default: runs/gate/<time>]")
     ] = None,
-    format_: Annotated[Format, FORMAT] = Format.terminal,
-    out: Annotated[Path | None, OUT] = None,
+    format_: Annotated[Format | None, FORMAT] = None,
+    out: Annotated[list[Path] | None, OUT] = None,
     folder: Annotated[Path, BASELINES] = Path("baselines"),
     acknowledge: Annotated[list[str] | None, ACKNOWLEDGE] = None,
     implausible: Annotated[float, IMPLAUSIBLE] = 30.0,
@@ -112,5 +112,5 @@ def gate(
     finally:
         ui.close()
     extra = [outcome.against_stored] if outcome.against_stored is not None else []
-    write([outcome.found, *extra], format_, out)
+    write([outcome.found, *extra], format_, out or [])
     raise typer.Exit(outcome.exit_code)

@@ -92,7 +92,7 @@ def _cell(
         "cell_id": planned["cell_id"],
         "rounds_planned": planned["protocol"]["rounds"],
         "asked": {
-            "workload": comparable.workload({"cell": planned}),
+            "workload": _portable(comparable.workload({"cell": planned})),
             "backend": planned["backend"],
             "cache": planned["cache"],
             "threads": planned["threads"],
@@ -104,6 +104,19 @@ def _cell(
             _process(record, watched.get((record["cell_id"], record["round"]), []))
             for record in records
         ],
+    }
+
+
+def _portable(workload: dict[str, Any]) -> dict[str, Any]:
+    """Return a workload with the names of its files alone: another checkout has other folders.
+
+    What a picture holds is compared by its digest.
+    """
+    image, model = workload.get("input_image"), str(workload.get("model"))
+    return {
+        **workload,
+        "input_image": image and Path(str(image)).name,
+        "model": f"path:{Path(model[5:]).name}" if model.startswith("path:") else model,
     }
 
 

@@ -142,8 +142,9 @@ def _remarks(found: Comparison) -> list[str]:
     """Return what the table cannot say: reasons, the same one once for all cells it holds for."""
     said: dict[tuple[str, str], list[str]] = {}
     for row in sorted(found.rows, key=_gravity):
-        explained = row.change_pct is not None and row.status in ("passed", "not gated", "improved")
-        if row.status == "passed" or (explained and not row.reason.startswith("acknowledged")):
+        shown = row.status == "not gated" and None not in (row.baseline, row.candidate)
+        plain = row.status == "improved" and row.change_pct is not None
+        if row.status == "passed" or shown or (plain and not row.reason.startswith("acknow")):
             continue
         word = "not gated: " if row.status == "not gated" else ""
         said.setdefault((row.metric, word + row.reason), []).append(row.cell)

@@ -41,8 +41,8 @@ class ChangePoint:
     """``index`` is the first run at the new level, from 0.
 
     ``before`` and ``after`` are medians of the segments on both sides, in the series' unit;
-    ``change_pct`` is the second over the first less one, in per cent; ``p`` the chance of a split as
-    extreme without any change.
+    ``change_pct`` is the second over the first less one, in per cent; ``p`` the chance of a split
+    as extreme without any change.
     """
 
     index: int
