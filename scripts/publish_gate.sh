@@ -20,9 +20,9 @@ KEEP=${KEEP:-50}
 if git fetch --depth 1 origin "$RESULTS"; then
   git worktree add --detach "$kept" FETCH_HEAD
 else
-  git worktree add --detach --no-checkout "$kept" HEAD
+  git worktree add --detach "$kept" HEAD
   git -C "$kept" checkout --orphan "$RESULTS"
-  git -C "$kept" rm -rq --cached . || true
+  git -C "$kept" rm -rqf .
 fi
 
 mkdir -p "$kept/runs/$RUN"

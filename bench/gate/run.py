@@ -215,7 +215,7 @@ def measure_arm(arm: Arm, asked: Request, run_dir: Path, only: Sequence[str], ro
     )
     if done.returncode == 130:
         raise KeyboardInterrupt
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not (run_dir / "plan.json").is_file():
         said = (done.stderr or done.stdout).strip().splitlines()
         last = said[-1] if said else f"it ended with {done.returncode} and said nothing"
         raise GateError(f"the {arm.label} arm could not be measured: {last}")

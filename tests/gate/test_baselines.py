@@ -31,6 +31,7 @@ def test_a_baseline_keeps_samples_and_provenance(tmp_path: Path) -> None:
 
 def test_files_keep_only_their_names(tmp_path: Path) -> None:
     of = planned(model=f"path:{tmp_path}/private/model", input_image=f"{tmp_path}/private/in.png")
+    of["cell_id"] = "a"
     entry = baselines.save(run(tmp_path, "run", of=of), "main", tmp_path / "baselines")
     workload = entry.content["cells"][NAME]["asked"]["workload"]
     assert (workload["model"], workload["input_image"]) == ("path:model", "in.png")
@@ -123,8 +124,10 @@ def test_what_is_unsupported_is_kept_as_that(tmp_path: Path) -> None:
         ('{"kind": "bench baseline"}', "schema None"),
         ('{"kind": "bench baseline", "schema": 1}', "damaged: it has no cells, commit"),
         (
-            '{"kind": "bench baseline", "schema": 1, "name": "a", "machine": "m", "runs": [],'
-            ' "saved_utc": "", "commit": {}, "cells": {"x": {}}}',
+            (
+                '{"kind": "bench baseline", "schema": 1, "name": "a", "machine": "m", "runs": [],'
+                ' "saved_utc": "", "commit": {}, "cells": {"x": {}}}'
+            ),
             "the cell 'x' is not complete",
         ),
     ],

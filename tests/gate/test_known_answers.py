@@ -22,16 +22,16 @@ def test_no_change_is_hardly_ever_red(gate: Any) -> None:
 
 @pytest.mark.parametrize("gate", GATES)
 def test_a_true_slowdown_of_5_percent_is_caught(gate: Any) -> None:
-    assert simulate.red(gate, 250, 0.05, seed=2) >= 0.99
+    assert simulate.red(gate, 150, 0.05, seed=2) >= 0.99
 
 
 @pytest.mark.parametrize("gate", GATES)
 def test_a_true_slowdown_of_3_percent_is_caught_nine_times_in_ten(gate: Any) -> None:
-    assert simulate.red(gate, 350, 0.03, seed=3) >= 0.90
+    assert simulate.red(gate, 250, 0.03, seed=3) >= 0.90
 
 
 def test_an_improvement_is_never_red() -> None:
-    assert simulate.red(simulate.paired_gate, 200, -0.05, seed=4) == 0.0
+    assert simulate.red(simulate.paired_gate, 100, -0.05, seed=4) == 0.0
 
 
 def test_the_default_protocol_is_the_one_that_is_simulated() -> None:
