@@ -80,16 +80,12 @@ def _list(
         for row in published.get(place, ()):
             rows.append(
                 {
-                    "workload": comparison.group.title,
-                    "label": row.label,
-                    "backend": row.backend,
+                    **_beside(comparison, row),
                     "value": published_of(row),
                     "points": [],
                     "calls": 0,
                     "processes": 0,
                     "shown": shown(published_of(row), None, None),
-                    "published": True,
-                    "why": "not published",
                 }
             )
     columns = ["workload", "label", "backend", "value", "low", "high", "calls", "processes",
@@ -116,15 +112,11 @@ def warmup(comparisons: Sequence[Comparison], published: References) -> pd.DataF
         for row in published.get(place, ()):
             rows.append(
                 {
-                    "workload": comparison.group.title,
-                    "label": row.label,
-                    "backend": row.backend,
+                    **_beside(comparison, row),
                     "cache": "fresh",
                     "value": row.warmup_s,
                     "points": [row.warmup_s],
                     "shown": text.seconds(row.warmup_s),
-                    "published": True,
-                    "why": "not published",
                 }
             )
     columns = ["workload", "label", "backend", "cache", "value", "points", "shown", "published",
@@ -266,8 +258,8 @@ def sizes(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                     "steady_s": point.median_s,
                     "shown": f"{text.seconds(first)}, {text.seconds(second)}, "
                     f"{text.seconds(point.median_s)} s · "
-                    f"{text.count(middle(point.graphs))} graphs, "
-                    f"{text.count(middle(point.recompiles))} recompiles · "
+                    f"graphs {text.count(middle(point.graphs))}, "
+                    f"recompiles {text.count(middle(point.recompiles))} · "
                     f"n = {len(point.first_s)}",
                     "why": "; ".join(dict.fromkeys(f"{x.outcome}: {x.reason}"
                                                    for x in point.failures)) or None,
@@ -442,6 +434,16 @@ def _who(comparison: Comparison, finding: Finding) -> dict[str, Any]:
         "label": finding.row.label,
         "backend": finding.row.backend,
         "why": why,
+    }
+
+
+def _beside(comparison: Comparison, row: Published) -> dict[str, Any]:
+    return {
+        "workload": comparison.group.title,
+        "label": row.label,
+        "backend": row.backend,
+        "published": True,
+        "why": "not published",
     }
 
 

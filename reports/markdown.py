@@ -53,7 +53,7 @@ def _answer(answer: Answer) -> str:
         ("same pictures?", answer.pictures),
         ("pays", "; ".join(answer.pays)),
         (f"trust: {answer.trust}", " ".join(answer.why)),
-        ("no figure from", " / ".join(answer.lost)),
+        ("failed or incomplete", " / ".join(answer.lost)),
     ]  # fmt: skip
     lines.append(
         "\n".join(
@@ -110,9 +110,8 @@ def _table(table: Table, level: str) -> str:
     if table.note:
         lines += [_text(table.note), ""]
     lines.append("| " + " | ".join(_text(name) for name in table.head) + " |")
-    first = table.rows[0] if table.rows else []
-    kinds = [cell.kind for cell in first] or [""] * len(table.head)
-    lines.append("| " + " | ".join("---:" if k == "number" else "---" for k in kinds) + " |")
+    rule = ("---:" if right else "---" for _, right in table.aligned)
+    lines.append("| " + " | ".join(rule) + " |")
     lines += ["| " + " | ".join(_text(cell.text) for cell in row) + " |" for row in table.rows]
     return "\n".join(lines)
 

@@ -37,6 +37,14 @@ class Table:
     note: str = ""
     folded: bool = False
 
+    @property
+    def aligned(self) -> list[tuple[str, bool]]:
+        """The head, each name with whether its column holds numbers."""
+        return [
+            (name, any(row[place].kind == "number" for row in self.rows))
+            for place, name in enumerate(self.head)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -339,7 +347,7 @@ def _pays_words(comparison: Comparison, subject: Finding) -> list[str]:
     if own is None or own.kind != "after" or own.images is None:
         told = [_pays(subject)]
         if own is not None and own.kind == "never":
-            told.append("the 95 % interval of its saving per call reaches 0")
+            told.append("no saving per call is proven: its 95 % interval is not above 0")
     else:
         told = [f"after {text.plural(own.images, 'image')}"]
         if own.low_images is not None:
@@ -446,9 +454,9 @@ def _speed(comparison: Comparison) -> Table:
                 _name(f),
                 _outcome(f),
                 _number(e2e.value if e2e else None),
-                _span(e2e.low, e2e.high) if e2e else Cell(text.DASH),
+                _span(e2e.low, e2e.high) if e2e else _span(None, None),
                 _number(speed.ratio if speed else None, text.ratio),
-                _span(speed.low, speed.high, text.ratio) if speed else Cell(text.DASH),
+                _span(speed.low, speed.high, text.ratio) if speed else _span(None, None),
                 _word(f),
                 _number(f.it.value if f.it else None, text.number),
                 _number(f.steps_per_s_e2e, text.number),

@@ -145,7 +145,7 @@ def test_sizes_show_what_a_new_one_costs(usual):
     assert list(table["label"][:2]) == ["128×128 none", "128×128 torch-compile cache=fresh"]
     new = table[table["label"] == "192×192 torch-compile cache=fresh"].iloc[0]
     assert new["first_s"] - new["steady_s"] == pytest.approx(48)
-    assert "1 graphs, 1 recompiles · n = 2" in new["shown"]
+    assert "graphs 1, recompiles 1 · n = 2" in new["shown"]
     axes = module.figure(table).axes[0]
     marked = {round(float(line.get_xdata()[0]), 6) for line in axes.lines if line.get_marker()}
     for call in module.CALLS:
