@@ -103,6 +103,12 @@ def _refuse_unfit(run: Path, content: Mapping[str, Any]) -> None:
         keys = {process["fingerprint_key"] for process in measured.good(cell)}
         if len(keys) > 1:
             raise GateError(f"{name}: its rounds were measured on different machines or software.")
+        for process in measured.good(cell):
+            if process["disturbances"]:
+                raise GateError(
+                    f"{name}, round {process['round'] + 1}: {process['disturbances'][0]}; a "
+                    "baseline must be measured undisturbed. Measure again."
+                )
 
 
 def commit(checkout: Path) -> dict[str, Any]:
@@ -201,12 +207,12 @@ def find(name: str, like: Mapping[str, Any], folder: Path = FOLDER) -> Entry:
     """
     found = of_name(name, folder)
     own = measured.machine_key(like)
-    software = software_keys(like)
+    traced_with = software_keys(like)
 
     def rank(entry: Entry) -> tuple[bool, bool, str]:
         return (
             entry.machine == own,
-            software_keys(entry.content) == software,
+            software_keys(entry.content) == traced_with,
             str(entry.content["saved_utc"]),
         )
 
@@ -217,10 +223,25 @@ SOFTWARE = ("python", "packages", "cuda")
 """What graphs, breaks and counts depend on; hardware changes none of them."""
 
 
+def software(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what exact counts depend on: releases, without patch levels of Python and builds.
+
+    ``2.13.0+cpu`` and ``2.13.0`` trace alike, and so do 3.11.7 and 3.11.9.
+    """
+    return {
+        "python": ".".join(str(fingerprint.get("python")).split(".")[:2]),
+        "packages": {
+            name: version and str(version).partition("+")[0]
+            for name, version in (fingerprint.get("packages") or {}).items()
+        },
+        "cuda": fingerprint.get("cuda"),
+    }
+
+
 def software_keys(content: Mapping[str, Any]) -> set[str]:
     """Return the keys of the software that a run's cells were measured with."""
     return {
-        measured.key({name: cell["fingerprint"].get(name) for name in SOFTWARE})
+        measured.key(software(cell["fingerprint"]))
         for cell in content["cells"].values()
         if cell["fingerprint"]
     }

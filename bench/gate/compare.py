@@ -397,7 +397,7 @@ def _counts(pair: _Pair) -> None:
     counts_machine = None
     if not pair.paired:
         one, other = pair.candidate["fingerprint"], pair.baseline["fingerprint"]
-        software = [{n: f.get(n) for n in baselines.SOFTWARE} for f in (one, other)]
+        software = [baselines.software(fingerprint) for fingerprint in (one, other)]
         counts_machine = comparable.difference(
             {"fingerprint": software[0]}, {"fingerprint": software[1]}
         )

@@ -114,14 +114,15 @@ def against_baseline(
     first = _measure(asked, asked.out / "candidate", asked.only, ui)
     candidate = measured.of_run(first)
     entry = baselines.find(name, candidate, folder)
-    found = _compare(asked, entry.content, candidate)
+    stored = _selected(entry.content, candidate) if asked.only else entry.content
+    found = _compare(asked, stored, candidate)
     outcome = Outcome(found, runs=[first])
     if found.suspects:
         say(f"{', '.join(found.suspects)}: looks slower or larger; measuring once more to confirm.")
         second = _measure(asked, asked.out / "confirmation", _only(asked, found.suspects), ui)
         outcome.runs.append(second)
         again = measured.of_run(second)
-        outcome.found = _compare(asked, entry.content, candidate, confirmation=(None, again))
+        outcome.found = _compare(asked, stored, candidate, confirmation=(None, again))
     return outcome
 
 
@@ -186,7 +187,8 @@ def paired(
     if stored is not None:
         entry = baselines.find(stored[0], second, stored[1])
         only_counts = Limits({}, fidelity=False, asked=True)
-        outcome.against_stored = compare(entry.content, second, only_counts)
+        kept = _selected(entry.content, second) if asked.only else entry.content
+        outcome.against_stored = compare(kept, second, only_counts)
     return outcome
 
 
@@ -243,6 +245,12 @@ def _compare(
         acknowledged=asked.acknowledged,
         implausible_pct=asked.implausible_pct,
     )
+
+
+def _selected(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the baseline with the cells that were asked for, measured or not."""
+    cells = {name: cell for name, cell in baseline["cells"].items() if name in candidate["cells"]}
+    return {**baseline, "cells": cells}
 
 
 def _measure(asked: Request, out: Path, only: Sequence[str], ui: Ui | None) -> Path:

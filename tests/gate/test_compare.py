@@ -214,6 +214,14 @@ def test_other_software_has_other_counts(base: dict[str, Any], new: dict[str, An
     assert "torch (2.14.0, baseline 2.13.0)" in row(found, "graphs").reason
 
 
+def test_patch_levels_and_builds_count_alike(base: dict[str, Any], new: dict[str, Any]) -> None:
+    fingerprint(new, python="3.11.9", packages={"torch": "2.13.0+cpu", "diffusers": "0.42.1"})
+    assert compare(base, new, COUNTS).exit_code == 0
+    assert compare(base, new).exit_code == 3
+    fingerprint(new, python="3.12.9")
+    assert compare(base, new, COUNTS).exit_code == 3
+
+
 def test_paired_arms_may_differ_in_software_but_not_in_hardware(
     base: dict[str, Any], new: dict[str, Any]
 ) -> None:

@@ -99,6 +99,10 @@ def test_only_suspects_are_measured_again(saved: Path, monkeypatch: pytest.Monke
     assert seen[1] == ["task=text-to-image", "name=t2i/none", "name=t2i/torch-compile"]
 
 
+def test_a_selection_is_compared_with_its_own_cells(saved: Path) -> None:
+    assert gate("--only", "backend=none", "--fail-on", "counts") == 0
+
+
 def test_a_graph_break_is_red_on_counts_alone(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.gate import measured, session
+from bench.gate import GateError, baselines, measured, session
 from bench.runner import Silent, Task
 from tests.gate.support import FINGERPRINT, GPU, planned, records, times, write_run
 
@@ -87,6 +87,12 @@ def watched_run(
 
 def test_a_quiet_session_has_nothing_to_say(tmp_path: Path) -> None:
     assert watched_run(tmp_path, {}) == [[], [], [], []]
+
+
+def test_a_disturbed_run_is_no_baseline(tmp_path: Path) -> None:
+    watched_run(tmp_path, {(1, "started"): gpu(apps=1)})
+    with pytest.raises(GateError, match="round 2: other processes on the GPU: app0"):
+        baselines.save(tmp_path / "run", "x", tmp_path / "b")
 
 
 @pytest.mark.parametrize(
