@@ -18,8 +18,11 @@ from dataclasses import dataclass
 
 from bench.stats.bootstrap import Arm, speedup
 
-SCREEN_LEVEL = 0.60
+SCREEN_LEVEL = 0.50
 DECISION_LEVEL = 0.95
+BLIND = 5.0
+"""An interval whose half-width exceeds this many times what is allowed shows nothing either way."""
+
 IMPLAUSIBLE_PCT = 30.0
 """An improvement wholly beyond this is more often work left out than work done faster."""
 
@@ -45,7 +48,7 @@ class Decision:
     Attributes:
         word: ``regression``, ``passed``, ``improved`` (the whole interval is below 0),
             ``implausible`` (wholly beyond the bound for improvements), or ``unclear`` (one process
-            an arm: nothing is known of the spread between processes).
+            an arm, or processes so unlike that the interval is wider than `BLIND` limits).
         change: of all samples, at the decision level.
         suspect: the first run alone is reason enough for a confirmation.
         reason: one sentence.
@@ -100,7 +103,8 @@ def decide(
     again_baseline, again = confirmation
     second = change(again_baseline or baseline, again)
     pooled = change([*baseline, *again_baseline], [*candidate, *again])
-    if suspect and second.pct <= allowed_pct:
+    found = _word(pooled, allowed_pct, suspect, implausible_pct)
+    if found.word in ("passed", "regression") and suspect and second.pct <= allowed_pct:
         return Decision(
             "passed",
             pooled,
@@ -108,7 +112,6 @@ def decide(
             f"{told(change(baseline, candidate).pct)} at first, {told(second.pct)} in the "
             "confirmation run: not confirmed.",
         )
-    found = _word(pooled, allowed_pct, suspect, implausible_pct)
     agrees = f" The confirmation run agrees: {told(second.pct)}."
     return found if found.word != "regression" else _with_reason(found, found.reason + agrees)
 
@@ -144,6 +147,13 @@ def _word(found: Change, allowed_pct: float, suspect: bool, implausible_pct: flo
             suspect,
             f"{interval}: an improvement of more than {implausible_pct:g} % is more often work "
             "left out than work done faster; look at counts and pictures, then acknowledge it.",
+        )
+    if (high - low) / 2 > BLIND * max(allowed_pct, 1.0):
+        return Decision(
+            "unclear",
+            found,
+            suspect,
+            f"{interval}: too wide to tell; measure more rounds, or quiet the machine.",
         )
     if high < 0:
         return Decision("improved", found, suspect, f"{interval}.")

@@ -36,6 +36,14 @@ def test_a_single_process_is_unclear_whatever_it_says() -> None:
     assert "at least 3 rounds" in found.reason
 
 
+def test_an_interval_too_wide_to_tell_is_no_pass() -> None:
+    wild = [[1.0, 1.0], [1.3, 1.3], [0.9, 0.9]]
+    found = decide.decide(wild, [[1.02, 1.02], [1.2, 1.2], [0.95, 0.95]], 1.0)
+    assert found.word == "unclear"
+    assert "too wide to tell" in found.reason
+    assert decide.decide(wild, wild, 25.0).word == "passed"
+
+
 def test_a_confirmation_that_disagrees_saves() -> None:
     slow, again = times(1.05, 1), times(1.0, 2)
     found = decide.decide(times(), slow, 1.0, confirmation=([], again))
