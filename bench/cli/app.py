@@ -24,9 +24,9 @@ VERBS = {
     "report": "Write REPORT.md, report.html and plots/ from stored records.",
     "export": "Write one flat table: a row for each record, unrounded.",
     "baseline": "Keep a run as a baseline, list baselines, or show one.",
-    "compare": "Compare a run with a baseline: 0 passed, 1 regression, 3 not comparable.",
-    "gate": "Measure, compare with a baseline, and confirm: the regression gate.",
-    "history": "Draw each figure over many runs, with change points marked.",
+    "compare": "Compare a run with a baseline, figure by figure, and exit accordingly.",
+    "gate": "Measure a matrix, compare it with a baseline, and confirm regressions.",
+    "history": "Draw each figure over the runs of a folder, with change points marked.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
@@ -51,6 +51,7 @@ Exit codes:
   0    every cell is ok
   1    some cell is not ok
   2    usage: a wrong option, configuration or folder; nothing was started
+  3    compare and gate: not comparable, unclear, or too good to be believed
   130  interrupted; bench run --resume goes on from there
 """
 

@@ -53,7 +53,7 @@ def gate(
     implausible: Annotated[float, IMPLAUSIBLE] = 30.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the comparison.")] = False,
 ) -> None:
-    """Measure a matrix, compare it with a baseline, and confirm what looks like a regression.
+    """Measure a matrix, compare it with a baseline, and confirm regressions.
 
     What looks slower or larger is measured a second time before anything fails. With --paired the
     baseline arm is measured in the same session, round by round in turn with the candidate, from

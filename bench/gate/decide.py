@@ -97,21 +97,29 @@ def decide(
     """
     if allowed_pct < 0:
         raise ValueError(f"allowed_pct must be at least 0, not {allowed_pct}")
-    suspect = beyond(change(baseline, candidate, SCREEN_LEVEL), allowed_pct)
+    first = change(baseline, candidate)
+    # An interval holds its estimate: most unchanged figures need no second look.
+    suspect = first.pct > allowed_pct and beyond(
+        change(baseline, candidate, SCREEN_LEVEL), allowed_pct
+    )
     if confirmation is None:
-        return _word(change(baseline, candidate), allowed_pct, suspect, implausible_pct)
+        return _word(first, allowed_pct, suspect, implausible_pct)
     again_baseline, again = confirmation
     second = change(again_baseline or baseline, again)
     pooled = change([*baseline, *again_baseline], [*candidate, *again])
-    found = _word(pooled, allowed_pct, suspect, implausible_pct)
-    if found.word in ("passed", "regression") and suspect and second.pct <= allowed_pct:
+    if suspect and second.pct <= allowed_pct:
+        # The two runs contradict each other, so both together are too wide to tell anything.
+        alone = _word(second, allowed_pct, suspect, implausible_pct)
+        if alone.word not in ("passed", "improved"):
+            return alone
         return Decision(
             "passed",
             pooled,
             suspect,
-            f"{told(change(baseline, candidate).pct)} at first, {told(second.pct)} in the "
-            "confirmation run: not confirmed.",
+            f"{told(first.pct)} at first, {told(second.pct)} in the confirmation run: not "
+            "confirmed.",
         )
+    found = _word(pooled, allowed_pct, suspect, implausible_pct)
     agrees = f" The confirmation run agrees: {told(second.pct)}."
     return found if found.word != "regression" else _with_reason(found, found.reason + agrees)
 
