@@ -94,7 +94,11 @@ class CellItem(pytest.Item):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.add_marker("benchmark")
+        plugins = self.config.pluginmanager
+        # Its name is another if -p loads it.
+        if plugins.hasplugin("timeout") or plugins.hasplugin("pytest_timeout"):
+            # The first test waits for all cells; their own limit is the configuration's.
+            self.add_marker(pytest.mark.timeout(0))
         # By this pytest-benchmark knows a benchmark, for --benchmark-only and --benchmark-skip.
         self.fixturenames = ["benchmark"]
 

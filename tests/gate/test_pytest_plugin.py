@@ -73,6 +73,12 @@ def test_each_cell_is_a_test_with_our_samples(place: Path) -> None:
     assert extra["graph_breaks"] == 0
 
 
+def test_a_time_limit_for_tests_does_not_end_the_measuring(place: Path) -> None:
+    done = run(place, "-p", "pytest_timeout", "--timeout=0.05", "--bench-only", "backend=none")
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
 def test_saving_comparing_and_failing_work_as_users_know_them(place: Path) -> None:
     assert run(place, "--benchmark-autosave", "-q").returncode == 0
     same = run(place, "--benchmark-compare", "--benchmark-compare-fail=median:5%", "-q")
