@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | clean
+# make demo | test | lint | gate | bench | clean
 #
 # PYTHON=python3.12  interpreter to build the virtual environment with (3.10 or newer; the pinned
 #                    versions are known to work with 3.11)
@@ -19,13 +19,14 @@ READY := $(VENV)/.installed
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-environments lint bench clean
+.PHONY: help demo test test-environments lint gate bench clean
 
 help:
 	@echo "make demo    run the quickstart matrix on small models that ship here"
 	@echo "make test    run the tests"
 	@echo "make test-environments    the worker and OneDiff's backends under their own, older torches: gigabytes, long"
 	@echo "make lint    ruff and mypy"
+	@echo "make gate    compare exact counts of the built-in backends with baselines/ci-cpu"
 	@echo "make bench   measure the harness itself: truth and overhead"
 	@echo "make clean   remove what make built; runs/ stays"
 	@echo "Variables are explained at the top of the Makefile."
@@ -62,6 +63,9 @@ lint: $(READY)
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
+
+gate: $(READY)
+	"$(BIN)/bench" gate configs/ci-cpu.yaml --baseline ci-cpu --fail-on counts --quiet
 
 bench: $(READY)
 	"$(BIN)/python" scripts/bench_harness.py

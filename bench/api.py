@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.config import Plan, estimate, load_config, make_plan, parse_config
 from bench.contract import Cell, Record
 from bench.environments.provide import Provider
+from bench.gate import session
 from bench.runner import RunSummary, Silent, Start, Ui, execute
 from bench.store import RunFolder
 
@@ -126,7 +127,7 @@ def run(
         devices=devices,
         start=start,
         allow_other_host=allow_other_host,
-        ui=ui,
+        ui=session.watched(ui),
         estimate=round_seconds,
         interpreters=Provider(sync=sync, say=ui.note),
     )

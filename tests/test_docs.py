@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ from tests.cli.records import cell, record
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUICK = {"plan", "show", "schema"}
-LONG = {"run", "once", "doctor", "env"}
+LONG = {"run", "once", "doctor", "env", "gate"}
+IN_ORDER = {"baseline", "compare", "history"}
+"""Need what the command before them on the page has made."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -100,9 +103,20 @@ def test_long_commands_are_understood(line: str) -> None:
     assert config is None or (ROOT / config).is_file()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_build_on_each_other_run_in_order(page: Path, checkout: Path) -> None:
+    shutil.copytree(checkout / "runs/quickstart", checkout / "runs/ci-cpu")
+    lines = [line for name, line in commands() if name == page.name]
+    for line in [line for line in lines if verb_of(line) in IN_ORDER and "--help" not in line]:
+        done = shell(line, checkout)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+
+
 @pytest.mark.parametrize("line", dict.fromkeys(line for _, line in commands()))
 def test_every_command_is_known(line: str) -> None:
     words = shlex.split(line)
+    while re.fullmatch(r"[A-Z_]+=.*", words[0]):  # an environment variable before the command
+        del words[0]
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets
@@ -110,6 +124,10 @@ def test_every_command_is_known(line: str) -> None:
         assert verb_of(line) in {*app.VERBS, ""}
     elif words[0] == "python":
         assert Path(ROOT / words[1]).is_file() or words[1] == "-m"
+    elif words[0] == "pytest":
+        assert (ROOT / words[words.index("--bench-config") + 1]).is_file()
+    elif words[0].startswith("scripts/"):
+        assert os.access(ROOT / words[0], os.X_OK)
     else:
         assert words[0] == "pip", line
 

@@ -23,13 +23,17 @@ VERBS = {
     "show": "Show the table of a run.",
     "report": "Write REPORT.md, report.html and plots/ from stored records.",
     "export": "Write one flat table: a row for each record, unrounded.",
+    "baseline": "Keep a run as a baseline, list baselines, or show one.",
+    "compare": "Compare a run with a baseline, figure by figure, and exit accordingly.",
+    "gate": "Measure a matrix, compare it with a baseline, and confirm regressions.",
+    "history": "Draw each figure over the runs of a folder, with change points marked.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "env": "Build, check and remove the interpreters that backends live in.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
 }
 
-OUTLIVE_THEIR_READER = frozenset({"run", "once"})
+OUTLIVE_THEIR_READER = frozenset({"run", "once", "gate"})
 """Verbs that must go on when whoever reads their output is gone."""
 
 USAGE = 2
@@ -48,6 +52,7 @@ Exit codes:
   0    every cell is ok
   1    some cell is not ok
   2    usage: a wrong option, configuration or folder; nothing was started
+  3    compare and gate: not comparable, unclear, or too good to be believed
   130  interrupted; bench run --resume goes on from there
 """
 
@@ -129,8 +134,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _mendable() -> tuple[type[Exception], ...]:
     from bench.config.errors import ConfigError
     from bench.environments import EnvironmentProblem
+    from bench.gate import GateError
     from bench.runner import RunnerError
     from bench.store import StoreError
     from compilers.registry import BackendError
 
-    return (ConfigError, EnvironmentProblem, RunnerError, StoreError, BackendError)
+    return (ConfigError, EnvironmentProblem, GateError, RunnerError, StoreError, BackendError)

@@ -1,0 +1,184 @@
+"""When a figure has become worse: the rule of the gate, as pure functions of samples.
+
+A figure is a regression when the whole 95 % interval of its change lies beyond what is allowed
+*and* a confirmation agrees. Measuring everything twice would double the price of every green run,
+so the first run only screens: at a lower level, wide enough to let nearly every true regression
+through, it says which cells are worth a second run. The decision is then taken on all processes of
+both runs, and the second run alone must lie beyond the allowed effect as well. A run that is lucky
+or unlucky once therefore neither fails nor saves anything by itself.
+
+Levels and the number of processes were chosen by simulation; ``tests/gate/test_known_answers.py``
+repeats it, and docs/ci.md tells what it costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.stats.bootstrap import Arm, speedup
+
+SCREEN_LEVEL = 0.50
+DECISION_LEVEL = 0.95
+BLIND = 5.0
+"""An interval whose half-width exceeds this many times what is allowed shows nothing either way."""
+
+IMPLAUSIBLE_PCT = 30.0
+"""An improvement wholly beyond this is more often work left out than work done faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """By how many per cent a figure has grown; above 0 is worse for every figure that is gated.
+
+    ``low_pct`` and ``high_pct`` bound it at the level asked for; None when an arm has a single
+    sample in all. ``covers_processes`` is False when an arm has a single process.
+    """
+
+    pct: float
+    low_pct: float | None
+    high_pct: float | None
+    covers_processes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the samples say.
+
+    Attributes:
+        word: ``regression``, ``passed``, ``improved`` (the whole interval is below 0),
+            ``implausible`` (wholly beyond the bound for improvements), or ``unclear`` (one process
+            an arm, or processes so unlike that the interval is wider than `BLIND` limits).
+        change: of all samples, at the decision level.
+        suspect: the first run alone is reason enough for a confirmation.
+        reason: one sentence.
+    """
+
+    word: str
+    change: Change
+    suspect: bool
+    reason: str
+
+
+def change(baseline: Arm, candidate: Arm, level: float = DECISION_LEVEL) -> Change:
+    """Return the growth of the candidate's median over the baseline's, in per cent.
+
+    Arms as in `bench.stats.bootstrap`: processes, each with its samples, in seconds or bytes.
+    ValueError as there.
+    """
+    found = speedup(baseline, candidate, level=level)
+    return Change(
+        pct=100 * (1 / found.ratio - 1),
+        low_pct=None if found.high is None else 100 * (1 / found.high - 1),
+        high_pct=None if found.low is None else 100 * (1 / found.low - 1),
+        covers_processes=found.covers_processes,
+    )
+
+
+def decide(
+    baseline: Arm,
+    candidate: Arm,
+    allowed_pct: float,
+    *,
+    confirmation: tuple[Arm, Arm] | None = None,
+    implausible_pct: float = IMPLAUSIBLE_PCT,
+) -> Decision:
+    """Return whether the candidate's figure has grown by more than ``allowed_pct``.
+
+    Args:
+        baseline: processes of the baseline, each with its samples.
+        candidate: processes of the candidate.
+        allowed_pct: growth that is accepted, in per cent, at least 0.
+        confirmation: the second run's arms. Its baseline has no process when only the candidate
+            was measured again; then it is compared with the first run's.
+        implausible_pct: bound for improvements, in per cent.
+
+    ValueError as `bench.stats.bootstrap.speedup`, and for a negative ``allowed_pct``.
+    """
+    if allowed_pct < 0:
+        raise ValueError(f"allowed_pct must be at least 0, not {allowed_pct}")
+    first = change(baseline, candidate)
+    # An interval holds its estimate: most unchanged figures need no second look.
+    suspect = first.pct > allowed_pct and beyond(
+        change(baseline, candidate, SCREEN_LEVEL), allowed_pct
+    )
+    if confirmation is None:
+        return _word(first, allowed_pct, suspect, implausible_pct)
+    again_baseline, again = confirmation
+    second = change(again_baseline or baseline, again)
+    pooled = change([*baseline, *again_baseline], [*candidate, *again])
+    if suspect and second.pct <= allowed_pct:
+        # The two runs contradict each other, so both together are too wide to tell anything.
+        alone = _word(second, allowed_pct, suspect, implausible_pct)
+        if alone.word not in ("passed", "improved"):
+            return alone
+        return Decision(
+            "passed",
+            pooled,
+            suspect,
+            f"{told(first.pct)} at first, {told(second.pct)} in the confirmation run: not "
+            "confirmed.",
+        )
+    found = _word(pooled, allowed_pct, suspect, implausible_pct)
+    agrees = f" The confirmation run agrees: {told(second.pct)}."
+    return found if found.word != "regression" else _with_reason(found, found.reason + agrees)
+
+
+def beyond(found: Change, allowed_pct: float) -> bool:
+    """Return whether the whole interval lies beyond the allowed effect."""
+    low = found.low_pct
+    return found.covers_processes and low is not None and low > allowed_pct
+
+
+def _word(found: Change, allowed_pct: float, suspect: bool, implausible_pct: float) -> Decision:
+    low, high = found.low_pct, found.high_pct
+    if not found.covers_processes or low is None or high is None:
+        return Decision(
+            "unclear",
+            found,
+            suspect,
+            "an arm has a single process, which says nothing of the spread between processes; "
+            "measure at least 3 rounds.",
+        )
+    interval = f"{told(found.pct)} [{told(low)}, {told(high)}]"
+    if low > allowed_pct:
+        return Decision(
+            "regression",
+            found,
+            suspect,
+            f"{interval}: the whole interval is beyond the allowed +{allowed_pct:g} %.",
+        )
+    if high < -implausible_pct:
+        return Decision(
+            "implausible",
+            found,
+            suspect,
+            f"{interval}: an improvement of more than {implausible_pct:g} % is more often work "
+            "left out than work done faster; look at counts and pictures, then acknowledge it.",
+        )
+    if (high - low) / 2 > BLIND * max(allowed_pct, 1.0):
+        return Decision(
+            "unclear",
+            found,
+            suspect,
+            f"{interval}: too wide to tell; measure more rounds, or quiet the machine.",
+        )
+    if high < 0:
+        return Decision("improved", found, suspect, f"{interval}.")
+    rest = "" if high <= allowed_pct else f", although up to {told(high)} is not ruled out"
+    return Decision("passed", found, suspect, f"{interval}: no regression is shown{rest}.")
+
+
+def _with_reason(found: Decision, reason: str) -> Decision:
+    return Decision(found.word, found.change, found.suspect, reason)
+
+
+def told(pct: float) -> str:
+    """Return a change as text, such as '+4.2 %'."""
+    text = f"{pct:+.1f} %"
+    return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
+
+
+def arm_of(values: Sequence[float | None]) -> list[list[float]]:
+    """Return one value a process as an arm; processes without one are left out."""
+    return [[value] for value in values if value is not None]

@@ -1,0 +1,268 @@
+"""Measure, compare, confirm: ``bench gate`` without its command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bench import api
+from bench.config import load_config, make_plan
+from bench.gate import GateError, baselines, decide, measured
+from bench.gate.compare import Comparison, compare
+from bench.gate.limits import DEFAULT, Limits
+from bench.runner import Ui
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a paired gate: which code is measured, and by which interpreter.
+
+    Attributes:
+        label: ``baseline`` or ``candidate``; also the name of its run folder.
+        checkout: folder whose ``bench``, ``compilers`` and plug-ins are imported first, and in
+            which the arm runs; None for the working folder.
+        python: its interpreter; None for this one.
+    """
+
+    label: str
+    checkout: Path | None = None
+    python: Path | None = None
+
+    def check(self) -> None:
+        """Raise GateError if it cannot be run."""
+        if self.checkout is not None and not self.checkout.is_dir():
+            raise GateError(f"{self.checkout} is not a folder, so it is no checkout.")
+        if self.python is not None and not os.access(self.python, os.X_OK):
+            raise GateError(f"{self.python} is not an interpreter that can be run.")
+
+    @property
+    def folder(self) -> Path:
+        return (self.checkout or Path.cwd()).absolute()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of the gate.
+
+    Attributes:
+        config: the YAML file.
+        out: folder for the runs; must not hold runs yet.
+        overrides: as ``--set``.
+        only: as ``--only``.
+        limits: what is gated.
+        acknowledged: cells whose implausible improvement is accepted.
+        implausible_pct: bound for improvements, in per cent.
+    """
+
+    config: Path
+    out: Path
+    overrides: Sequence[str] = ()
+    only: Sequence[str] = ()
+    limits: Limits = DEFAULT
+    acknowledged: Collection[str] = ()
+    implausible_pct: float = decide.IMPLAUSIBLE_PCT
+
+
+@dataclass
+class Outcome:
+    """How a gate ended.
+
+    Attributes:
+        found: the comparison; of paired arms if there were any.
+        against_stored: besides, of a paired gate's candidate with a stored baseline: counts only.
+        runs: the run folders, as they were measured.
+    """
+
+    found: Comparison
+    against_stored: Comparison | None = None
+    runs: list[Path] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """As `Comparison.exit_code`; a regression in either comparison counts."""
+        codes = [self.found.exit_code]
+        if self.against_stored is not None:
+            codes.append(self.against_stored.exit_code)
+        return 1 if 1 in codes else max(codes)
+
+
+def default_out() -> Path:
+    """Return a new folder's path under ``runs/gate``."""
+    return Path("runs", "gate", datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%f"))
+
+
+def against_baseline(
+    asked: Request, name: str, folder: Path, *, ui: Ui | None = None, say: Say = lambda _: None
+) -> Outcome:
+    """Measure, compare with the stored baseline, and confirm what looks like a regression.
+
+    Raises:
+        GateError: there is no such baseline, or ``out`` is taken; nothing was started.
+        bench.config.ConfigError, bench.runner.RunnerError, bench.store.StoreError: as `bench.run`.
+        KeyboardInterrupt: as `bench.run`.
+    """
+    baselines.of_name(name, folder)
+    _check_out(asked.out)
+    first = _measure(asked, asked.out / "candidate", asked.only, ui)
+    candidate = measured.of_run(first)
+    entry = baselines.find(name, candidate, folder)
+    stored = _selected(entry.content, candidate) if asked.only else entry.content
+    found = _compare(asked, stored, candidate)
+    outcome = Outcome(found, runs=[first])
+    if found.suspects:
+        say(f"{', '.join(found.suspects)}: looks slower or larger; measuring once more to confirm.")
+        second = _measure(asked, asked.out / "confirmation", _only(asked, found.suspects), ui)
+        outcome.runs.append(second)
+        again = measured.of_run(second)
+        outcome.found = _compare(asked, stored, candidate, confirmation=(None, again))
+    return outcome
+
+
+def paired(
+    asked: Request,
+    baseline: Arm,
+    candidate: Arm,
+    *,
+    stored: tuple[str, Path] | None = None,
+    say: Say = lambda _: None,
+    measure: Callable[[Arm, Request, Path, Sequence[str], int], None] | None = None,
+) -> Outcome:
+    """Measure both arms in turn, round by round (A B, B A, …), compare, and confirm likewise.
+
+    Args:
+        asked: what to measure and what to gate.
+        baseline: the arm that is compared with.
+        candidate: the arm that is judged.
+        stored: name and folder of a stored baseline whose exact counts the candidate must have.
+        say: told what goes on.
+        measure: brings one arm's run folder to so many rounds; `measure_arm` by default.
+
+    Raises:
+        GateError: an arm cannot be run, the arms are the same, or ``out`` is taken.
+        bench.config.ConfigError: the configuration is wrong; nothing was started.
+        KeyboardInterrupt: Ctrl-C or a signal.
+    """
+    baseline.check()
+    candidate.check()
+    if (baseline.folder, baseline.python) == (candidate.folder, candidate.python):
+        raise GateError(
+            "--paired needs two checkouts or two environments: say which with --base-checkout DIR "
+            "or --base-python PYTHON."
+        )
+    if stored is not None:
+        baselines.of_name(*stored)
+    _check_out(asked.out)
+    plan = make_plan(load_config(asked.config, asked.overrides, asked.only))
+    rounds = plan.cells[0]["protocol"]["rounds"]
+    runner = measure or measure_arm
+
+    def both(folder: Path, only: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        arms = (baseline, candidate)
+        for done in range(rounds):
+            say(f"round {done + 1} of {rounds}, both arms in turn")
+            for arm in arms if done % 2 == 0 else reversed(arms):
+                runner(arm, asked, folder / arm.label, only, done + 1)
+        contents = [_with_commit(folder / arm.label, arm) for arm in arms]
+        return contents[0], contents[1]
+
+    first, second = both(asked.out, asked.only)
+    outcome = Outcome(
+        _compare(asked, first, second, paired=True),
+        runs=[asked.out / arm.label for arm in (baseline, candidate)],
+    )
+    suspects = outcome.found.suspects
+    if suspects:
+        say(f"{', '.join(suspects)}: looks slower or larger; measuring both arms once more.")
+        again = both(asked.out / "confirmation", _only(asked, suspects))
+        outcome.runs += [asked.out / "confirmation" / arm.label for arm in (baseline, candidate)]
+        outcome.found = _compare(asked, first, second, confirmation=again, paired=True)
+    if stored is not None:
+        entry = baselines.find(stored[0], second, stored[1])
+        only_counts = Limits({}, fidelity=False, asked=True)
+        kept = _selected(entry.content, second) if asked.only else entry.content
+        outcome.against_stored = compare(kept, second, only_counts)
+    return outcome
+
+
+def measure_arm(arm: Arm, asked: Request, run_dir: Path, only: Sequence[str], rounds: int) -> None:
+    """Bring an arm's run to ``rounds`` rounds, by the ``bench`` of its own code and interpreter.
+
+    Raises:
+        GateError: it could not begin; the arm's own message is repeated.
+        KeyboardInterrupt: it was interrupted.
+    """
+    # As `-m bench.cli` would, the checkout comes before whatever the interpreter has installed.
+    command = [str(arm.python or sys.executable), "-m", "bench.cli", "run"]
+    command += [str(asked.config.absolute()), "--out", str(run_dir.absolute())]
+    for override in (*asked.overrides, f"protocol.rounds={rounds}"):
+        command += ["--set", override]
+    for selection in only:
+        command += ["--only", selection]
+    command += ["--quiet", *(["--resume"] if rounds > 1 else [])]
+    env = dict(os.environ)
+    if arm.checkout is not None:
+        env["PYTHONPATH"] = str(arm.folder)
+    elif arm.python is not None:
+        env.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        command, cwd=arm.folder, env=env, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode not in (0, 1) or not (run_dir / "plan.json").is_file():
+        said = (done.stderr or done.stdout).strip().splitlines()
+        last = said[-1] if said else f"it ended with {done.returncode} and said nothing"
+        raise GateError(f"the {arm.label} arm could not be measured: {last}")
+
+
+def _with_commit(run_dir: Path, arm: Arm) -> dict[str, Any]:
+    content = measured.of_run(run_dir)
+    return {**content, "name": arm.label, "commit": baselines.commit(arm.folder)}
+
+
+def _compare(
+    asked: Request,
+    baseline: Mapping[str, Any],
+    candidate: Mapping[str, Any],
+    *,
+    confirmation: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None,
+    paired: bool = False,
+) -> Comparison:
+    return compare(
+        baseline,
+        candidate,
+        asked.limits,
+        confirmation=confirmation,
+        paired=paired,
+        acknowledged=asked.acknowledged,
+        implausible_pct=asked.implausible_pct,
+    )
+
+
+def _selected(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the baseline with the cells that were asked for, measured or not."""
+    cells = {name: cell for name, cell in baseline["cells"].items() if name in candidate["cells"]}
+    return {**baseline, "cells": cells}
+
+
+def _measure(asked: Request, out: Path, only: Sequence[str], ui: Ui | None) -> Path:
+    return api.run(asked.config, out, overrides=asked.overrides, only=only, ui=ui).path
+
+
+def _only(asked: Request, names: Sequence[str]) -> list[str]:
+    """Return selections that keep the named cells and no others."""
+    others = [text for text in asked.only if text.partition("=")[0].strip() != "name"]
+    return [*others, *(f"name={name}" for name in names)]
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise GateError(f"{out} is not empty; choose another folder with --out.")

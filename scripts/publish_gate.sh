@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Keeps a gate's baselines and pictures on a branch of their own, so that a job summary can show
+# them and the next run finds them.
+#
+#   scripts/publish_gate.sh GATE_OUT KEPT
+#
+# GATE_OUT  what scripts/gate.sh left behind
+# KEPT      folder for a checkout of the branch; must be new
+# RESULTS   the branch [bench-gate]        RUN   name of this run [now]
+# SAVE      not empty: GATE_OUT/baselines takes the place of the branch's
+# KEEP      pictures of so many runs are kept [50]
+set -euo pipefail
+
+from=$1
+kept=$2
+RESULTS=${RESULTS:-bench-gate}
+RUN=${RUN:-$(date -u +%Y%m%dT%H%M%S)}
+KEEP=${KEEP:-50}
+
+if git fetch --depth 1 origin "$RESULTS"; then
+  git worktree add --detach "$kept" FETCH_HEAD
+else
+  git worktree add --detach "$kept" HEAD
+  git -C "$kept" checkout --orphan "$RESULTS"
+  git -C "$kept" rm -rqf .
+fi
+
+mkdir -p "$kept/runs/$RUN"
+for picture in "$from"/report/plots/*.png "$from"/report/gallery/*.png; do
+  if [ -e "$picture" ]; then cp "$picture" "$kept/runs/$RUN/"; fi
+done
+if [ -n "${SAVE:-}" ] && [ -d "$from/baselines" ]; then
+  mkdir -p "$kept/baselines"
+  cp -r "$from/baselines/." "$kept/baselines/"
+fi
+
+# The oldest first, by name: run numbers and times both grow.
+find "$kept/runs" -mindepth 1 -maxdepth 1 -type d | sort | head -n "-$KEEP" | xargs -r rm -rf
+
+git -C "$kept" add --all
+if git -C "$kept" diff --cached --quiet; then
+  echo "Nothing to keep."
+else
+  git -C "$kept" -c user.name=bench -c user.email=bench@localhost commit -qm "Gate $RUN"
+  git -C "$kept" push -q origin "HEAD:refs/heads/$RESULTS"
+fi
