@@ -23,6 +23,7 @@ VERBS = {
     "show": "Show the table of a run.",
     "report": "Write REPORT.md, report.html and plots/ from stored records.",
     "export": "Write one flat table: a row for each record, unrounded.",
+    "audit": "Find what cannot be true in a table of results, anyone's.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
@@ -124,9 +125,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _mendable() -> tuple[type[Exception], ...]:
+    from bench.audit.table import AuditError
     from bench.config.errors import ConfigError
     from bench.runner import RunnerError
     from bench.store import StoreError
     from compilers.registry import BackendError
 
-    return (ConfigError, RunnerError, StoreError, BackendError)
+    return (AuditError, ConfigError, RunnerError, StoreError, BackendError)
