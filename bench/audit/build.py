@@ -75,16 +75,30 @@ def build(
         table.ignored = list(headers)
         return table
     meanings, headers, by_column = _melt(table, meanings, list(headers), by_column)
+    figures = [
+        (meaning, cells[:2000])
+        for meaning, cells in zip(meanings, by_column, strict=True)
+        if meaning and columns.kind_of(meaning.name) != "text"
+    ]
     locale = locale_of(
-        cell for meaning, cells in zip(meanings, by_column, strict=True) if meaning
-        for cell in cells[:2000] if columns.kind_of(meaning.name) != "text"
-    )  # fmt: skip
+        (cell for _, cells in figures for cell in cells),
+        (cell for meaning, cells in figures if _never_thousands(meaning) for cell in cells),
+    )
     for header, meaning, cells in zip(headers, meanings, by_column, strict=True):
         _take(table, header, meaning, cells, locale)
     _sizes(table)
     _arms(table)
     _milliseconds(table)
     return _without_summaries(table)
+
+
+def _never_thousands(meaning: Meaning) -> bool:
+    kind = columns.kind_of(meaning.name)
+    return (
+        kind in ("rate", "ratio", "share")
+        or (kind == "time" and meaning.scale in (None, 1.0, 60.0))
+        or (kind == "memory" and meaning.scale in (1e9, 1024.0**3))
+    )
 
 
 def _meanings(
@@ -198,6 +212,8 @@ def _numbers(
     decimals = -9
     stated: set[str] = set()
     bare = []
+    # A column that tells its own mark keeps it: people paste from several places.
+    locale = locale_of(cells[:2000], otherwise=locale)
     printed = {cell: parse(cell, locale) for cell in dict.fromkeys(cells) if cell}
     filled = 0
     for i, cell in enumerate(cells):

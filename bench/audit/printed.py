@@ -41,16 +41,24 @@ class Printed:
     bound: str
 
 
-def locale_of(cells: Iterable[str]) -> Locale:
-    """Return the decimal mark that the cells of a table use; a point when nothing tells.
+def locale_of(
+    cells: Iterable[str], small: Iterable[str] = (), *, otherwise: Locale = "point"
+) -> Locale:
+    """Return the decimal mark that the cells of a table use; ``otherwise`` when nothing tells.
 
     ``0,979`` and ``12,5`` have a decimal comma, ``0.979`` and ``1,234.5`` a point; ``4,829`` alone
-    tells nothing and is read as four thousand.
+    tells nothing. Then ``small`` decides: cells of figures that are never thousands (seconds, it/s,
+    GiB). ``4,829`` among them has a decimal comma, else it is four thousand.
     """
     comma = point = 0
     for cell in cells:
         comma += "," in cell and bool(_COMMA_SURE.search(cell))
         point += "." in cell and bool(_POINT_SURE.search(cell))
+    if not comma and not point:
+        comma = sum("," in cell for cell in small)
+        point = sum("." in cell for cell in small)
+    if comma == point:
+        return otherwise
     return "comma" if comma > point else "point"
 
 

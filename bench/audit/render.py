@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from bench.audit.audit import Audited
+from bench.audit.examine import Audited
 from bench.audit.finding import Note
 
 MOST_FINDINGS = 40

@@ -16,7 +16,7 @@ from bench.audit.table import Floats, Table
 CHECK = "wrong-divisor"
 
 LARGEST_REST = 0.35
-"""Part of a gap that may be left over (saving, start-up) before a divisor is no longer told."""
+"""Part of a gap that may be left over (saving, start-up) where rows cannot tell it from a gap."""
 SMALLEST_SPREAD = 1.4
 """Ratio of the longest to the shortest gap from which the rows' slope tells the divisor."""
 SETTLE = "the times of the single batches, or the line of code that divides"
@@ -93,9 +93,12 @@ def _tells(rest: Floats, gap: Floats, b: float, half: Floats, total: Floats) -> 
     if len(gap) >= 3 and float(gap.max() / gap.min()) >= SMALLEST_SPREAD:
         # Over gaps of unlike length, what is left over stays and the slope counts gaps.
         design = np.column_stack([np.ones(len(gap)), gap]) / rest[:, None]
-        left, slope = np.linalg.lstsq(design, np.ones(len(gap)), rcond=None)[0]
-        close = abs(slope - b) < 0.35 and bool((np.abs(count - b) < 0.7).all())
-        return close and left > -0.5 * float(gap.min())
+        found = np.linalg.lstsq(design, np.ones(len(gap)), rcond=None)[0]
+        left, slope = float(found[0]), float(found[1])
+        scatter = float(np.sqrt(np.mean((design @ found - 1) ** 2)))
+        # How well the slope is known: by the rows' scatter over the spread of their gaps.
+        apart = scatter * b / max(float(np.std(np.log(gap))), 1e-9)
+        return abs(slope - b) < 0.3 and apart < 0.3 and left > -0.3 * float(gap.min())
     return bool(((count > b - 0.05) & (count < b + LARGEST_REST)).all())
 
 

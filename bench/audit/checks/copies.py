@@ -32,6 +32,10 @@ MOST_REPEATS = 3
 LARGEST_TABLE = 20000
 UNLIKE = ("model", "task", "backend", "height", "width", "batch", "steps", "strength", "dtype",
           "gpu", "scheduler", "guidance")  # fmt: skip
+UNLIKE_STEP = {"model", "backend", "height", "width", "batch", "dtype", "gpu"}
+"""What changes the time of a single step."""
+STARTS = ("warmup_s", "first_call_s", "compile_s", "load_s")
+"""Times of a process of its own, which never repeat to the last digit."""
 UNLIKE_MEMORY = ("height", "width", "batch")
 
 
@@ -116,7 +120,19 @@ def _unlike(
     if name in QUALITY:
         # A lossless backend gives the very picture of its baseline.
         return bool(set(different) - {"backend"})
-    return bool(different)
+    if set(different) & UNLIKE_STEP:
+        return True
+    if name in RATES or not set(different) & {"steps", "strength"}:
+        # A step takes as long whatever the task and the number of steps.
+        return name in STARTS and bool(different)
+    if name == "first_s":
+        return "steps" in different
+    return _ran(table, a) != _ran(table, b)
+
+
+def _ran(table: Table, i: int) -> float:
+    steps, strength = float(table.values("steps")[i]), float(table.values("strength")[i])
+    return rows.effective_steps(steps, strength) if 0 < strength < 1 else steps
 
 
 def _chance(column: Numbers, a: int) -> float:

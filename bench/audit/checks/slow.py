@@ -93,9 +93,12 @@ def _in_batches(
         left = total[kept] - fixed - slope * calls[kept]
         r2 = 1 - float((left**2).sum() / ((total[kept] - total[kept].mean()) ** 2).sum())
         corrected = [k for k in kept if calls_first[k] != steps[k]]
-        how = f", with {calls_first[corrected[0]]:g} calls for {steps[corrected[0]]:g} steps" * bool(
-            corrected)  # fmt: skip
-        how += f", without {rows.places(table, [group[k] for k in slow])}" * bool(slow)
+        how = ""
+        if corrected:
+            k = corrected[0]
+            how = f", with {calls_first[k]:g} calls for {steps[k]:g} steps"
+        if slow:
+            how += f", without {rows.places(table, [group[k] for k in slow])}"
         notes.append(
             Note(
                 CHECK,
