@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.audit import columns
 from bench.audit.columns import Meaning
-from bench.audit.printed import Locale, locale_of, parse
+from bench.audit.printed import locale_of, marks_of, parse
 from bench.audit.table import AuditError, Numbers, Table
 
 SIZE = re.compile(r"(?<!\d)(\d{2,5})\s*[x×X*]\s*(\d{2,5})(?!\d)")
@@ -75,17 +75,14 @@ def build(
         table.ignored = list(headers)
         return table
     meanings, headers, by_column = _melt(table, meanings, list(headers), by_column)
-    figures = [
-        (meaning, cells[:2000])
+    marks = [
+        marks_of(cells[:2000])
         for meaning, cells in zip(meanings, by_column, strict=True)
         if meaning and columns.kind_of(meaning.name) != "text"
     ]
-    locale = locale_of(
-        (cell for _, cells in figures for cell in cells),
-        (cell for meaning, cells in figures if _never_thousands(meaning) for cell in cells),
-    )
+    elsewhere = (sum(comma for comma, _ in marks), sum(point for _, point in marks))
     for header, meaning, cells in zip(headers, meanings, by_column, strict=True):
-        _take(table, header, meaning, cells, locale)
+        _take(table, header, meaning, cells, elsewhere)
     _sizes(table)
     _arms(table)
     _milliseconds(table)
@@ -181,7 +178,7 @@ def _melt(
 
 
 def _take(
-    table: Table, header: str, meaning: Meaning | None, cells: list[str], locale: Locale
+    table: Table, header: str, meaning: Meaning | None, cells: list[str], marks: tuple[int, int]
 ) -> None:
     if meaning is None:
         if header.strip():
@@ -192,7 +189,7 @@ def _take(
         table.texts[meaning.name] = ["" if c.lower() in _EMPTY - {"none"} else c for c in cells]
         table.headers[meaning.name] = header
         return
-    column = _numbers(table, header, meaning, cells, kind, locale)
+    column = _numbers(table, header, meaning, cells, kind, marks)
     if column is None:
         table.ignored.append(header.strip())
         return
@@ -205,15 +202,14 @@ def _take(
 
 
 def _numbers(
-    table: Table, header: str, meaning: Meaning, cells: list[str], kind: str, locale: Locale
+    table: Table, header: str, meaning: Meaning, cells: list[str], kind: str, marks: tuple[int, int]
 ) -> Numbers | None:
     values = np.full(len(cells), np.nan)
     half = np.zeros(len(cells))
     decimals = -9
     stated: set[str] = set()
     bare = []
-    # A column that tells its own mark keeps it: people paste from several places.
-    locale = locale_of(cells[:2000], otherwise=locale)
+    locale = locale_of(cells[:2000], marks, never_thousands=_never_thousands(meaning))
     printed = {cell: parse(cell, locale) for cell in dict.fromkeys(cells) if cell}
     filled = 0
     for i, cell in enumerate(cells):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,7 @@ _GROUP = {"point": ",", "comma": "."}
 _SPACES = re.compile(r"['\u202f\u00a0 _]")
 _COMMA_SURE = re.compile(r"(?<![\d.,])0,\d|\d,\d{1,2}(?!\d)|\d,\d{4,}|\d\.\d{3},\d")
 _POINT_SURE = re.compile(r"(?<![\d.,])0\.\d|\d\.\d{1,2}(?![\d.,])|\d\.\d{4,}|\d,\d{3}\.\d")
+_THOUSANDS_SURE = re.compile(r"\d,\d{3},\d{3}")
 EXACT_DIGITS = 12
 """A figure with more significant digits was not rounded for a reader."""
 
@@ -41,25 +42,36 @@ class Printed:
     bound: str
 
 
-def locale_of(
-    cells: Iterable[str], small: Iterable[str] = (), *, otherwise: Locale = "point"
-) -> Locale:
-    """Return the decimal mark that the cells of a table use; ``otherwise`` when nothing tells.
+def marks_of(cells: Iterable[str]) -> tuple[int, int]:
+    """Return how many cells surely have a decimal comma, and how many a decimal point.
 
-    ``0,979`` and ``12,5`` have a decimal comma, ``0.979`` and ``1,234.5`` a point; ``4,829`` alone
-    tells nothing. Then ``small`` decides: cells of figures that are never thousands (seconds, it/s,
-    GiB). ``4,829`` among them has a decimal comma, else it is four thousand.
+    ``0,979`` and ``12,5`` have a decimal comma, ``0.979`` and ``1,234.5`` a point; ``4,829`` tells
+    nothing.
     """
     comma = point = 0
     for cell in cells:
         comma += "," in cell and bool(_COMMA_SURE.search(cell))
         point += "." in cell and bool(_POINT_SURE.search(cell))
-    if not comma and not point:
-        comma = sum("," in cell for cell in small)
-        point = sum("." in cell for cell in small)
-    if comma == point:
-        return otherwise
-    return "comma" if comma > point else "point"
+    return comma, point
+
+
+def locale_of(
+    cells: Sequence[str], elsewhere: tuple[int, int], *, never_thousands: bool
+) -> Locale:
+    """Return the decimal mark of a column.
+
+    Its own cells decide; where they tell nothing, what the mark is elsewhere in the table
+    (``elsewhere``, as `marks_of` counts); and then whether the column can hold thousands at all:
+    ``4,829`` is four thousand MiB, but not four thousand GiB or it/s.
+    """
+    comma, point = marks_of(cells)
+    if comma != point:
+        return "comma" if comma > point else "point"
+    if any("," in cell for cell in cells):
+        if any(_THOUSANDS_SURE.search(cell) for cell in cells):
+            return "point"
+        return "comma" if elsewhere[0] or never_thousands else "point"
+    return "comma" if elsewhere[0] and not elsewhere[1] else "point"
 
 
 def parse(text: str, locale: Locale = "point") -> Printed | None:

@@ -151,10 +151,16 @@ def _chance(column: Numbers, a: int) -> float:
         step *= 10
     if abs(value) / step < 100:
         return 1.0
-    near = np.sort(np.abs(values - value))
-    k = min(n - 1, max(3, n // 4))
-    reach = max(float(near[k]), 20 * column.step)
-    density = (k + 1) / (2 * reach)
+    others = np.sort(np.abs(values[values != value] - value))
+    if len(others) < 3:
+        # Nothing to tell the spread of the column by but its own size.
+        return n * step / abs(value)
+    # The densest neighbourhood counts: baselines lie closer together than compiled arms.
+    density = max(
+        (k + 1) / (2 * max(float(others[k]), 10 * column.step))
+        for k in {2, len(others) // 4, len(others) // 2}
+        if k >= 2
+    )
     return n * density * column.step / 2
 
 

@@ -27,7 +27,7 @@ FIXED = "fixed-cost"
 RELATIVE_NOISE = 0.015
 """What a time and a rate of one call scatter, where the table does not show it."""
 PRIOR_ROWS = 4
-FALSE_FINDING = 2e-4
+FALSE_FINDING = 1e-3
 RATE_SLACK = 0.08
 """By how much a rate may miss the mean rate of the loop: 4 standard deviations of 1.4 % in each of
 time and rate."""
@@ -424,32 +424,41 @@ def _single(table: Table, known: Rows, judged: set[int]) -> list[Finding]:
     meant = np.array([_nearest(table, known, k) for k in range(len(known.at))])
     fixed = known.fixed(meant)
     noise = np.hypot(known.time_half, meant / known.rate**2 * known.rate_half)
-    off = np.full(len(known.at), np.nan)
-    reference = np.full(len(known.at), np.nan)
-    for group in peers.values():
-        if len(group) < 3:
-            continue
-        reference[group] = float(np.median(fixed[group]))
-        off[group] = (fixed[group] - reference[group]) / known.time[group]
-    scale, freedom = _scale(off)
+    groups = [group for group in peers.values() if len(group) >= 3]
+    scale, freedom = _scale(known, fixed, groups)
+    tested = sum(len(group) for group in groups)
+    reach = scale * student_t_quantile(FALSE_FINDING / max(tested, 1), freedom)
     findings = []
-    tested = int(np.isfinite(off).sum())
-    for group in peers.values():
-        if len(group) < 3:
-            finding = _odd_pair(table, known, group, fixed, by_size, sizes)
+    for group in groups:
+        reference = _reference(known, fixed, group)
+        off = (fixed[group] - reference) / known.time[group]
+        limit = reach + 2 * noise[group] / known.time[group]
+        odd = [place for place in range(len(group)) if abs(off[place]) > limit[place]]
+        if not odd or len(odd) > len(group) // 3:
+            continue
+        # Those left must agree far better than the odd one does, else nobody knows which is wrong.
+        rest = float(np.max(np.abs(np.delete(off, odd))))
+        for place in odd:
+            if abs(off[place]) < 2 * rest:
+                continue
+            finding = _odd_row(table, known, group[place], float(reference[place]), group)
             findings += [] if finding is None else [finding]
-            continue
-        reach = scale * student_t_quantile(FALSE_FINDING / max(tested, 1), freedom)
-        # With three rows two must agree, else nobody knows which is wrong.
-        odd = [k for k in group if abs(off[k]) * known.time[k] > reach * known.time[k] + 2 * noise[k]]
-        if len(odd) > len(group) // 3 or not _agree(fixed, known, group, odd, reach):
-            continue
-        findings += [
-            finding
-            for k in odd
-            if (finding := _odd_row(table, known, k, float(reference[k]), group)) is not None
-        ]
+    for group in peers.values():
+        finding = _odd_pair(table, known, group, fixed, by_size, sizes)
+        findings += [] if finding is None else [finding]
     return findings
+
+
+def _reference(known: Rows, fixed: Floats, group: list[int]) -> Floats:
+    """Return the fixed cost that each row of a group should have.
+
+    The group's middle in seconds or, where that suits a row better, in steps: a backend may speed up
+    the rest as much as the loop.
+    """
+    seconds = np.full(len(group), float(np.median(fixed[group])))
+    steps = float(np.median(fixed[group] * known.rate[group])) / known.rate[group]
+    nearer = np.abs(fixed[group] - steps) < np.abs(fixed[group] - seconds)
+    return np.asarray(np.where(nearer & (steps > 0), steps, seconds))
 
 
 def _nearest(table: Table, known: Rows, k: int) -> float:
@@ -463,25 +472,28 @@ def _nearest(table: Table, known: Rows, k: int) -> float:
     return min(meanings, key=lambda n: abs(math.log(max(loop - n, 0.05) / TYPICAL_EQUIVALENTS)))
 
 
-def _scale(off: Floats) -> tuple[float, float]:
-    """Return the table's own scatter of fixed costs relative to times, and its degrees of freedom."""
-    known = np.abs(off[np.isfinite(off)])
+def _scale(known: Rows, fixed: Floats, groups: list[list[int]]) -> tuple[float, float]:
+    """Return the table's own scatter of fixed costs relative to times, and its degrees of freedom.
+
+    By differences within groups, so that it needs no middle; robust, so that an odd row does not
+    hide itself; pooled with what single calls commonly scatter.
+    """
+    apart = [
+        abs(float(fixed[a] - fixed[b])) / math.hypot(float(known.time[a]), float(known.time[b]))
+        for group in groups
+        for place, a in enumerate(group[:40])
+        for b in group[place + 1 : 40]
+    ]
     prior = RELATIVE_NOISE
-    if len(known) < 3:
+    if len(apart) < 3:
         return prior, float(PRIOR_ROWS)
-    robust = 1.4826 * float(np.median(known))
-    n = len(known)
-    pooled = math.sqrt((PRIOR_ROWS * prior**2 + n * robust**2) / (PRIOR_ROWS + n))
-    # A median of n knows a scale about as well as a third of n squares.
-    return pooled, PRIOR_ROWS + n / 3
-
-
-def _agree(fixed: Floats, known: Rows, group: list[int], odd: list[int], reach: float) -> bool:
-    rest = [k for k in group if k not in odd]
-    if len(rest) < 2:
-        return False
-    spread = float(fixed[rest].max() - fixed[rest].min())
-    return spread <= 2 * reach * float(known.time[rest].max())
+    robust = 1.4826 * float(np.median(apart))
+    freedom = sum(len(group) - 1 for group in groups)
+    pooled = math.sqrt(
+        (PRIOR_ROWS * prior**2 + freedom * robust**2) / (PRIOR_ROWS + freedom)
+    )
+    # A median knows a scale about half as well as squares do.
+    return pooled, PRIOR_ROWS + freedom / 2
 
 
 def _odd_row(
@@ -539,10 +551,8 @@ def _odd_pair(
     """
     if len(group) != 2:
         return None
-    slowest = float(known.rate[group].min())
-    low, high = sorted((float(fixed[k]) for k in group))
-    claimed = float(known.claimed[group].max())
-    if (high - low) * slowest < max(4.0, 0.35 * claimed) or high < 3 * low:
+    low, high = sorted(float(fixed[k]) for k in group)
+    if high < 3 * low:
         return None
     others = [k for k in by_size[sizes[known.at[group[0]]]] if k not in group and fixed[k] > 0]
     usual = float(np.median(fixed[others])) if len(others) >= 2 else None
@@ -552,6 +562,9 @@ def _odd_pair(
         return abs(math.log(max(float(fixed[k]), 0.02 * expected) / expected))
 
     odd, other = sorted(group, key=strange, reverse=True)
+    claimed = float(known.claimed[odd])
+    if (high - low) * float(known.rate[odd]) < max(4.0, 0.35 * claimed):
+        return None
     finding = _odd_row(table, known, odd, max(float(fixed[other]), 0.0), group)
     return finding if finding is not None and finding.check == CHECK else None
 
