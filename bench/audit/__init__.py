@@ -6,8 +6,8 @@ rendering is a thing of its own. docs/audit.md tells users what each check does.
 
 from __future__ import annotations
 
-from bench.audit.examine import Audited, as_json, audit, examine
 from bench.audit.columns import user_map
+from bench.audit.examine import Audited, as_json, audit, examine
 from bench.audit.finding import Finding, Note
 from bench.audit.table import AuditError, Table
 

@@ -24,7 +24,9 @@ _BASELINE = re.compile(
     r"(?:py)?torch(?:[ _-]?(?:eager|baseline|native))?|diffusers)(?:$|\b)",
     re.IGNORECASE,
 )
-_NOT_BASELINE = re.compile(r"compil(?!er\W*(?:none|off))|inductor|nexfort|oneflow|tensorrt|trt", re.I)
+_NOT_BASELINE = re.compile(
+    r"compil(?!er\W*(?:none|off))|inductor|nexfort|oneflow|tensorrt|trt", re.IGNORECASE
+)
 _BACKEND = re.compile(
     r"compile|inductor|nexfort|oneflow|onediff|tensorrt|\btrt\b|xformers|deepcache|aitemplate|"
     r"sfast|stable.?fast|onnx|openvino|optimi[sz]ed|accelerated|quant|fp8|int8|\bjit\b",
@@ -38,9 +40,7 @@ _MOST_WORDS = 0.5
 def is_baseline(arm: str) -> bool:
     """Whether the name of an arm is that of the unaccelerated baseline: none, eager, …"""
     text = arm.strip()
-    return (
-        len(text) <= 40 and bool(_BASELINE.fullmatch(text)) and not _NOT_BASELINE.search(text)
-    )
+    return len(text) <= 40 and bool(_BASELINE.fullmatch(text)) and not _NOT_BASELINE.search(text)
 
 
 def build(
@@ -251,7 +251,11 @@ def _numbers(
 
 
 def _guessed_scale(
-    table: Table, header: str, name: str, kind: str, values: np.ndarray[tuple[int], np.dtype[np.float64]]
+    table: Table,
+    header: str,
+    name: str,
+    kind: str,
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> float:
     known = values[np.isfinite(values)]
     if not len(known):
@@ -286,7 +290,9 @@ def _sizes(table: Table) -> None:
             )
             table.headers[name] = table.header(source)
         if source != "size":
-            table.guesses.append(f"sizes are read from the texts of column {table.header(source)!r}")
+            table.guesses.append(
+                f"sizes are read from the texts of column {table.header(source)!r}"
+            )
         return
 
 

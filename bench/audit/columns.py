@@ -176,9 +176,7 @@ ALIASES: dict[str, str] = {
 }
 """Header words by name, with units already off; `` | `` stands between spellings."""
 
-_BY_WORDS = {
-    words.strip(): name for name, texts in ALIASES.items() for words in texts.split(" | ")
-}
+_BY_WORDS = {words.strip(): name for name, texts in ALIASES.items() for words in texts.split(" | ")}
 
 KNOWN_BY: tuple[tuple[tuple[str, ...], str], ...] = (
     (("warm", "count"), "warmups"),
@@ -219,7 +217,9 @@ KNOWN_BY: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 """What a guess goes by: all parts must occur in the header. The first that fits is taken."""
 
-NOT_GUESSED = re.compile(r"\blow|high|efficient|interval|\bci\b|std|err|device_e2e|reserved|nvml|\brss\b|cell_")
+NOT_GUESSED = re.compile(
+    r"\blow|high|efficient|interval|\bci\b|std|err|device_e2e|reserved|nvml|\brss\b|cell_"
+)
 """Headers that say another thing than the word they contain."""
 
 _OTHER_METER = re.compile(r"reserved|nvml|smi|rss|device.?used|max.memory.allocated")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,7 +26,7 @@ PRIOR_SCALE = 0.01
 PRIOR_ROWS = 3
 FALSE_FINDING = 2e-4
 """Chance that a clean table's rows have one that stands out, for noise of any size."""
-MANY_ROWS = 200
+MANY_ROWS = 60
 """From here on a row is judged by the line through all, and the start is taken from a part."""
 SMALLEST = 0.03
 """Relative deviations below this are never called a finding."""
@@ -55,6 +56,11 @@ class Line:
         return self.fixed + self.slope * x
 
 
+@lru_cache(maxsize=4096)
+def _quantile(error: float, freedom: float) -> float:
+    return student_t_quantile(error, freedom)
+
+
 def fit(
     x: Floats,
     y: Floats,
@@ -80,6 +86,7 @@ def fit(
     good = np.abs(off) <= max(4 * 1.4826 * middle, 2 * prior, 1e-9)
     if good.sum() < 3 or len(np.unique(x[good])) < 2:
         return None
+    made = None
     for _ in range(6):
         made = _judge(x, y, half, good, prior, smallest)
         if made is None:
@@ -88,7 +95,7 @@ def fit(
         if (again == good).all() or again.sum() < 3 or len(np.unique(x[again])) < 2:
             break
         good = again
-    if made.odd.sum() > max(1, n // 3) or made.slope <= 0:
+    if made is None or made.odd.sum() > max(1, n // 3) or made.slope <= 0:
         # Too many odd rows: the line is no law of this table.
         return None
     return made
@@ -125,12 +132,12 @@ def _judge(
             (PRIOR_ROWS * prior**2 + float((left**2).sum())) / (PRIOR_ROWS + freedom)
         )
         weights = 1 / y[others] ** 2
-        mean = float(np.average(x[others], weights=weights))
+        mean = float((weights * x[others]).sum() / weights.sum())
         spread = float((weights * (x[others] - mean) ** 2).sum())
         leverage = (1 / weights.sum() + (x[i] - mean) ** 2 / spread) / at**2 if spread else 1.0
         off[i] = y[i] / at - 1
-        reach = pooled * math.sqrt(1 + leverage) * student_t_quantile(
-            FALSE_FINDING / n, PRIOR_ROWS + freedom
+        reach = (
+            pooled * math.sqrt(1 + leverage) * _quantile(FALSE_FINDING / n, PRIOR_ROWS + freedom)
         )
         odd[i] = abs(off[i]) > max(reach, smallest) + half[i] / at
         scale = max(scale, pooled)
@@ -153,7 +160,7 @@ def _judge_many(
     scale = math.sqrt(
         (PRIOR_ROWS * prior**2 + float((off[good] ** 2).sum())) / (PRIOR_ROWS + freedom)
     )
-    reach = scale * student_t_quantile(FALSE_FINDING / len(x), PRIOR_ROWS + freedom)
+    reach = scale * _quantile(FALSE_FINDING / len(x), PRIOR_ROWS + freedom)
     odd = np.abs(off) > max(reach, smallest) + half / at
     return _line(x, y, good & ~odd, off, odd, line, scale)
 
@@ -196,6 +203,10 @@ def _siegel(x: Floats, y: Floats) -> tuple[float, float]:
 
 def _least_squares(x: Floats, y: Floats) -> tuple[float, float]:
     """Return (fixed, slope) with residuals relative to y."""
-    design = np.column_stack([1 / y, x / y])
-    found = np.linalg.lstsq(design, np.ones(len(x)), rcond=None)[0]
-    return float(found[0]), float(found[1])
+    weights = 1 / y**2
+    total = float(weights.sum())
+    mean_x = float((weights * x).sum()) / total
+    mean_y = float((weights * y).sum()) / total
+    spread = float((weights * (x - mean_x) ** 2).sum())
+    slope = float((weights * (x - mean_x) * (y - mean_y)).sum()) / spread
+    return mean_y - slope * mean_x, slope

@@ -55,9 +55,7 @@ def marks_of(cells: Iterable[str]) -> tuple[int, int]:
     return comma, point
 
 
-def locale_of(
-    cells: Sequence[str], elsewhere: tuple[int, int], *, never_thousands: bool
-) -> Locale:
+def locale_of(cells: Sequence[str], elsewhere: tuple[int, int], *, never_thousands: bool) -> Locale:
     """Return the decimal mark of a column.
 
     Its own cells decide; where they tell nothing, what the mark is elsewhere in the table

@@ -1,4 +1,4 @@
-"""What rows have to do with each other: names for readers, groups, and the pairs of a comparison."""
+"""What rows have to do with each other: their names, groups, and the pairs of a comparison."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def field(table: Table, name: str) -> list[str]:
     return [""] * len(table)
 
 
-def groups(table: Table, names: Sequence[str], rows: Iterable[int] | None = None) -> list[list[int]]:
+def groups(
+    table: Table, names: Sequence[str], rows: Iterable[int] | None = None
+) -> list[list[int]]:
     """Return rows that agree in all of ``names``, in the order of the table."""
     columns = [field(table, name) for name in names]
     found: dict[tuple[str, ...], list[int]] = {}
@@ -123,7 +125,7 @@ def extra_calls(scheduler: str, steps: float) -> float:
 
 
 def stride_calls(steps: float, trained: int = 1000) -> int:
-    """Return how many timesteps a uniform stride gives for ``steps``: len(range(0, 1000, 1000 // n)).
+    """Return how many timesteps a uniform stride gives: len(range(0, 1000, 1000 // steps)).
 
     LDM's ``make_ddim_timesteps`` with method "uniform".
     """
@@ -172,11 +174,13 @@ def places(table: Table, rows: Sequence[int]) -> str:
     """Return only the lines of rows: "lines 3, 4 and 7"."""
     numbers = [str(table.lines[i]) for i in rows[:12]]
     more = len(rows) - len(numbers)
-    word = table.place if len(rows) == 1 else f"{table.place[:-1]}ies" if table.place.endswith(
-        "y") else f"{table.place}s"  # fmt: skip
+    plural = "entries" if table.place == "entry" else f"{table.place}s"
+    word = table.place if len(rows) == 1 else plural
     if more > 0:
         return f"{word} {', '.join(numbers)} and {more} more"
-    return f"{word} {' and '.join([', '.join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)}"
+    if len(numbers) == 1:
+        return f"{word} {numbers[0]}"
+    return f"{word} {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
 def figure(value: float, unit: str = "") -> str:

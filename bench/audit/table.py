@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,7 @@ class Table:
     summaries: Table | None = None
     counted: bool = False
     memories: list[tuple[str, Numbers]] = field(default_factory=list)
+    _absent: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -79,16 +81,30 @@ class Table:
     def values(self, name: str) -> Floats:
         """Return a column of figures, (rows,); all NaN where the table has none."""
         column = self.numbers.get(name)
-        return np.full(len(self), np.nan) if column is None else column.values
+        return self._nothing("nan", np.nan) if column is None else column.values
 
     def half(self, name: str) -> Floats:
         """Return the column's rounding half-widths, (rows,); 0 where the table has none."""
         column = self.numbers.get(name)
-        return np.zeros(len(self)) if column is None else column.half
+        return self._nothing("zero", 0.0) if column is None else column.half
 
     def text(self, name: str) -> list[str]:
         """Return a column of texts, (rows,); all empty where the table has none."""
-        return self.texts.get(name) or [""] * len(self)
+        found: list[str] | None = self.texts.get(name)
+        if found is None:
+            # Asked for row by row: made once.
+            if "text" not in self._absent:
+                self._absent["text"] = [""] * len(self)
+            found = self._absent["text"]
+        assert found is not None
+        return found
+
+    def _nothing(self, kind: str, value: float) -> Floats:
+        column = self._absent.get(kind)
+        if column is None:
+            column = self._absent[kind] = np.full(len(self), value)
+            column.setflags(write=False)
+        return np.asarray(column)
 
     def has(self, *names: str) -> bool:
         return all(name in self.numbers or name in self.texts for name in names)

@@ -34,7 +34,8 @@ def audit(
 
     Reads CSV, Markdown tables, JSON of pytest-benchmark or plain rows, what OneDiff's script prints
     under headings, and our own records. Findings are wrong, weightiest first, each with its sum and
-    with what would settle it; notes are what the table leaves out. docs/audit.md explains every check.
+    with what would settle it; notes are what the table leaves out. docs/audit.md explains the
+    checks.
 
     \b
     Examples:

@@ -149,7 +149,7 @@ def speedups(rng: random.Random, *, noise: float | None = None) -> Made:
 CLEAN: tuple[Callable[..., Made], ...] = (arms, sweep, batches, memory, speedups)
 
 
-# ---- planting -------------------------------------------------------------------------------------
+# ---- planting ----
 
 
 def wrong_steps_in_a_row(rng: random.Random) -> Made:
@@ -384,7 +384,7 @@ def _planted(made: Made, rows: Sequence[int], check: str) -> Made:
     return made
 
 
-# ---- writing --------------------------------------------------------------------------------------
+# ---- writing ----
 
 NAMES: dict[str, tuple[str, ...]] = {
     "e2e_s": ("inference_s", "e2e_s", "Latency (s)", "Inference time [s]", "end-to-end (s)"),

@@ -63,10 +63,18 @@ MEMORY_BANDS = (
     Band("", "sdxl", 1024, 10.465, 13.302, "onediff_t2i_i2i.csv"),
     Band("", "sdxl", 512, 7.655, 10.085, "onediff_t2i_i2i.csv"),
     Band("", "sd1", 1024, 3.643, 13.079, "onediff_t2i_i2i.csv, instruct-pix2pix"),
-    Band("", "sd1", 512, 2.4, 12.119, "onediff_t2i_i2i.csv, batch_generation.csv, low_vram_claims.csv"),
+    Band(
+        "",
+        "sd1",
+        512,
+        2.4,
+        12.119,
+        "onediff_t2i_i2i.csv, batch_generation.csv, low_vram_claims.csv",
+    ),
 )
 SAVING = re.compile(
-    r"offload|slic|tiling|tiled|efficient|quant|int8|fp8|nf4|4bit|8bit|low.?v?ram|low.?mem", re.I
+    r"offload|slic|tiling|tiled|efficient|quant|int8|fp8|nf4|4bit|8bit|low.?v?ram|low.?mem",
+    re.IGNORECASE,
 )
 _CARDS = re.compile(
     r"A30|RTX ?2060|A100|H100|H200|B200|GH200|\bL4\b|L40|T4|V100|P100|A10|RTX ?\d{4}|GTX ?\d{4}|"
@@ -102,11 +110,9 @@ def _networks(table: Table) -> list[str]:
     return ["sd1" if ldm else ""] * len(table)
 
 
-def _bands(
-    table: Table, i: int, network: str, bands: tuple[Band, ...]
-) -> list[tuple[Band, bool]]:
+def _bands(table: Table, i: int, network: str, bands: tuple[Band, ...]) -> list[tuple[Band, bool]]:
     """Return the bands that row i falls under, and whether its card is the band's own."""
-    side = rows.megapixels(table)[i] * 1e6
+    side = float(table.values("height")[i] * table.values("width")[i])
     gpu = table.text("gpu")[i].lower().replace("geforce ", "")
     own = [
         band for band in bands
@@ -239,7 +245,9 @@ def _speedups(table: Table) -> list[Finding]:
         if rate[pair.base] > 0 and rate[pair.other] > 0:
             # Both must say so: a wrong step count moves the time alone.
             by_rate = float(rate[pair.other] / rate[pair.base])
-            ratio = min((ratio, by_rate), key=lambda r: abs(np.log(r))) if ratio == ratio else by_rate
+            ratio = (
+                min((ratio, by_rate), key=lambda r: abs(np.log(r))) if ratio == ratio else by_rate
+            )
         if ratio != ratio:
             continue
         if ratio > LARGEST_SPEEDUP * ROOM:
@@ -258,7 +266,7 @@ def _speedups(table: Table) -> list[Finding]:
                 f"{ratio if ratio > 1 else 1 / ratio:.3g} times {word} than the baseline at the same "
                 "settings is beyond anything published.",
                 tuple(dict.fromkeys(i for p, _ in group for i in (p.base, p.other))),
-                f"{figure(float(time[pair.base]))} s ÷ {figure(float(time[pair.other]))} s; the "
+                f"{figure(time[pair.base])} s ÷ {figure(time[pair.other])} s; the "
                 f"largest published ratio is {LARGEST_SPEEDUP} (onediff_t2i_i2i.csv), and "
                 f"{ROOM}× more is the room left",
                 "that both arms made the same pictures in the same steps",

@@ -47,10 +47,10 @@ def _batches(table: Table) -> Floats:
 def _gaps(table: Table) -> list[Finding]:
     total, first, gap = table.values("total_s"), table.values("first_s"), table.values("gap_s")
     batches = _batches(table)
-    ready = (total > first) & (first > 0) & (gap > 0) & (batches >= 2)
+    ready = np.flatnonzero((total > first) & (first > 0) & (gap > 0) & (batches >= 2)).tolist()
     findings = []
     names = ("session", "gpu", "model", "scheduler", "batches", "samples", "batch")
-    for group in rows.groups(table, names, np.flatnonzero(ready).tolist()):
+    for group in rows.groups(table, names, ready):
         b = float(batches[group[0]])
         rest = (total - first)[group]
         # How far rounding moves total − first − b gaps.
@@ -73,10 +73,10 @@ def _gaps(table: Table) -> list[Finding]:
                 f"factor {factor:.4g}: it was divided by the {b:g} batches instead of the {b - 1:g} "
                 f"{'gap' if b == 2 else 'gaps'} between them.",
                 tuple(group),
-                f"total − first = {figure(float(total[i]))} − {figure(float(first[i]))} = "
-                f"{figure(float(rest[0]), 's')} = {float(rest[0] / gap[i]):.3g} × "
-                f"{figure(float(gap[i]))}, where {b:g} batches have {b - 1:g} gaps; × {factor:.4g} "
-                f"gives {figure(float(gap[i]) * factor, 's')}",
+                f"total − first = {figure(total[i])} − {figure(first[i])} = "
+                f"{figure(rest[0], 's')} = {float(rest[0] / gap[i]):.3g} × "
+                f"{figure(gap[i])}, where {b:g} batches have {b - 1:g} gaps; × {factor:.4g} "
+                f"gives {figure(gap[i] * factor, 's')}",
                 SETTLE,
             )
         )
@@ -102,14 +102,15 @@ def _tells(rest: Floats, gap: Floats, b: float, half: Floats, total: Floats) -> 
     return bool(((count > b - 0.05) & (count < b + LARGEST_REST)).all())
 
 
-def _too_large(table: Table, ready: Floats, batches: Floats) -> list[Finding]:
+def _too_large(table: Table, ready: list[int], batches: Floats) -> list[Finding]:
     """Rows of which the parts are longer than the whole."""
     total, first, gap = table.values("total_s"), table.values("first_s"), table.values("gap_s")
     half = table.half("total_s") + table.half("first_s") + batches * table.half("gap_s")
     over = first + (batches - 1) * gap - total
     findings = []
-    for i in np.flatnonzero(np.asarray(ready, dtype=bool) & (over > half + 0.03 * total)):
-        i = int(i)
+    for i in ready:
+        if over[i] <= half[i] + 0.03 * total[i]:
+            continue
         b = float(batches[i])
         per_batch = abs(gap[i] * b - total[i]) <= half[i] + 0.005 * total[i]
         why = (
@@ -125,8 +126,8 @@ def _too_large(table: Table, ready: Floats, batches: Floats) -> list[Finding]:
                 f"The first batch and the {table.header('gap_s')!r} of {rows.label(table, i)} are "
                 f"together longer than its total{why}.",
                 (i,),
-                f"{figure(float(first[i]))} + {b - 1:g} × {figure(float(gap[i]))} = "
-                f"{figure(float(first[i] + (b - 1) * gap[i]), 's')}, total {figure(float(total[i]), 's')}",
+                f"{figure(first[i])} + {b - 1:g} × {figure(gap[i])} = "
+                f"{figure(first[i] + (b - 1) * gap[i], 's')}, total {figure(total[i], 's')}",
                 SETTLE,
             )
         )
@@ -162,8 +163,8 @@ def _means(table: Table) -> list[Finding]:
                 0.6,
                 f"The mean of {rows.label(table, i)} {what}.",
                 (i,),
-                f"{figure(float(mean[i]))} × {n:g} = {figure(float(mean[i] * n), 's')}, total "
-                f"{figure(float(total[i]), 's')}",
+                f"{figure(mean[i])} × {n:g} = {figure(mean[i] * n, 's')}, total "
+                f"{figure(total[i], 's')}",
                 "the single times",
             )
         )
@@ -189,8 +190,8 @@ def _order(table: Table) -> list[Finding]:
                     f"The {word} of {rows.label(table, i)} lies outside its smallest and largest "
                     "time.",
                     (i,),
-                    f"{figure(float(value[i]), 's')} is not within {figure(float(low[i]))} to "
-                    f"{figure(float(high[i]), 's')}",
+                    f"{figure(value[i], 's')} is not within {figure(low[i])} to "
+                    f"{figure(high[i], 's')}",
                     "the single times",
                 )
             )

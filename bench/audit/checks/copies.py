@@ -16,7 +16,7 @@ from bench.audit import rows
 from bench.audit.build import is_baseline
 from bench.audit.finding import Finding, Note, Sure
 from bench.audit.rows import figure
-from bench.audit.table import Floats, Numbers, Table
+from bench.audit.table import Numbers, Table
 
 CHECK = "copied-cell"
 
@@ -29,7 +29,8 @@ CHANCE = 1e-3
 """Expected number of chance agreements, over all columns, below which one is a finding."""
 MOST_REPEATS = 3
 """A value on more rows than this is a property of the column, not a copied cell."""
-LARGEST_TABLE = 20000
+LARGEST_TABLE = 5000
+"""Among more rows, figures agree by chance too often to tell anything."""
 UNLIKE = ("model", "task", "backend", "height", "width", "batch", "steps", "strength", "dtype",
           "gpu", "scheduler", "guidance")  # fmt: skip
 UNLIKE_STEP = {"model", "backend", "height", "width", "batch", "dtype", "gpu"}
@@ -108,15 +109,14 @@ def _equal(column: Numbers) -> list[tuple[int, int]]:
     ]
 
 
-def _unlike(
-    table: Table, alike: dict[str, list[str]], name: str, a: int, b: int
-) -> bool:
+def _unlike(table: Table, alike: dict[str, list[str]], name: str, a: int, b: int) -> bool:
     """Whether rows a and b should differ in figure ``name``."""
     different = [word for word, column in alike.items() if column[a] != column[b]]
     if name in MEMORY:
         # Allocations repeat exactly for one network, size and batch, whatever the steps.
-        size = rows.megapixels(table)
-        return bool(set(different) & set(UNLIKE_MEMORY)) and size[a] != size[b]
+        height, width = table.values("height"), table.values("width")
+        same_pixels = height[a] * width[a] == height[b] * width[b]
+        return bool(set(different) & set(UNLIKE_MEMORY)) and not same_pixels
     if name in QUALITY:
         # A lossless backend gives the very picture of its baseline.
         return bool(set(different) - {"backend"})
@@ -164,9 +164,7 @@ def _chance(column: Numbers, a: int) -> float:
     return n * density * column.step / 2
 
 
-def _near(
-    table: Table, alike: dict[str, list[str]], known: set[tuple[int, ...]]
-) -> list[Finding]:
+def _near(table: Table, alike: dict[str, list[str]], known: set[tuple[int, ...]]) -> list[Finding]:
     """Rows of unlike size or steps of which every time and rate agrees but for a last digit."""
     names = [n for n in (*TIMES, *RATES) if n in table.numbers]
     hard = [n for n in ("height", "width", "batch", "steps", "model") if n in alike]
@@ -188,7 +186,11 @@ def _near(
             if not close.all() or float(np.log10(digits).sum()) < 8 or (apart == 0).all():
                 continue
             unlike = [word for word in hard if alike[word][a] != alike[word][b]]
-            if not unlike or (unlike == ["model"]) or size[a] == size[b] and "steps" not in unlike:
+            if (
+                not unlike
+                or (unlike == ["model"])
+                or (size[a] == size[b] and "steps" not in unlike)
+            ):
                 continue
             low, high = sorted((a, b))
             findings.append(
@@ -211,7 +213,7 @@ def _near(
 
 
 def _labels(table: Table) -> list[Finding]:
-    findings = []
+    findings: list[Finding] = []
     for name, word in (("picture", "picture"), ("label", "picture label")):
         by_text: dict[str, list[int]] = {}
         for i, text in enumerate(table.text(name)):
@@ -266,7 +268,11 @@ def _shown(column: Numbers, i: int) -> str:
 
 
 def _odds(chance: float) -> str:
-    return "once in a million tables or less" if chance < 1e-6 else f"once in {figure(1 / chance)} tables"
+    return (
+        "once in a million tables or less"
+        if chance < 1e-6
+        else f"once in {figure(1 / chance)} tables"
+    )
 
 
 def _plural(names: Sequence[str]) -> str:
@@ -277,5 +283,3 @@ def _plural(names: Sequence[str]) -> str:
 
 def _and(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words) or "name"
-
-

@@ -155,8 +155,8 @@ def _by_requested(table: Table) -> list[Finding]:
                 f"The it/s of {rows.label(table, i)} counts {n:g} steps, of which strength "
                 f"{strength[i]:g} leaves {ran:g}: it is too high by the factor {n / ran:.3g}.",
                 (i,),
-                f"{figure(float(time[i]), 's')} × {figure(float(rate[i]), 'it/s')} = {implied:.4g} "
-                f"steps; int({n:g} × {strength[i]:g}) = {ran:g}; {ran:g} ÷ {figure(float(time[i]))} s "
+                f"{figure(time[i], 's')} × {figure(rate[i], 'it/s')} = {implied:.4g} "
+                f"steps; int({n:g} × {strength[i]:g}) = {ran:g}; {ran:g} ÷ {figure(time[i])} s "
                 f"= {figure(ran / float(time[i]), 'it/s')}",
                 "the number of denoiser calls",
             )

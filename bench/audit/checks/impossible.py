@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,17 +33,18 @@ ORDERED = (
     ("mean_memory_pct", "peak_memory_pct"),
     ("util_pct", "util_peak_pct"),
 )
+LIMITS: tuple[tuple[tuple[str, ...], Callable[[Floats], Any], str], ...] = (
+    (ABOVE_ZERO, lambda v: v <= 0, "is not above 0"),
+    (NOT_NEGATIVE, lambda v: v < 0, "is negative"),
+    (AT_MOST_ONE, lambda v: v > 1 + 1e-9, "is above 1"),
+)
 SETTLE = "the log that the figure was read from"
 
 
 def check(table: Table) -> tuple[list[Finding], list[Note]]:
     """Return figures outside what their quantity can be."""
     findings: list[Finding] = []
-    for names, bad, word in (
-        (ABOVE_ZERO, lambda v: v <= 0, "is not above 0"),
-        (NOT_NEGATIVE, lambda v: v < 0, "is negative"),
-        (AT_MOST_ONE, lambda v: v > 1 + 1e-9, "is above 1"),
-    ):
+    for names, bad, word in LIMITS:
         for name in names:
             values = table.values(name)
             with np.errstate(invalid="ignore"):
@@ -129,8 +131,8 @@ def _larger_than_card(table: Table) -> list[Finding]:
             0.8,
             f"Peak memory of {rows.label(table, i)} is more than its card holds.",
             (i,),
-            f"{figure(float(peak[i]) / GIB)} GiB on {table.text('gpu')[i] or 'the card'} of "
-            f"{figure(float(card[i]) / GIB)} GiB",
+            f"{figure(peak[i] / GIB)} GiB on {table.text('gpu')[i] or 'the card'} of "
+            f"{figure(card[i] / GIB)} GiB",
             "the meter, and whether it counts several processes or host memory",
         )
         for i in over
@@ -160,8 +162,8 @@ def _throughput(table: Table) -> list[Finding]:
             f"The pictures per second of {rows.label(table, i)} are not its batch ÷ its time, as in "
             "the other rows.",
             (i,),
-            f"{batch[i]:g} ÷ {figure(float(time[i]), 's')} = {figure(float(implied[i]))}, stated "
-            f"{figure(float(rate[i]))}",
+            f"{batch[i]:g} ÷ {figure(time[i], 's')} = {figure(implied[i])}, stated "
+            f"{figure(rate[i])}",
             "the time of this row",
         )
         for i in np.flatnonzero(off & known).tolist()

@@ -47,7 +47,11 @@ def check(table: Table) -> tuple[list[Finding], list[Note]]:
             slope, fixed = np.polyfit(size[kept_rows], peak[kept_rows] / GIB, 1)
             law = f"{fixed:.2g} GiB + {slope:.3g} GiB per megapixel"
             notes.append(
-                Note(CHECK, f"Memory follows {law} on {len(kept_rows)} rows (R² = {line.r2:.4f}).", tuple(group))
+                Note(
+                    CHECK,
+                    f"Memory follows {law} on {len(kept_rows)} rows (R² = {line.r2:.4f}).",
+                    tuple(group),
+                )
             )
             for k in np.flatnonzero(line.odd).tolist():
                 i = group[k]

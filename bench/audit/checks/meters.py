@@ -50,8 +50,8 @@ def check(table: Table) -> tuple[list[Finding], list[Note]]:
                 f"measured as {other}, that of the baselines beside them as {base}: the two cannot "
                 "be compared.",
                 members,
-                f"{figure(float(value[first.other]))} GiB ({other}) beside "
-                f"{figure(float(value[first.base]))} GiB ({base})",
+                f"{figure(value[first.other])} GiB ({other}) beside "
+                f"{figure(value[first.base])} GiB ({base})",
                 "both arms measured by one meter",
             )
         )
@@ -112,7 +112,7 @@ def _unpaired(table: Table, found: list[str]) -> list[Finding]:
                 f"different meters: {' and '.join(kinds)}.",
                 tuple(group),
                 ", ".join(
-                    f"{figure(float(table.values('peak_bytes')[i]) / GIB)} GiB ({found[i]})"
+                    f"{figure(table.values('peak_bytes')[i] / GIB)} GiB ({found[i]})"
                     for i in group[:4]
                 ),
                 "all rows measured by one meter",

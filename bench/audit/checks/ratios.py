@@ -123,7 +123,9 @@ def _ratios(table: Table, name: str) -> list[Finding]:
         )
     for i in wrong:
         if i not in moved and (i in bases or np.isfinite(own[i])) and count >= 1:
-            findings.append(_not_it(table, name, measure, word, form, sign, bases.get(i, -1), i, stated))
+            findings.append(
+                _not_it(table, name, measure, word, form, sign, bases.get(i, -1), i, stated)
+            )
     return findings
 
 
@@ -200,7 +202,9 @@ def _times(table: Table, measure: tuple[str, bool], base: int, i: int) -> tuple[
     values = table.values(name)
     this = float(values[i])
     own = float(table.values("baseline_s")[i])
-    reference = own if own == own and not is_rate else float(values[base]) if base >= 0 else math.nan
+    reference = (
+        own if own == own and not is_rate else float(values[base]) if base >= 0 else math.nan
+    )
     if is_rate:
         this, reference = (1 / v if v > 0 else math.nan for v in (this, reference))
     return (reference, this) if reference > 0 and this > 0 else (math.nan, math.nan)

@@ -82,7 +82,7 @@ def _fid(table: Table) -> list[Finding]:
             tuple(few),
             f"FID fits the mean and the 2048 × 2048 covariance of features; below {FID_PICTURES:,} "
             f"pictures its bias exceeds the differences that it is read for (here "
-            f"{figure(float(values.min()))} to {figure(float(values.max()))})",
+            f"{figure(values.min())} to {figure(values.max())})",
             f"FID over {FID_PICTURES:,} pictures or more, or a picture-by-picture measure (LPIPS, "
             "SSIM) instead",
         )

@@ -24,7 +24,9 @@ ONE_FACTOR = 0.04
 """Parts slow by factors closer than this are slow by one."""
 NETWORK = ("session", "gpu", "model", "task", "backend", "dtype", "scheduler", "height", "width",
            "batch", "guidance")  # fmt: skip
-SETTLE = "the row measured again, with clocks, temperature and other processes of the card on record"
+SETTLE = (
+    "the row measured again, with clocks, temperature and other processes of the card on record"
+)
 
 
 def check(table: Table) -> tuple[list[Finding], list[Note]]:
@@ -52,9 +54,7 @@ def _gap_calls(table: Table, i: int) -> float:
     return rows.effective_steps(steps, strength) if 0 < strength < 1 else steps
 
 
-def _in_batches(
-    table: Table, group: list[int], gaps: Floats
-) -> tuple[list[Finding], list[Note]]:
+def _in_batches(table: Table, group: list[int], gaps: Floats) -> tuple[list[Finding], list[Note]]:
     """Rows of a first batch with all steps and further ones with steps × strength."""
     first, total = table.values("first_s")[group], table.values("total_s")[group]
     steps = table.values("steps")[group]
@@ -103,7 +103,7 @@ def _in_batches(
             Note(
                 CHECK,
                 f"Total time of {rows.places(table, [group[k] for k in kept])} is a straight line in "
-                f"calls of the denoiser{how}: {figure(float(fixed))} s + {figure(float(slope))} s a "
+                f"calls of the denoiser{how}: {figure(fixed)} s + {figure(slope)} s a "
                 f"call, R² = {_r2(r2)}.",
                 tuple(group),
             )
@@ -141,9 +141,9 @@ def _slow_in_all(
             else "another card or clock, not less work."
         ),
         (i,),
-        f"first batch {figure(float(first[k]))} s ÷ {figure(float(first[k]) / (1 + factors[0]))} s at "
-        f"{steps[k]:g} calls = {1 + factors[0]:.4g}; between batches {figure(float(gaps[k]))} s ÷ "
-        f"{figure(float(gaps[k]) / (1 + factors[1]))} s at {per_gap[k]:g} calls = "
+        f"first batch {figure(first[k])} s ÷ {figure(first[k] / (1 + factors[0]))} s at "
+        f"{steps[k]:g} calls = {1 + factors[0]:.4g}; between batches {figure(gaps[k])} s ÷ "
+        f"{figure(gaps[k] / (1 + factors[1]))} s at {per_gap[k]:g} calls = "
         f"{1 + factors[1]:.4g}",
         SETTLE,
     )
@@ -187,7 +187,7 @@ def _one_part(
         f"{'longer' if off > 0 else 'shorter'} than its {calls:g} calls take in the other rows"
         + (f"; {implied:.0f} calls would fit." if implied >= 1 else "."),
         (i,),
-        f"{figure(float(value))} s ÷ {figure(at)} s = {1 + off:.4g}",
+        f"{figure(value)} s ÷ {figure(at)} s = {1 + off:.4g}",
         "the number of denoiser calls of this row, and the row measured again",
     )
 
@@ -256,7 +256,7 @@ def _off_line(
         usual = float(np.median(rate[peers]))
         slower = usual / float(rate[i]) - 1
         if abs(slower - off) < ONE_FACTOR:
-            extra = f"; its it/s is off by the same factor ({figure(usual)} ÷ {figure(float(rate[i]))} = {1 + slower:.4g}), as on a busy or throttled card"
+            extra = f"; its it/s is off by the same factor ({figure(usual)} ÷ {figure(rate[i])} = {1 + slower:.4g}), as on a busy or throttled card"
         elif abs(slower) < ONE_FACTOR / 2:
             implied = n + (value - at) / line.slope
             return Finding(
@@ -320,7 +320,7 @@ def _repeats(table: Table, judged: set[int]) -> list[Finding]:
                     f"{rows.label(table, i)} is {abs(off[k]) * 100:.1f} % "
                     f"{'slower' if off[k] > 0 else 'quicker'} than {len(group) - 1} rows like it{part}.",
                     (i,),
-                    f"{figure(float(values[k]))} s ÷ {figure(middle)} s = {1 + off[k]:.4g}",
+                    f"{figure(values[k])} s ÷ {figure(middle)} s = {1 + off[k]:.4g}",
                     SETTLE,
                 )
             )

@@ -162,9 +162,7 @@ def _impossible(table: Table, known: Rows) -> tuple[list[Finding], list[Note]]:
     notes = []
     for k, i in enumerate(known.at):
         meanings = _meanings(table, known, k)
-        high = float(known.time[k] + known.time_half[k]) * float(
-            known.rate[k] + known.rate_half[k]
-        )
+        high = float(known.time[k] + known.time_half[k]) * float(known.rate[k] + known.rate_half[k])
         # A rate is taken between callbacks, so the first step may be outside it.
         if all(n - 1 > high * (1 + RATE_SLACK) for n in meanings):
             found.append((i, float(known.claimed[k]), high))
@@ -209,7 +207,7 @@ def _sizes_of(table: Table) -> list[tuple[str, ...]]:
     return list(zip(*(rows.field(table, name) for name in names), strict=True))
 
 
-# ---- a whole network ------------------------------------------------------------------------------
+# ---- a whole network ----
 
 
 def _networks(table: Table, known: Rows, judged: set[int]) -> list[Finding]:
@@ -335,7 +333,9 @@ def _scores(
     for n in range(1, min(int(high), LARGEST_N) + 1):
         left = np.maximum(known.time[chosen] * known.rate[chosen] - n, 0.05)
         unusual = float(np.mean((np.log(left / typical) / 0.7) ** 2)) / 2
-        apart = _disagreement(known, pairs, n, BACKEND_SAVES) ** 2 * len(pairs) / 2 if pairs else 0.0
+        apart = (
+            _disagreement(known, pairs, n, BACKEND_SAVES) ** 2 * len(pairs) / 2 if pairs else 0.0
+        )
         # People type round numbers.
         scores[n] = apart + unusual + (0.0 if n % 5 == 0 else 0.35)
     return scores
@@ -407,7 +407,7 @@ def _is_image_to_image(task: str) -> bool:
     return "i2i" in low or "img2img" in low or ("image" in low and low.count("image") >= 2)
 
 
-# ---- single rows ----------------------------------------------------------------------------------
+# ---- single rows ----
 
 
 def _single(table: Table, known: Rows, judged: set[int]) -> list[Finding]:
@@ -478,20 +478,29 @@ def _scale(known: Rows, fixed: Floats, groups: list[list[int]]) -> tuple[float, 
     By differences within groups, so that it needs no middle; robust, so that an odd row does not
     hide itself; pooled with what single calls commonly scatter.
     """
+    every = [k for group in groups for k in group]
+    if len(every) < 3:
+        return RELATIVE_NOISE, float(PRIOR_ROWS)
+    off = {
+        k: abs(float(fixed[k] - at)) / float(known.time[k])
+        for group in groups
+        for k, at in zip(group, _reference(known, fixed, group), strict=True)
+    }
+    # In a small table half of all differences are with the one odd row.
+    worst = max(every, key=lambda k: off[k])
     apart = [
         abs(float(fixed[a] - fixed[b])) / math.hypot(float(known.time[a]), float(known.time[b]))
         for group in groups
         for place, a in enumerate(group[:40])
         for b in group[place + 1 : 40]
+        if worst not in (a, b)
     ]
     prior = RELATIVE_NOISE
     if len(apart) < 3:
         return prior, float(PRIOR_ROWS)
     robust = 1.4826 * float(np.median(apart))
     freedom = sum(len(group) - 1 for group in groups)
-    pooled = math.sqrt(
-        (PRIOR_ROWS * prior**2 + freedom * robust**2) / (PRIOR_ROWS + freedom)
-    )
+    pooled = math.sqrt((PRIOR_ROWS * prior**2 + freedom * robust**2) / (PRIOR_ROWS + freedom))
     # A median knows a scale about half as well as squares do.
     return pooled, PRIOR_ROWS + freedom / 2
 
@@ -569,7 +578,7 @@ def _odd_pair(
     return finding if finding is not None and finding.check == CHECK else None
 
 
-# ---- notes ----------------------------------------------------------------------------------------
+# ---- notes ----
 
 
 def _agreeing(table: Table, known: Rows, judged: set[int]) -> list[Note]:

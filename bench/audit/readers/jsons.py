@@ -33,9 +33,7 @@ def read(shown: str, value: Any, maps: Mapping[str, Meaning]) -> Table:
         lists = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
         value = lists[0] if len(lists) == 1 else value
     if not isinstance(value, list) or not value or not all(isinstance(r, dict) for r in value):
-        raise refuse(
-            shown, "its JSON is neither pytest-benchmark's nor a list of rows."
-        )
+        raise refuse(shown, "its JSON is neither pytest-benchmark's nor a list of rows.")
     return _rows(shown, "JSON rows", [_flat(row) for row in value], maps)
 
 
@@ -84,14 +82,10 @@ def _pytest_benchmark(shown: str, benchmarks: list[Any], maps: Mapping[str, Mean
     return _rows(shown, "pytest-benchmark", rows, maps)
 
 
-def _rows(
-    shown: str, kind: str, rows: list[dict[str, Any]], maps: Mapping[str, Meaning]
-) -> Table:
+def _rows(shown: str, kind: str, rows: list[dict[str, Any]], maps: Mapping[str, Meaning]) -> Table:
     headers = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[_cell(row.get(header)) for header in headers] for row in rows]
-    return build(
-        shown, kind, headers, cells, range(1, len(rows) + 1), maps=maps, place="entry"
-    )
+    return build(shown, kind, headers, cells, range(1, len(rows) + 1), maps=maps, place="entry")
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,10 @@ def read(shown: str, text: str, maps: Mapping[str, Meaning]) -> Table:
             continue
         for label, target in _PICTURE.findall(line):
             if current is not None and "label" not in current:
-                current |= {"label": label.strip(), "picture": target.rstrip("/").rpartition("/")[2]}
+                current |= {
+                    "label": label.strip(),
+                    "picture": target.rstrip("/").rpartition("/")[2],
+                }
         if not fenced and line.strip() and not _UNDERLINE.match(line):
             last = line.strip()
             for found in _claims(line):
@@ -173,10 +176,12 @@ def _context(headings: list[str], last: str) -> dict[str, str]:
             row["model"] = text.split("(")[0].split(" on ")[0].strip()
         elif not size and not arm and text is not headings[0]:
             row["model"] = text
-        steps = re.search(r"\b(\d{1,4})\s*steps?\b|\bsteps?\s*[:=]?\s*(\d{1,4})\b", text, re.I)
+        steps = re.search(
+            r"\b(\d{1,4})\s*steps?\b|\bsteps?\s*[:=]?\s*(\d{1,4})\b", text, re.IGNORECASE
+        )
         if steps:
             row["steps"] = steps[1] or steps[2]
-        strength = re.search(r"\bstrength\s*[:=]?\s*(0?\.\d+|1(?:\.0*)?)\b", text, re.I)
+        strength = re.search(r"\bstrength\s*[:=]?\s*(0?\.\d+|1(?:\.0*)?)\b", text, re.IGNORECASE)
         if strength:
             row["strength"] = strength[1]
     return row

@@ -96,14 +96,15 @@ def _record(value: dict[str, Any]) -> Record:
 
 
 def _row(row: Mapping[str, Any], record: Record) -> dict[str, Any]:
-    asked: Mapping[str, Any] = (record.get("cell") or {}).get("workload") or {}
-    packages = (record.get("fingerprint") or {}).get("packages") or {}
-    machine = (record.get("fingerprint") or {}).get("gpu") or {}
+    whole: Mapping[str, Any] = dict(record)
+    asked = (whole.get("cell") or {}).get("workload") or {}
+    packages = (whole.get("fingerprint") or {}).get("packages") or {}
+    machine = (whole.get("fingerprint") or {}).get("gpu") or {}
     meter = next((m for m in tables.METERS if row.get(f"peak_{m}_bytes") is not None), None)
     return {
         **row,
         "device": (machine.get("name") if isinstance(machine, dict) else None) or row["device"],
-        "scheduler": record.get("scheduler_class"),
+        "scheduler": whole.get("scheduler_class"),
         "guidance": asked.get("guidance"),
         "strength": asked.get("strength"),
         "meter": meter,
