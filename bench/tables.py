@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import comparable
+from bench import busy, comparable
 from bench.contract import Cell, Record
 from bench.store import RunFolder
 from bench.worker.repeats import median_interval
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BASELINE = "none"
 
 METERS = ("torch.max_memory_allocated", "nvml.process_used", "device_used", "rss")
+"""Of the steady peaks that a record's row holds; which may meet is for `comparable.meter`."""
 """Meters from the most telling to the least; a table shows the first that has a value in it."""
 
 GIB = 1024**3
@@ -56,6 +57,8 @@ COLUMNS = {
     "outcome": "how the cell ended; figures below are null unless it is ok",
     "reason": "why, if it is not ok",
     "warnings": "number of warnings",
+    "load_average_start_1m": "the system's 1-minute load average as measuring began",
+    "load_average_end_1m": "the same as it ended",
     "load_s": "time to load the pipeline, in seconds",
     "prepare_s": "time of the backend's own call, in seconds",
     "first_call_s": "first generation, in seconds",
@@ -314,7 +317,7 @@ def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
     figures: Mapping[str, Any] = record if ok else {}
     times = _numbers(figures.get("e2e_s"))
     low, high = median_interval(times) or (None, None)
-    peaks = _peaks(figures)
+    peaks = {str(reading["meter"]): value for reading, value in _steady(figures)}
     warmups = _numbers(figures.get("warmup_s"))
     speedup, unlike = _ratio([record] if ok else [], baselines)
     return {
@@ -329,6 +332,8 @@ def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
         "width": record.get("output_width", asked.get("width")),
         "steps_requested": record.get("steps_requested", asked.get("steps")),
         "warnings": len(record.get("warnings") or []),
+        "load_average_start_1m": busy.load_average(record),
+        "load_average_end_1m": busy.load_average(record, "end"),
         **{
             name: figures.get(name)
             for name in ("load_s", "prepare_s", "first_call_s", "compile_s", "warmup_stable")
@@ -427,7 +432,7 @@ def _group(members: list[_Member], all_rounds: bool) -> Group:
         for part in (member.each_round() if all_rounds else [member])
     ]
     cell = members[0].cell
-    meter = next((meter for meter in METERS if any(meter in line.peaks for line in lines)), None)
+    meter = next((m for m in comparable.METERS if any(m in line.peaks for line in lines)), None)
     title = _title(cell)
     records = [record for member in members for record in member.records]
     return Group(title, _facts(cell, records, lines), meter, lines)
@@ -448,7 +453,8 @@ def _line(member: _Member, label: str) -> Line:
     warmups = [sum(times) for r in good if (times := _numbers(r.get("warmup_s")))]
     peaks: dict[str, int] = {}
     for record in good:
-        for meter, value in _peaks(record).items():
+        for reading, value in _steady(record):
+            meter = comparable.meter(record, reading)
             peaks[meter] = max(value, peaks.get(meter, 0))
     speedup, unlike = _ratio(good, member.baselines)
     return Line(
@@ -461,7 +467,7 @@ def _line(member: _Member, label: str) -> Line:
             for record in records
             if record.get("outcome") != "ok"
         ),
-        warnings=_each_once(w for record in records for w in record.get("warnings") or []),
+        warnings=_each_once(w for record in records for w in _warnings(record)),
         rounds=len(good),
         warmup_s=_median(warmups),
         e2e_s=_median(_all(good, "e2e_s")),
@@ -472,6 +478,11 @@ def _line(member: _Member, label: str) -> Line:
         speedup=speedup,
         not_comparable=unlike,
     )
+
+
+def _warnings(record: Mapping[str, Any]) -> list[str]:
+    beside = busy.reason(record)
+    return [*(record.get("warnings") or []), *([beside] if beside else [])]
 
 
 def _title(cell: Mapping[str, Any]) -> str:
@@ -597,13 +608,13 @@ def _workload_name_of(cell: Mapping[str, Any]) -> Any:
     return _mapping(cell.get("workload")).get("name")
 
 
-def _peaks(record: Mapping[str, Any]) -> dict[str, int]:
-    """Return the steady peaks by meter, of those that have a value."""
-    return {
-        str(reading["meter"]): int(reading["bytes"])
+def _steady(record: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
+    """Return the readings of the steady phase that have a value, each with its bytes."""
+    return [
+        (reading, int(reading["bytes"]))
         for reading in record.get("memory") or []
         if reading.get("phase") == "steady" and reading.get("bytes") is not None
-    }
+    ]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -16,17 +16,16 @@ from bench.stats import flags
 from bench.stats.bootstrap import REPLICATES, ArmSummary, Speedup, arm_summary, speedup
 from bench.stats.breakeven import Breakeven, breakeven
 from bench.stats.median import median_interval
+from bench.stats.order import CONFIDENCE
 from bench.stats.verdict import Verdict, verdict
 from bench.sweeps import SizePoint, StepSweep, size_sweep, step_sweep
-from bench.tables import METERS
 from reports import text
 from reports.gather import Group, Row, Sample
 
 MANY_ROWS = 200
-"""Above this number of rows, bootstraps use fewer replicates, so that huge reports stay quick."""
+"""Above this number of rows, break-even is drawn less often, so that huge reports stay quick."""
 FEW_REPLICATES = 400
-"""Leaves the bootstrap's standard error uncertain by 1 / sqrt(2 x 400) = 3.5 %."""
-ACHIEVED_LEVEL = 0.95
+"""Leaves a standard error that is drawn uncertain by 1 / sqrt(2 x 400) = 3.5 %."""
 MANY_OUTLIERS = 0.1
 """Share of a row's calls from which on outliers cast doubt; medians shrug off fewer."""
 
@@ -230,12 +229,12 @@ def _compare(group: Group, replicates: int) -> Comparison:
         _against_baseline(finding, findings, replicates)
     for finding in findings:
         if finding.e2e is None and finding.ok:
-            summary = arm_summary(_arm(finding.row), replicates=replicates)
+            summary = arm_summary(_arm(finding.row))
             finding.e2e = _over_processes(summary)
             finding.between_pct, finding.within_pct = summary.between_pct, summary.within_pct
     found = Comparison(group, findings)
     found.meter = next(
-        (m for m in METERS if any(f.peak(m) is not None for f in findings if f.ok)), None
+        (m for m in comparable.METERS if any(f.peak(m) is not None for f in findings if f.ok)), None
     )
     compared = [f for f in findings if f.speedup and not f.row.is_baseline]
     found.leader = max(compared, key=lambda f: f.speedup.ratio if f.speedup else 0, default=None)
@@ -259,7 +258,7 @@ def _clear(best: Finding, other: Finding) -> bool:
     one, two = best.speedup, other.speedup
     if one and two and one.low is not None and two.high is not None and two.high < one.low:
         return True
-    ratio = speedup(_arm(other.row), _arm(best.row), replicates=FEW_REPLICATES)
+    ratio = speedup(_arm(other.row), _arm(best.row))
     return verdict(ratio).word == "FASTER"
 
 
@@ -307,10 +306,10 @@ def _over_processes(found: ArmSummary) -> Interval:
 
 
 def _of_calls(values: Sequence[float]) -> Interval:
-    found = median_interval(values, ACHIEVED_LEVEL)
+    found = median_interval(values, CONFIDENCE)
     if not found.meets_level:
-        return Interval(found.median, None, None, ACHIEVED_LEVEL, "calls")
-    return Interval(found.median, found.low, found.high, ACHIEVED_LEVEL, "calls")
+        return Interval(found.median, None, None, CONFIDENCE, "calls")
+    return Interval(found.median, found.low, found.high, CONFIDENCE, "calls")
 
 
 def _rate(values: Sequence[float]) -> Interval | None:
@@ -328,6 +327,8 @@ def _flags(sample: Sample, *, alone: bool) -> list[flags.Flag]:
     if len(sample.stages) == len(sample.e2e_s):
         told = [dict(zip(STAGES, call, strict=True)) for call in sample.stages]
         found.append(flags.accounting(told, sample.e2e_s))
+    if sample.busy is not None:
+        found.append(flags.Flag("load", True, sample.load_average_1m, sample.busy))
     return [flag for flag in found if flag.raised]
 
 
@@ -352,7 +353,7 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
         return
     finding.baseline = alike[0]
     base, arm = _arm(alike[0].row), _arm(finding.row)
-    finding.speedup = speedup(base, arm, replicates=replicates)
+    finding.speedup = speedup(base, arm)
     finding.verdict = verdict(finding.speedup)
     for one, summary in (
         (alike[0], finding.speedup.baseline),
@@ -373,6 +374,7 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
             base,
             arm,
             images_per_call=int(own.workload.get("batch") or 1),
+            compared=finding.speedup,
             replicates=replicates,
         )
 

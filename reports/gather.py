@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import comparable
+from bench import busy, comparable
 from bench.contract import PHASES, STAGES
 from bench.store import RunFolder, StoreError
 
@@ -114,6 +114,8 @@ class Sample:
     pipeline_class: str | None
     scheduler_class: str | None
     synthetic: bool
+    load_average_1m: float | None
+    busy: str | None
     null_reasons: Mapping[str, str]
 
     @property
@@ -337,6 +339,8 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
         scheduler_class=_optional_text(record.get("scheduler_class")),
         synthetic=bool(record.get("synthetic_weights"))
         or str(asked.get("model", "")).startswith("synthetic:"),
+        load_average_1m=busy.load_average(record),
+        busy=busy.reason(record),
         null_reasons=_mapping(record, "null_reasons", optional=True),
     )
 
@@ -378,6 +382,10 @@ def _rounds(cell: Mapping[str, Any]) -> int:
 def _stage(call: Any) -> tuple[float | None, ...]:
     if not isinstance(call, dict):
         raise _Foreign("stages is not a list of tables")
+    found: tuple[Any, ...] = tuple(map(call.get, STAGES))
+    # As for lists of numbers: most calls hold floats throughout.
+    if all(type(value) is float for value in found) and math.isfinite(sum(found)):
+        return found
     return tuple(_number(call, name) for name in STAGES)
 
 
@@ -395,7 +403,9 @@ def _peaks(record: Mapping[str, Any]) -> Iterable[Peak]:
         if not isinstance(reading, dict):
             raise _Foreign("memory is not a list of readings")
         if reading.get("bytes") is not None and reading.get("phase") in PHASES:
-            yield Peak(str(reading.get("meter")), str(reading["phase"]), int(reading["bytes"]))
+            yield Peak(
+                comparable.meter(record, reading), str(reading["phase"]), int(reading["bytes"])
+            )
 
 
 def _pictures(record: Mapping[str, Any], source: Source) -> Iterable[Picture]:

@@ -55,6 +55,7 @@ def execute(
     interpreters: Callable[[str], str] = interpreter_for,
     machine: Machine | None = None,
     clock: Callable[[], float] = time.monotonic,
+    load_average_1m: Callable[[], float | None] = host.load_average_1m,
     patience: Patience | None = None,
 ) -> RunSummary:
     """Measure every cell and round of ``plan`` that has no record in ``run_dir`` yet.
@@ -78,6 +79,7 @@ def execute(
         interpreters: environment → Python; raises EnvironmentUnavailable.
         machine: what devices there are.
         clock: monotonic seconds.
+        load_average_1m: the system's load average; None where it has none.
         patience: waiting times.
 
     Returns:
@@ -91,6 +93,11 @@ def execute(
     machine = machine or Machine(os.environ)
     retry = check_outcomes(retry)
     resume = resume or bool(retry)
+    if retry and not RunFolder.holds_run(run_dir):
+        raise RunnerError(
+            f"There is no run in {run_dir}, so there is nothing to retry. Name its folder with "
+            "--out, or begin a run without --retry."
+        )
     with RunFolder.acquire(run_dir) as folder:
         if folder.journal.entries and not resume:
             raise RunnerError(
@@ -109,7 +116,7 @@ def execute(
         ui.run_started(folder.path, total, total - len(tasks))
         if not tasks:
             notes.append("Every cell of this plan has a record already; nothing was measured.")
-        others = len(folder.journal.latest) - (total - _missing(plan.cells, folder))
+        others = len(folder.journal.latest) - (total - _missing(folder))
         if others:
             notes.append(
                 f"{others} record(s) are of cells outside this plan, not selected or changed "
@@ -130,6 +137,7 @@ def execute(
                 ui=ui,
                 selector=selector,
                 clock=clock,
+                load_average_1m=load_average_1m,
                 patience=patience or Patience(),
                 forecast=_forecast(plan.cells, folder, estimate),
             )
@@ -137,10 +145,10 @@ def execute(
             interrupted = interrupts.count > 0
         summary = RunSummary(
             run_dir=folder.path,
-            outcomes=_outcomes(plan.cells, folder),
+            outcomes=_outcomes(folder),
             executed=executed,
             reused=total - len(tasks),
-            missing=_missing(plan.cells, folder),
+            missing=_missing(folder),
             interrupted=interrupted,
             notes=notes,
         )
@@ -268,17 +276,13 @@ def _forecast(
     return forecast
 
 
-def _keys(cells: Sequence[Cell]) -> list[tuple[str, int]]:
-    return [(c["cell_id"], r) for c in cells for r in range(c["protocol"]["rounds"])]
+def _missing(folder: RunFolder) -> int:
+    return len(folder.current_keys() - folder.journal.latest.keys())
 
 
-def _missing(cells: Sequence[Cell], folder: RunFolder) -> int:
-    return sum(key not in folder.journal.latest for key in _keys(cells))
-
-
-def _outcomes(cells: Sequence[Cell], folder: RunFolder) -> Counter[str]:
+def _outcomes(folder: RunFolder) -> Counter[str]:
     latest = folder.journal.latest
-    return Counter(latest[key].outcome for key in _keys(cells) if key in latest)
+    return Counter(latest[key].outcome for key in folder.current_keys() if key in latest)
 
 
 class _Interrupts:

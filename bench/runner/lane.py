@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contract import SCHEMA_VERSION, Job, Record
+from bench.contract import SCHEMA_VERSION, Cell, Job, Record
 from bench.runner.draft import Draft, finite
 from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
 from bench.runner.forecast import Forecast
@@ -27,6 +27,7 @@ from bench.runner.launch import EnvironmentUnavailable, Launcher, Limit, Program
 from bench.runner.secrets import Redactor
 from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
+from bench.store.journal import remedy, why
 
 Start = Literal["auto", "fork", "spawn"]
 
@@ -71,6 +72,7 @@ class Context:
     ui: Ui
     selector: selectors.BaseSelector
     clock: Callable[[], float]
+    load_average_1m: Callable[[], float | None]
     patience: Patience
     forecast: Forecast
 
@@ -96,6 +98,7 @@ class _Flight:
     events: int | None = None
     timed_out: bool = False
     oom_kills: int | None = None
+    loads: list[float | None] = field(default_factory=list)
 
 
 class Lane:
@@ -230,8 +233,7 @@ class Lane:
                 environment=context.environment,
             )
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            reason = f"{flight.interpreter} could not be started: {why}"
+            reason = f"{flight.interpreter} could not be started: {why(error)}"
             self._finish(flight, Verdict("failed", reason), Exit())
             return
         self._launcher_for = (flight.interpreter, flight.task.round)
@@ -276,7 +278,7 @@ class Lane:
         flight.before_bytes = folder_bytes(flight.cache)
         pictures = context.folder.path / "pictures" / context.names[cell["cell_id"]] / suffix
         job = Job(
-            cell=cell,
+            cell=located(cell),
             round=task.round,
             device=task.device,
             pictures_dir=str(pictures),
@@ -382,12 +384,19 @@ class Lane:
         for event in flight.draft.feed(data):
             if flight.startup_s is None and flight.launched is not None:
                 flight.startup_s = self._context.clock() - flight.launched
+            if event["event"] == "phase" and not flight.priming:
+                self._read_load(flight, begins=event["phase"] == "steady")
             if event["event"] == "end":
                 if flight.stage == "running":
                     flight.stage = "ended"
                     self._deadline = self._context.clock() + self._context.patience.exit_s
             elif not flight.priming and not self.stopping:
                 self._context.ui.cell_event(flight.task, event)
+
+    def _read_load(self, flight: _Flight, *, begins: bool) -> None:
+        """Read the load average where the measured region begins, and once where it ends."""
+        if len(flight.loads) == (0 if begins else 1):
+            flight.loads.append(self._context.load_average_1m())
 
     def _signal(
         self,
@@ -539,6 +548,9 @@ class Lane:
             "last_phase": draft.phase,
             **finite(draft.fields),
         }
+        if flight.loads:
+            self._read_load(flight, begins=False)
+            record |= _load_average(flight.loads, record.get("null_reasons"))
         said = record.get("warnings", [])
         record["warnings"] = [
             *(said if isinstance(said, list) else [said]),
@@ -554,6 +566,17 @@ class Lane:
 
 FRESH_PREFIX = "fresh-"
 """Of compile caches that live as long as their worker."""
+
+
+def located(cell: Cell) -> Cell:
+    """Return a cell whose workload names its inputs by their absolute paths."""
+    workload = cell["workload"]
+    given = cell.get("inputs", {})
+    if "model" in given:
+        workload = {**workload, "model": f"path:{given['model']['path']}"}
+    if "input_image" in given:
+        workload = {**workload, "input_image": given["input_image"]["path"]}
+    return {**cell, "workload": workload}
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -577,6 +600,18 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
+def _load_average(loads: Sequence[float | None], reasons: Any) -> dict[str, Any]:
+    """Return the record's fields for (start, end), beside the worker's ``reasons`` for nulls."""
+    start, end = loads
+    if start is not None and end is not None:
+        return {"load_average_1m": {"start": start, "end": end}}
+    kept = reasons if isinstance(reasons, dict) else {}
+    return {
+        "load_average_1m": None,
+        "null_reasons": {**kept, "load_average_1m": "this system does not tell its load average"},
+    }
+
+
 def _marker(cache: Path) -> Path:
     """Beside the cache, since what lies inside tells the worker that there is something in it."""
     return cache.with_suffix(".json")
@@ -591,10 +626,8 @@ def _limit(limit_bytes: int | None, device: str) -> Limit | None:
 
 
 def _cannot_write(where: Path, error: OSError) -> StoreError:
-    why = (error.strerror or str(error)).lower()
     return StoreError(
-        f"{where} cannot be written: {why}. All records so far are safe; mend that, then run again "
-        "with --resume."
+        f"{where} cannot be written: {why(error)}. All records so far are safe. {remedy(error)}"
     )
 
 
