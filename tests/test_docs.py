@@ -97,6 +97,15 @@ def test_long_commands_are_understood(line: str) -> None:
     assert config is None or (ROOT / config).is_file()
 
 
+@pytest.mark.parametrize(
+    "line", [x for x in dict.fromkeys(OURS) if verb_of(x) == "audit" and "--help" not in x]
+)
+def test_audits_run_on_what_ships(line: str) -> None:
+    done = shell(line, ROOT)
+    assert done.returncode in (0, 1), done.stderr
+    assert "finding" in done.stdout.lower()
+
+
 @pytest.mark.parametrize("line", dict.fromkeys(line for _, line in commands()))
 def test_every_command_is_known(line: str) -> None:
     words = shlex.split(line)
