@@ -146,7 +146,9 @@ def _audit(audited: Sequence[Audited]) -> Table:
         f"bench audit went over {records}: {text.plural(len(found), 'finding')}. docs/audit.md "
         "says what it checks."
     )
-    return Table("Audit of these records", ["sure", "finding", "sum", "what settles it"], rows, note)
+    return Table(
+        "Audit of these records", ["sure", "finding", "sum", "what settles it"], rows, note
+    )
 
 
 ONLY_BASELINE = "Only the baseline was measured"

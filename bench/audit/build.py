@@ -14,7 +14,8 @@ from bench.audit.table import AuditError, Numbers, Table
 
 SIZE = re.compile(r"(?<!\d)(\d{2,5})\s*[x×X*]\s*(\d{2,5})(?!\d)")
 SUMMARY = re.compile(
-    r"^\W*(?:the\s+)?(?:overall|average|averages|avg\.?|mean|means|geo\.?mean|geometric mean|ø|total|"
+    r"^\W*(?:the\s+)?(?:overall|average|averages|avg\.?|mean|means|geo\.?mean|geometric "
+    r"mean|ø|total|"
     r"sum|all|summary)\b\W*(?:over all|of all|all|overall|speedup)?\W*$",
     re.IGNORECASE,
 )
@@ -38,7 +39,7 @@ _MOST_WORDS = 0.5
 
 
 def is_baseline(arm: str) -> bool:
-    """Whether the name of an arm is that of the unaccelerated baseline: none, eager, …"""
+    """Whether an arm's name is that of the unaccelerated baseline, such as none or eager."""
     text = arm.strip()
     return len(text) <= 40 and bool(_BASELINE.fullmatch(text)) and not _NOT_BASELINE.search(text)
 
@@ -242,7 +243,7 @@ def _numbers(
         columns.scale_of(kind, next(iter(stated))) if len(stated) == 1 else None
     )
     if scale is None and bare:
-        scale = _guessed_scale(table, header, meaning.name, kind, values[bare])
+        scale = _guessed_scale(table, header, kind, values[bare])
         values[bare] *= scale
         half[bare] *= scale
     scale = abs(scale or 1.0)
@@ -253,7 +254,6 @@ def _numbers(
 def _guessed_scale(
     table: Table,
     header: str,
-    name: str,
     kind: str,
     values: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> float:

@@ -141,7 +141,8 @@ ALIASES: dict[str, str] = {
     "strength": "strength | denoising strength",
     "guidance": "guidance | guidance scale | cfg | cfg scale",
     "speedup": "speedup | speed up | speedup factor | x faster | acceleration",
-    "change_pct": "change | gain | improvement | reduction | faster | faster by | saving | savings | "
+    "change_pct": "change | gain | improvement | reduction | faster | faster by | saving | "
+    "savings | "
     "time saved | delta | diff | speedup percent | latency reduction",
     "fid": "fid | fid score | pair fid",
     "clip_score": "clip | clip score | clipscore",

@@ -94,7 +94,7 @@ def as_json(audited: Sequence[Audited]) -> dict[str, Any]:
                 "title": one.table.title,
                 "kind": one.table.kind,
                 "rows": len(one.table),
-                "columns": {name: header for name, header in one.table.headers.items()},
+                "columns": dict(one.table.headers),
                 "guesses": one.table.guesses,
                 "ignored": one.table.ignored,
                 "findings": [

@@ -76,10 +76,8 @@ SAVING = re.compile(
     r"offload|slic|tiling|tiled|efficient|quant|int8|fp8|nf4|4bit|8bit|low.?v?ram|low.?mem",
     re.IGNORECASE,
 )
-_CARDS = re.compile(
-    r"A30|RTX ?2060|A100|H100|H200|B200|GH200|\bL4\b|L40|T4|V100|P100|A10|RTX ?\d{4}|GTX ?\d{4}|"
-    r"[2345]0[6789]0|MI\d{3}|A6000|A5000",
-    re.IGNORECASE,
+_SD1 = re.compile(
+    r"pix2pix|stable.?diffusion.?v?[12]|\bsd.?v?[12](?:[._-]\d)?\b|sd-turbo|dreamshaper|v1[._-]5"
 )
 
 
@@ -88,10 +86,7 @@ def network_of(model: str) -> str:
     low = model.lower()
     if re.search(r"xl|illustrious|pony", low) and "flux" not in low and "small" not in low:
         return "" if low.startswith(("embedded:", "synthetic:")) else "sdxl"
-    if re.search(r"pix2pix|stable.?diffusion.?(?:v?1|v1|2)|sd.?v?[12][.-_]|sd-turbo|dreamshaper|1[.-]5",
-                 low):  # fmt: skip
-        return "sd1"
-    return ""
+    return "sd1" if _SD1.search(low) else ""
 
 
 def check(table: Table) -> tuple[list[Finding], list[Note]]:
@@ -263,7 +258,8 @@ def _speedups(table: Table) -> list[Finding]:
                 "possible",
                 0.8,
                 f"{rows.places(table, [p.other for p, _ in group]).capitalize()}: "
-                f"{ratio if ratio > 1 else 1 / ratio:.3g} times {word} than the baseline at the same "
+                f"{ratio if ratio > 1 else 1 / ratio:.3g} times {word} than the baseline at "
+                "the same "
                 "settings is beyond anything published.",
                 tuple(dict.fromkeys(i for p, _ in group for i in (p.base, p.other))),
                 f"{figure(time[pair.base])} s ÷ {figure(time[pair.other])} s; the "

@@ -70,7 +70,8 @@ def _gaps(table: Table) -> list[Finding]:
                 "certain" if several or exact else "likely",
                 min(1.0, 0.45 + factor - 1),
                 f"The {table.header('gap_s')!r} of {rows.places(table, group)} is too small by the "
-                f"factor {factor:.4g}: it was divided by the {b:g} batches instead of the {b - 1:g} "
+                f"factor {factor:.4g}: it was divided by the {b:g} batches instead of the "
+                f"{b - 1:g} "
                 f"{'gap' if b == 2 else 'gaps'} between them.",
                 tuple(group),
                 f"total − first = {figure(total[i])} − {figure(first[i])} = "

@@ -1,8 +1,8 @@
 """Copied cells: equal figures in unlike rows, near-copies of rows, one picture on two rows.
 
 Two measured figures that agree in every digit can be chance. How likely that is follows from the
-column itself: with n rows and figures that lie about d printed steps apart, some n² ÷ 2d pairs agree
-by chance. Only what is far less likely is a finding.
+column itself: with n rows and figures that lie about d printed steps apart, some n² ÷ 2d pairs
+agree by chance. Only what is far less likely is a finding.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def _cells(table: Table) -> list[Finding]:
                 sure,
                 0.7 if set(names) - set(MEMORY) else 0.5,
                 f"{rows.label(table, b)} holds the same {_plural(names)} as "
-                f"{rows.label(table, a)}, though they differ in {_and(unlike[:3])}: at least one is "
+                f"{rows.label(table, a)}, though they differ in {_and(unlike[:3])}: at least "
+                "one is "
                 "copied.",
                 (a, b),
                 f"{values} in both; by chance {_odds(chance)}",
@@ -198,7 +199,8 @@ def _near(table: Table, alike: dict[str, list[str]], known: set[tuple[int, ...]]
                     CHECK,
                     "likely",
                     0.6,
-                    f"{rows.label(table, high)} is nearly a copy of {rows.label(table, low)}, though "
+                    f"{rows.label(table, high)} is nearly a copy of {rows.label(table, low)}, "
+                    "though "
                     f"they differ in {_and(unlike)}.",
                     (low, high),
                     "; ".join(

@@ -25,7 +25,8 @@ ABOVE_ZERO = (
 )  # fmt: skip
 NOT_NEGATIVE = (
     "warmup_s", "first_call_s", "load_s", "stddev_s", "steps_effective", "denoiser_calls", "fid",
-    "lpips", "util_pct", "util_peak_pct", "mean_memory_pct", "peak_memory_pct", "samples", "batches",
+    "lpips", "util_pct", "util_peak_pct", "mean_memory_pct", "peak_memory_pct", "samples",
+    "batches",
 )  # fmt: skip
 AT_MOST_ONE = ("strength", "ssim", "lpips")
 ORDERED = (
@@ -96,7 +97,8 @@ def _ordered(table: Table, low: str, high: str) -> list[Finding]:
             CHECK,
             "certain",
             0.8,
-            f"The {QUANTITIES[low][1]} of {rows.label(table, i)} is above the {QUANTITIES[high][1]}.",
+            f"The {QUANTITIES[low][1]} of {rows.label(table, i)} is above the "
+            f"{QUANTITIES[high][1]}.",
             (i,),
             f"{_shown(table, low, i)} > {_shown(table, high, i)}",
             SETTLE,
@@ -159,7 +161,8 @@ def _throughput(table: Table) -> list[Finding]:
             CHECK,
             "likely",
             0.6,
-            f"The pictures per second of {rows.label(table, i)} are not its batch ÷ its time, as in "
+            f"The pictures per second of {rows.label(table, i)} are not its batch ÷ its time, "
+            "as in "
             "the other rows.",
             (i,),
             f"{batch[i]:g} ÷ {figure(time[i], 's')} = {figure(implied[i])}, stated "

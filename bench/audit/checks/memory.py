@@ -63,7 +63,8 @@ def check(table: Table) -> tuple[list[Finding], list[Note]]:
                         CHECK,
                         "likely",
                         min(0.8, 0.3 + abs(float(line.off[k]))),
-                        f"Memory of {rows.label(table, i)} lies {abs(value - at):.1f} GiB {side} the "
+                        f"Memory of {rows.label(table, i)} lies {abs(value - at):.1f} GiB "
+                        f"{side} the "
                         f"line of the other sizes, {law}.",
                         (i,),
                         f"{fixed:.3g} + {slope:.4g} × {size[i]:.4g} = {figure(at)} GiB, "

@@ -64,7 +64,7 @@ def check(table: Table) -> tuple[list[Finding], list[Note]]:
 
 
 def _columns(table: Table) -> list[Finding]:
-    """Memory in several columns, and an arm that has its figure in another one than its baseline."""
+    """Memory in several columns, and an arm with its figure in another one than its baseline."""
     if len(table.memories) < 2:
         return []
     findings = []
@@ -84,7 +84,8 @@ def _columns(table: Table) -> list[Finding]:
                 f"{rows.label(table, pair.other)} and its baseline state their memory in different "
                 f"columns ({' and '.join(headers)}): the two cannot be compared.",
                 (pair.base, pair.other),
-                f"no memory column has a figure in both {rows.places(table, [pair.base, pair.other])}",
+                "no memory column has a figure in both "
+                f"{rows.places(table, [pair.base, pair.other])}",
                 "both arms measured by one meter",
             )
         )

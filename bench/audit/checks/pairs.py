@@ -108,7 +108,7 @@ def _unequal(table: Table, pairs: list[Pair]) -> list[Finding]:
             # The arm may be just that: "fp16", "Euler 20 steps".
             if not _says(arm, rows.field(table, name)[pair.other])
         ]
-        named = _without_followers(table, pair, named)
+        named = _without_followers(named)
         if named:
             by_difference.setdefault(tuple(named), []).append(pair)
     findings = []
@@ -135,7 +135,7 @@ def _unequal(table: Table, pairs: list[Pair]) -> list[Finding]:
     return findings
 
 
-def _without_followers(table: Table, pair: Pair, names: list[str]) -> list[str]:
+def _without_followers(names: list[str]) -> list[str]:
     """Leave out differences that follow from another one, such as calls from steps."""
     kept = list(names)
     if "steps" in kept:
@@ -167,10 +167,7 @@ def _scopes(table: Table) -> list[Finding]:
         values = rows.field(table, field)
         seen: set[tuple[str, ...]] = set()
         for group in rows.groups(table, names, [i for i in accelerated if values[i]]):
-            if field == "version":
-                parts = rows.groups(table, ["backend"], group)
-            else:
-                parts = [group]
+            parts = rows.groups(table, ["backend"], group) if field == "version" else [group]
             for part in parts:
                 kinds = tuple(dict.fromkeys(values[i] for i in part))
                 told = {arms[i] + " " + table.text("name")[i] for i in part}

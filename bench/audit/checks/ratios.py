@@ -106,7 +106,7 @@ def _ratios(table: Table, name: str) -> list[Finding]:
                 moved[i] = j
                 break
     for i, j in moved.items():
-        right = sign * form(*_times(table, measure, bases[i] if i in bases else j, i))
+        right = sign * form(*_times(table, measure, bases.get(i, j), i))
         findings.append(
             Finding(
                 CHECK,
@@ -264,7 +264,8 @@ def _averages(table: Table) -> list[Finding]:
                     AVERAGE,
                     "certain",
                     min(0.9, 0.45 + abs(mean / proper - 1)),
-                    f"The average {table.header(name)!r} ({summary.place} {summary.lines[s]}) is the "
+                    f"The average {table.header(name)!r} ({summary.place} {summary.lines[s]}) "
+                    "is the "
                     f"mean of {len(chosen)} ratios, which is no ratio of anything measured.",
                     tuple(chosen),
                     f"mean of ratios {mean:.4g}, stated {stated:g}; {how} = {proper:.4g}",

@@ -1,8 +1,8 @@
 """Slow rows: time against calls of the denoiser, each row judged by the line through the others.
 
-A row slow by one factor in all its parts ran on a device that was busy, hot or slowed down: the work
-was the same. A row slow in one part did more work there: a scheduler of uniform stride that takes
-1000 // 150 = 6 visits 167 timesteps for 150, and its first batch takes 167 steps of time.
+A row slow by one factor in all its parts ran on a device that was busy, hot or slowed down: the
+work was the same. A row slow in one part did more work there: a scheduler of uniform stride that
+takes 1000 // 150 = 6 visits 167 timesteps for 150, and its first batch takes 167 steps of time.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def _in_batches(table: Table, group: list[int], gaps: Floats) -> tuple[list[Find
         notes.append(
             Note(
                 CHECK,
-                f"Total time of {rows.places(table, [group[k] for k in kept])} is a straight line in "
+                f"Total time of {rows.places(table, [group[k] for k in kept])} is a straight "
+                "line in "
                 f"calls of the denoiser{how}: {figure(fixed)} s + {figure(slope)} s a "
                 f"call, R² = {_r2(r2)}.",
                 tuple(group),
@@ -133,7 +134,8 @@ def _slow_in_all(
         "likely",
         0.6,
         f"{rows.label(table, i)} was {abs(factors[0]) * 100:.1f} % {word} in its first batch and "
-        f"{abs(factors[1]) * 100:.1f} % in the others, against the rows beside it: one factor in all "
+        f"{abs(factors[1]) * 100:.1f} % in the others, against the rows beside it: one factor "
+        "in all "
         "its parts is "
         + (
             "a busy or throttled card, not more work."
@@ -256,14 +258,18 @@ def _off_line(
         usual = float(np.median(rate[peers]))
         slower = usual / float(rate[i]) - 1
         if abs(slower - off) < ONE_FACTOR:
-            extra = f"; its it/s is off by the same factor ({figure(usual)} ÷ {figure(rate[i])} = {1 + slower:.4g}), as on a busy or throttled card"
+            extra = (
+                f"; its it/s is off by the same factor ({figure(usual)} ÷ {figure(rate[i])} = "
+                f"{1 + slower:.4g}), as on a busy or throttled card"
+            )
         elif abs(slower) < ONE_FACTOR / 2:
             implied = n + (value - at) / line.slope
             return Finding(
                 STEPS,
                 "likely",
                 0.7,
-                f"{rows.label(table, i)} does not fit {n:g} calls of the denoiser, while its it/s is "
+                f"{rows.label(table, i)} does not fit {n:g} calls of the denoiser, while its "
+                "it/s is "
                 f"as usual; {implied:.0f} fit.",
                 (i,),
                 f"{figure(value)} s against {figure(at)} s on the line of the other rows; at "
@@ -318,7 +324,8 @@ def _repeats(table: Table, judged: set[int]) -> list[Finding]:
                     "likely",
                     0.5,
                     f"{rows.label(table, i)} is {abs(off[k]) * 100:.1f} % "
-                    f"{'slower' if off[k] > 0 else 'quicker'} than {len(group) - 1} rows like it{part}.",
+                    f"{'slower' if off[k] > 0 else 'quicker'} than {len(group) - 1} rows like "
+                    f"it{part}.",
                     (i,),
                     f"{figure(values[k])} s ÷ {figure(middle)} s = {1 + off[k]:.4g}",
                     SETTLE,

@@ -2,8 +2,8 @@
 
 For a row's claimed n the fixed cost follows: what it takes apart from the loop (text encoder, VAE,
 pictures). It cannot be negative, and rows of one network and size share it but for what a backend
-saves there. So a wrong n shows itself three ways: a fixed cost below zero; a row whose fixed cost is
-unlike its peers'; and a whole network whose fixed cost is larger than its loop and grows in step
+saves there. So a wrong n shows itself three ways: a fixed cost below zero; a row whose fixed cost
+is unlike its peers'; and a whole network whose fixed cost is larger than its loop and grows in step
 with the time of a step, which is what steps do and fixed costs do not.
 """
 
@@ -141,16 +141,19 @@ def _derived(table: Table, known: Rows) -> tuple[list[Finding], list[Note]]:
                 CHECK,
                 "likely",
                 min(1.0, abs(math.log2(implied / claimed)) + 0.3),
-                f"The rate of {rows.label(table, i)} is not its {claimed:g} steps ÷ its time, as it "
+                f"The rate of {rows.label(table, i)} is not its {claimed:g} steps ÷ its time, "
+                "as it "
                 f"is in the other rows; {implied:.3g} steps would fit.",
                 (i,),
-                f"{figure(time, 's')} × {figure(rate, 'it/s')} = {implied:.4g} steps, not {claimed:g}",
+                f"{figure(time, 's')} × {figure(rate, 'it/s')} = {implied:.4g} steps, not "
+                f"{claimed:g}",
                 "the number of denoiser calls of this row, or its time and rate measured again",
             )
         )
     note = Note(
         CHECK,
-        "it/s is steps ÷ end-to-end time here, not the rate of the loop, so fixed cost and the steps "
+        "it/s is steps ÷ end-to-end time here, not the rate of the loop, so fixed cost and the "
+        "steps "
         "that really ran cannot be told from it.",
     )
     return findings, [note]
@@ -188,7 +191,8 @@ def _impossible(table: Table, known: Rows) -> tuple[list[Finding], list[Note]]:
     told = [
         Note(
             "effective-steps",
-            f"Of {claimed:g} steps asked for, {ran:g} ran (steps × strength, or the scheduler's own "
+            f"Of {claimed:g} steps asked for, {ran:g} ran (steps × strength, or the "
+            "scheduler's own "
             f"count), which its time confirms.",
             (i,),
         )
@@ -211,7 +215,7 @@ def _sizes_of(table: Table) -> list[tuple[str, ...]]:
 
 
 def _networks(table: Table, known: Rows, judged: set[int]) -> list[Finding]:
-    """Networks of which every row's fixed cost is larger than its loop, and grows with its steps."""
+    """Networks whose rows all have a fixed cost larger than the loop, growing with a step."""
     sizes = _sizes_of(table)
     where = {i: k for k, i in enumerate(known.at)}
     names = ("session", "gpu", "model", "task", "dtype", "batch", "strength", "scheduler", "steps")
@@ -315,7 +319,8 @@ def _network(
         f"{rows.places(table, group).capitalize()} ({_name(table, group)}) cannot have run "
         f"{claimed:g} steps; {best} fits{others}.",
         tuple(group),
-        f"fixed = time − n ÷ (it/s): with {claimed:g} it is {_range(fixed_claimed)} s, more than the "
+        f"fixed = time − n ÷ (it/s): with {claimed:g} it is {_range(fixed_claimed)} s, more "
+        "than the "
         f"loop itself and growing with the time of a step ({figure(time)} − {claimed:g} ÷ "
         f"{figure(rate)} = {figure(time - claimed / rate)}); with {best} it is "
         f"{_range(fixed_best)} s ({figure(time)} − {best} ÷ {figure(rate)} = "
@@ -386,8 +391,10 @@ def _by_default_strength(
                 f"steps better than {claimed:g}: {ran[session]} × {strength:g}, the pipeline's own "
                 f"strength, as other rows of this table ran {ran[session]}.",
                 tuple(group),
-                f"fixed costs of the two arms at one size differ by {_range(np.array(gaps[:half]))} "
-                f"s with n = {claimed:g}, and by {_range(np.array(gaps[half:]))} s with n = {ran_n:g}",
+                "fixed costs of the two arms at one size differ by "
+                f"{_range(np.array(gaps[:half]))} "
+                f"s with n = {claimed:g}, and by {_range(np.array(gaps[half:]))} s with n = "
+                f"{ran_n:g}",
                 "the strength and the steps of the command line, or the number of denoiser calls",
             )
         )
@@ -452,8 +459,8 @@ def _single(table: Table, known: Rows, judged: set[int]) -> list[Finding]:
 def _reference(known: Rows, fixed: Floats, group: list[int]) -> Floats:
     """Return the fixed cost that each row of a group should have.
 
-    The group's middle in seconds or, where that suits a row better, in steps: a backend may speed up
-    the rest as much as the loop.
+    The group's middle in seconds or, where that suits a row better, in steps: a backend may speed
+    up the rest as much as the loop.
     """
     seconds = np.full(len(group), float(np.median(fixed[group])))
     steps = float(np.median(fixed[group] * known.rate[group])) / known.rate[group]
@@ -536,7 +543,8 @@ def _odd_row(
         FIXED,
         "likely",
         0.4,
-        f"The fixed cost of {rows.label(table, i)} is unlike that of the other rows of this network "
+        f"The fixed cost of {rows.label(table, i)} is unlike that of the other rows of this "
+        "network "
         "and size, and no whole number of steps mends it.",
         (i,),
         arithmetic,

@@ -29,19 +29,23 @@ _FENCE = re.compile(r"^\s*(?:```|~~~)")
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*)[^)]*\)")
 _CODE = re.compile(r"`[^`]*`")
 _CLAIMS = (
-    re.compile(r"\bsteps?\b[^.\n|]{0,40}?\b(?:set to|fixed (?:to|at)|of|is|was|were|at)\s+(\d{1,4})\b",
-               re.IGNORECASE),
-    re.compile(r"\b(\d{1,4})[ -](?:inference |denoising |sampling |diffusion )?steps?\b",
-               re.IGNORECASE),
-)  # fmt: skip
+    re.compile(
+        r"\bsteps?\b[^.\n|]{0,40}?\b(?:set to|fixed (?:to|at)|of|is|was|were|at)\s+"
+        r"(\d{1,4})\b",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(\d{1,4})[ -](?:inference |denoising |sampling |diffusion )?steps?\b", re.IGNORECASE
+    ),
+)
 _TASKS = (
     ("i2i", re.compile(r"image[ -]?(?:to|2)[ -]?image|img2img|\bi2i\b", re.IGNORECASE)),
     ("t2i", re.compile(r"te?xt[ -]?(?:to|2)[ -]?(?:image|img)|\bt2i\b", re.IGNORECASE)),
     ("edit", re.compile(r"\bedit(?:ing)?\b", re.IGNORECASE)),
 )
 _ARM = re.compile(
-    r"^\W*(?P<how>with|without|no|using|w/o|w/)?\s*(?P<arm>one-?diff|nexfort|oneflow|torch[ .-]?compile"
-    r"|inductor|tensorrt|xformers|deepcache|compil\w*|stable-?fast|eager|baseline|none|pytorch"
+    r"^\W*(?P<how>with|without|no|using|w/o|w/)?\s*(?P<arm>one-?diff|nexfort|oneflow|"
+    r"torch[ .-]?compile|inductor|tensorrt|xformers|deepcache|compil\w*|stable-?fast|eager|baseline|none|pytorch"
     r"|optimi[sz]ation)\b",
     re.IGNORECASE,
 )
