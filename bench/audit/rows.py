@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,8 @@ def calls_candidates(table: Table, i: int) -> list[float]:
 
 def effective_steps(steps: float, strength: float) -> float:
     """Return int(steps × strength), as diffusers' image-to-image pipelines and LDM take it."""
-    return float(min(int(steps * strength + 1e-9), steps))
+    product = steps * strength
+    return float(min(int(product + 1e-9), steps)) if math.isfinite(product) else math.nan
 
 
 def extra_calls(scheduler: str, steps: float) -> float:

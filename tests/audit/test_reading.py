@@ -13,6 +13,7 @@ from bench.audit.checks import bands
 from bench.audit.printed import locale_of, marks_of, parse
 from bench.audit.render import render
 from bench.cli import app
+from tests.audit import make
 from tests.cli.records import cell, record
 
 CSV = "model,backend,steps,inference_s,iter_per_s\na/b,none,10,1.515,8.331\na/b,x,10,0.979,13.871\n"
@@ -204,3 +205,22 @@ def test_bands_are_those_of_the_reference() -> None:
             if bands.network_of(row["model"]) == band.network and int(row["height"]) == band.side
         ]
         assert (band.low, band.high) == pytest.approx((1 / max(rates), 1 / min(rates)))
+
+
+def test_nonsense_is_refused_or_audited(tmp_path: Path) -> None:
+    import random
+
+    headers = [*make.NAMES, "strength", "scheduler", "n_batches", "runs", "mean_s", "fid", "size"]
+    values = ["0", "1", "-1", "0.5", "1e300", "1e-300", "nan", "", "OOM", "none", "512x512", "12,5",
+              "inf", "99%", "<5", "heun", "3.14159265358979"]  # fmt: skip
+    path = tmp_path / "t.csv"
+    for seed in range(60):
+        rng = random.Random(seed)
+        width, height = rng.randint(2, 10), rng.randint(1, 10)
+        lines = [rng.sample(headers, width)]
+        lines += [[rng.choice(values) for _ in range(width)] for _ in range(height)]
+        path.write_text("\n".join(";".join(line) for line in lines))
+        try:
+            assert render(audit([path]))
+        except AuditError as error:
+            assert str(error).startswith(str(path))

@@ -147,6 +147,8 @@ def _chance(column: Numbers, a: int) -> float:
     digits = abs(value) / step
     if digits < 100:
         return 1.0
+    if digits > 1e15:
+        return 1e-9
     # Trailing zeros were chosen by a person, not measured.
     while step < abs(value) and abs(value / step / 10 - round(value / step / 10)) < 1e-6:
         step *= 10

@@ -100,9 +100,8 @@ def _ratios(table: Table, name: str) -> list[Finding]:
         others = [j for j in members[i] if j not in (i, bases.get(i, -1))][:200]
         # Nearest above first: a table's author compares with the row before.
         for j in sorted(others, key=lambda j: (j > i, abs(i - j))):
-            if abs(_value(table, measure, j) / _value(table, measure, i) - 1) > SLACK and fits(
-                measure, form, j, i, sign
-            ):
+            unlike = abs(_value(table, measure, j) - _value(table, measure, i))
+            if unlike > SLACK * abs(_value(table, measure, i)) and fits(measure, form, j, i, sign):
                 moved[i] = j
                 break
     for i, j in moved.items():

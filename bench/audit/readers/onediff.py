@@ -45,8 +45,8 @@ _TASKS = (
 )
 _ARM = re.compile(
     r"^\W*(?P<how>with|without|no|using|w/o|w/)?\s*(?P<arm>one-?diff|nexfort|oneflow|"
-    r"torch[ .-]?compile|inductor|tensorrt|xformers|deepcache|compil\w*|stable-?fast|eager|baseline|none|pytorch"
-    r"|optimi[sz]ation)\b",
+    r"torch[ .-]?compile|inductor|tensorrt|xformers|deepcache|compil\w*|"
+    r"stable-?fast|eager|baseline|none|pytorch|optimi[sz]ation)\b",
     re.IGNORECASE,
 )
 _HEADERS = (
