@@ -140,6 +140,10 @@ def _by_requested(table: Table) -> list[Finding]:
     time, steps, strength = (table.values(n) for n in ("e2e_s", "steps", "strength"))
     with np.errstate(all="ignore"):
         usable = np.flatnonzero((rate > 0) & (time > 0) & (steps >= 1) & (strength < 1))
+        whole = np.abs(time * rate - steps)[usable] < 0.01 * steps[usable]
+    if not len(usable) or whole.mean() < 0.6:
+        # A single row may come near by chance.
+        return []
     findings = []
     for i in usable.tolist():
         n = float(steps[i])

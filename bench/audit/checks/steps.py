@@ -432,6 +432,14 @@ def _single(table: Table, known: Rows, judged: set[int]) -> list[Finding]:
     fixed = known.fixed(meant)
     noise = np.hypot(known.time_half, meant / known.rate**2 * known.rate_half)
     groups = [group for group in peers.values() if len(group) >= 3]
+    for group in groups:
+        # Of a claim's meanings, the one that agrees with the row's peers.
+        middle = float(np.median(fixed[group]))
+        for k in group:
+            found = rows.calls_candidates(table, known.at[k])
+            left = [float(known.time[k]) - n / float(known.rate[k]) for n in found]
+            if left:
+                fixed[k] = left[int(np.argmin(np.abs(np.array(left) - middle)))]
     scale, freedom = _scale(known, fixed, groups)
     tested = sum(len(group) for group in groups)
     reach = scale * student_t_quantile(FALSE_FINDING / max(tested, 1), freedom)
