@@ -478,12 +478,10 @@ def _reference(known: Rows, fixed: Floats, group: list[int]) -> Floats:
 
 def _nearest(table: Table, known: Rows, k: int) -> float:
     """Return what row k's claim means: of its possible meanings the one that leaves the usual."""
-    meanings = [
-        n for n in rows.calls_candidates(table, known.at[k]) if n <= known.time[k] * known.rate[k]
-    ]
+    loop = float(known.time[k] * known.rate[k])
+    meanings = [n for n in rows.calls_candidates(table, known.at[k]) if n <= loop * 1.02]
     if not meanings:
         return float(known.claimed[k])
-    loop = float(known.time[k] * known.rate[k])
     return min(meanings, key=lambda n: abs(math.log(max(loop - n, 0.05) / TYPICAL_EQUIVALENTS)))
 
 
@@ -528,6 +526,9 @@ def _odd_row(
     implied = (time - reference) * rate
     fixed = time - claimed / rate
     if implied < 0.5 or abs(implied - claimed) < 0.6:
+        return None
+    if any(abs(implied - n) < 0.06 * n for n in rows.calls_candidates(table, i)):
+        # Time and rate scatter by a few per cent of the loop.
         return None
     n = max(1, round(implied))
     whole = abs(implied - n) < 0.25
