@@ -27,6 +27,8 @@ QUALITY = ("fid", "clip_score", "lpips", "ssim", "psnr")
 MEMORY = ("peak_bytes", "mean_bytes")
 CHANCE = 1e-3
 """Expected number of chance agreements, over all columns, below which one is a finding."""
+FEWEST_UNITS = 10_000
+"""A figure of fewer printed steps (1.982) may be two rows' by chance, however far the others lie."""
 MOST_REPEATS = 3
 """A value on more rows than this is a property of the column, not a copied cell."""
 LARGEST_TABLE = 5000
@@ -145,14 +147,14 @@ def _chance(column: Numbers, a: int) -> float:
     value = float(column.values[a])
     step = column.step
     digits = abs(value) / step
-    if digits < 100:
+    if digits < FEWEST_UNITS:
         return 1.0
     if digits > 1e15:
         return 1e-9
     # Trailing zeros were chosen by a person, not measured.
     while step < abs(value) and abs(value / step / 10 - round(value / step / 10)) < 1e-6:
         step *= 10
-    if abs(value) / step < 100:
+    if abs(value) / step < FEWEST_UNITS / 10:
         return 1.0
     others = np.sort(np.abs(values[values != value] - value))
     if len(others) < 3:
