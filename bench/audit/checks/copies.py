@@ -28,7 +28,7 @@ MEMORY = ("peak_bytes", "mean_bytes")
 CHANCE = 1e-3
 """Expected number of chance agreements, over all columns, below which one is a finding."""
 FEWEST_UNITS = 10_000
-"""A figure of fewer printed steps (1.982) may be two rows' by chance, however far the others lie."""
+"""A figure of fewer printed steps (1.982) may agree by chance, however far the others lie."""
 MOST_REPEATS = 3
 """A value on more rows than this is a property of the column, not a copied cell."""
 LARGEST_TABLE = 5000
