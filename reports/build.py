@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import audit
+from bench.audit.readers.runs import of_records
 from bench.contract import Perceptual
+from bench.store import RunFolder
 from reports import (
     analyse,
     fidelity,
@@ -72,7 +75,7 @@ def write(
     }
     galleries = gallery.collect(comparisons, likenesses, pictures, scores)
     drawn = figures.draw(comparisons, likenesses, published)
-    told = view.build(comparisons, likenesses, galleries, published, scores)
+    told = view.build(comparisons, likenesses, galleries, published, scores, _audit(runs))
     folder = (out or runs[0]).absolute()
     try:
         return _write(folder, told, drawn)
@@ -81,6 +84,11 @@ def write(
             f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
             "choose another folder with --out."
         ) from error
+
+
+def _audit(runs: Sequence[Path]) -> list[audit.Audited]:
+    found = ((path, list(RunFolder.open(path).records())) for path in runs)
+    return [audit.examine(of_records(str(path), records)) for path, records in found if records]
 
 
 def _write(folder: Path, told: view.View, drawn: Sequence[figures.Drawn]) -> Report:

@@ -27,7 +27,8 @@ def render(view: View, drawn: Sequence[Drawn]) -> str:
         parts += [f"### {one.title}", one.says, f"![{one.title}](plots/{one.name}.svg)"]
     for workload in view.workloads:
         parts += _workload(workload)
-    for table in (view.outcomes, view.warnings, view.published, *view.environments, view.records):
+    tables = (view.outcomes, view.warnings, view.audit, view.published)
+    for table in (*tables, *view.environments, view.records):
         if table is not None:
             parts.append(_table(table, "##"))
     parts.append("## Method")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import Any
 
+from bench.audit import Audited
 from bench.contract import PHASES, STAGES
 from reports import fidelity, frames, perceptual, text
 from reports.analyse import Comparison, Finding
@@ -90,6 +91,7 @@ class View:
     environments: list[Table]
     records: Table
     published: Table | None
+    audit: Table
     method: list[str] = field(default_factory=list)
 
 
@@ -99,6 +101,7 @@ def build(
     galleries: Sequence[Gallery],
     published: frames.References,
     scores: Scores,
+    audited: Sequence[Audited],
 ) -> View:
     samples = [s for c in comparisons for f in c.findings for s in f.row.samples]
     sources = list({id(s.source): s.source for s in samples}.values())
@@ -121,7 +124,32 @@ def build(
         environments=_environments(samples),
         records=_records(comparisons),
         published=_published(comparisons, published),
+        audit=_audit(audited),
         method=[*METHOD, *scores.method(), perceptual.why_no_fid(comparisons)],
+    )
+
+
+def _audit(audited: Sequence[Audited]) -> Table:
+    """What ``bench audit`` says of the records: here as of anyone's table."""
+    found = [(one, finding) for one in audited for finding in one.findings]
+    rows = [
+        [
+            Cell(finding.sure),
+            Cell(finding.says),
+            Cell(finding.arithmetic),
+            Cell(finding.settle),
+        ]
+        for _, finding in found
+    ]
+    if not rows:
+        rows = [[Cell("–"), Cell("nothing contradicts itself"), Cell("–"), Cell("–")]]
+    records = text.plural(sum(len(one.table) for one in audited), "record")
+    note = (
+        f"bench audit went over {records}: {text.plural(len(found), 'finding')}. docs/audit.md "
+        "says what it checks."
+    )
+    return Table(
+        "Audit of these records", ["sure", "finding", "sum", "what settles it"], rows, note
     )
 
 

@@ -112,6 +112,15 @@ def test_commands_that_build_on_each_other_run_in_order(page: Path, checkout: Pa
         assert done.returncode == 0, (line, done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize(
+    "line", [x for x in dict.fromkeys(OURS) if verb_of(x) == "audit" and "--help" not in x]
+)
+def test_audits_run_on_what_ships(line: str) -> None:
+    done = shell(line, ROOT)
+    assert done.returncode in (0, 1), done.stderr
+    assert "finding" in done.stdout.lower()
+
+
 @pytest.mark.parametrize("line", dict.fromkeys(line for _, line in commands()))
 def test_every_command_is_known(line: str) -> None:
     words = shlex.split(line)

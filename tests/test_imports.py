@@ -148,6 +148,7 @@ def loaded_by(code: str) -> set[str]:
     [
         "bench",
         "bench.api",
+        "bench.audit",
         "bench.cli.run",
         "bench.config",
         "bench.cli.env",

@@ -27,6 +27,7 @@ VERBS = {
     "compare": "Compare a run with a baseline, figure by figure, and exit accordingly.",
     "gate": "Measure a matrix, compare it with a baseline, and confirm regressions.",
     "history": "Draw each figure over the runs of a folder, with change points marked.",
+    "audit": "Find what cannot be true in a table of results, anyone's.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "env": "Build, check and remove the interpreters that backends live in.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
@@ -132,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _mendable() -> tuple[type[Exception], ...]:
+    from bench.audit.table import AuditError
     from bench.config.errors import ConfigError
     from bench.environments import EnvironmentProblem
     from bench.gate import GateError
@@ -139,4 +141,12 @@ def _mendable() -> tuple[type[Exception], ...]:
     from bench.store import StoreError
     from compilers.registry import BackendError
 
-    return (ConfigError, EnvironmentProblem, GateError, RunnerError, StoreError, BackendError)
+    return (
+        AuditError,
+        BackendError,
+        ConfigError,
+        EnvironmentProblem,
+        GateError,
+        RunnerError,
+        StoreError,
+    )
