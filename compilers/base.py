@@ -47,10 +47,13 @@ class Evidence:
             graphs, breaks and recompiles are the proof; "modules" if the backend replaces or wraps
             modules, so that the changed types are the proof; "none" for a backend that is meant to
             change nothing.
+        brought_bytes: compiled code that the backend loaded from elsewhere than the cell's compile
+            cache, so that a fresh cache is not called one.
     """
 
     runtime: str
     details: dict[str, Any] = field(default_factory=dict)
+    brought_bytes: int = 0
 
 
 @runtime_checkable

@@ -20,6 +20,10 @@ BUILT_IN = {
     "none": "compilers.none:NoBackend",
     "torch-compile": "compilers.torch_compile:TorchCompile",
     "torch-compile-regional": "compilers.torch_compile_regional:TorchCompileRegional",
+    "tuned": "compilers.tuned:Tuned",
+    "tuned-fp8": "compilers.tuned:TunedFp8",
+    "tuned-int8": "compilers.tuned:TunedInt8",
+    "tuned-cache": "compilers.tuned:TunedCache",
 }
 
 
