@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import Plan, estimate, load_config, make_plan, parse_config
 from bench.contract import Cell, Record
-from bench.runner import RunSummary, Start, Ui, execute
+from bench.runner import RunSummary, Silent, Start, Ui, execute
 from bench.store import RunFolder
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def run(
     """Measure a configuration and return the run. A cell that fails is a record, not an exception.
 
     Args:
-        config: a YAML file, or the same keys as a mapping.
+        config: a YAML file, or the same keys as a mapping; relative paths start from the file's
+            own folder, those of a mapping and of ``overrides`` from the working folder.
         out: the run folder; ``runs/<name of the configuration>`` without it.
         overrides: ``a.b=c`` each, as ``--set`` on the command line.
         only: ``key=value[,value]`` each; cells that do not agree are left out.
@@ -110,6 +111,9 @@ def run(
         plan = make_plan(parse_config(config, overrides, only))
     else:
         plan = make_plan(load_config(config, overrides, only))
+    ui = ui or Silent()
+    for note in plan.notes:
+        ui.note(note)
     summary = execute(
         plan,
         run_folder(plan, out),

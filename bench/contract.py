@@ -91,7 +91,7 @@ class Workload(TypedDict):
     seed: int  # picture i of a batch has seed + i
     prompt: str
     negative_prompt: str | None
-    input_image: str | None  # file; None draws a scene of the asked size
+    input_image: str | None  # file, as written; None draws a scene of the asked size
     dtype: Literal["float32", "float16", "bfloat16"]
     generator: Literal["cpu", "device"]  # where noise is drawn; cpu gives every backend equal noise
     extra: dict[str, Any]  # further arguments of the pipeline call
@@ -142,6 +142,13 @@ class Sweep(TypedDict):
     repeats: int  # measured calls of each step count and of each size
 
 
+class GivenFile(TypedDict):
+    """What a workload names by a path; ``workload`` keeps the path as it was written."""
+
+    path: str  # absolute, where the plan was made
+    content: str  # hash of what it holds; see bench.content
+
+
 class Limits(TypedDict):
     timeout_s: float  # wall time of one worker
     memory_bytes: int | None  # host address-space limit of one worker
@@ -158,6 +165,8 @@ class Cell(TypedDict):
     cache: Literal["fresh", "warm"]  # compile cache
     protocol: Protocol
     sweep: Sweep | None  # absent in cells of runs that were started before there were sweeps
+    # by the workload's field, "model" or "input_image"; absent in cells of older runs
+    inputs: dict[str, GivenFile]
     device: str  # auto | cpu | cuda[:N] | mps
     threads: int  # CPU threads of torch
     limits: Limits
@@ -185,7 +194,7 @@ class ImageEntry(TypedDict):
 class Job(TypedDict):
     """What the parent hands to a worker: a cell, and where this worker may write."""
 
-    cell: Cell
+    cell: Cell  # with the absolute paths of its inputs in its workload
     round: int
     device: str  # resolved: cpu | cuda:N | mps
     pictures_dir: str  # absolute; exists
@@ -264,6 +273,7 @@ class Record(TypedDict, total=False):
     input_sha256: (
         str  # of each input picture's raw RGB bytes, as given; several are joined by a space
     )
+    input_images: list[str]  # input pictures as the pipeline got them, relative to the run folder
     backend: dict[str, Any]  # name, requested, active, scope, evidence
     memory: list[MemoryReading]
     images: list[ImageEntry]

@@ -23,9 +23,9 @@ from reports import text
 from reports.gather import Group, Row, Sample
 
 MANY_ROWS = 200
-"""Above this number of rows, bootstraps use fewer replicates, so that huge reports stay quick."""
+"""Above this number of rows, break-even is drawn less often, so that huge reports stay quick."""
 FEW_REPLICATES = 400
-"""Leaves the bootstrap's standard error uncertain by 1 / sqrt(2 x 400) = 3.5 %."""
+"""Leaves a standard error that is drawn uncertain by 1 / sqrt(2 x 400) = 3.5 %."""
 ACHIEVED_LEVEL = 0.95
 MANY_OUTLIERS = 0.1
 """Share of a row's calls from which on outliers cast doubt; medians shrug off fewer."""
@@ -230,7 +230,7 @@ def _compare(group: Group, replicates: int) -> Comparison:
         _against_baseline(finding, findings, replicates)
     for finding in findings:
         if finding.e2e is None and finding.ok:
-            summary = arm_summary(_arm(finding.row), replicates=replicates)
+            summary = arm_summary(_arm(finding.row))
             finding.e2e = _over_processes(summary)
             finding.between_pct, finding.within_pct = summary.between_pct, summary.within_pct
     found = Comparison(group, findings)
@@ -259,7 +259,7 @@ def _clear(best: Finding, other: Finding) -> bool:
     one, two = best.speedup, other.speedup
     if one and two and one.low is not None and two.high is not None and two.high < one.low:
         return True
-    ratio = speedup(_arm(other.row), _arm(best.row), replicates=FEW_REPLICATES)
+    ratio = speedup(_arm(other.row), _arm(best.row))
     return verdict(ratio).word == "FASTER"
 
 
@@ -352,7 +352,7 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
         return
     finding.baseline = alike[0]
     base, arm = _arm(alike[0].row), _arm(finding.row)
-    finding.speedup = speedup(base, arm, replicates=replicates)
+    finding.speedup = speedup(base, arm)
     finding.verdict = verdict(finding.speedup)
     for one, summary in (
         (alike[0], finding.speedup.baseline),
@@ -373,6 +373,7 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
             base,
             arm,
             images_per_call=int(own.workload.get("batch") or 1),
+            compared=finding.speedup,
             replicates=replicates,
         )
 

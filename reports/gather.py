@@ -378,6 +378,10 @@ def _rounds(cell: Mapping[str, Any]) -> int:
 def _stage(call: Any) -> tuple[float | None, ...]:
     if not isinstance(call, dict):
         raise _Foreign("stages is not a list of tables")
+    found: tuple[Any, ...] = tuple(map(call.get, STAGES))
+    # As for lists of numbers: most calls hold floats throughout.
+    if all(type(value) is float for value in found) and math.isfinite(sum(found)):
+        return found
     return tuple(_number(call, name) for name in STAGES)
 
 

@@ -2,7 +2,10 @@
 
 Truth: a cell of the harness and a bare loop, written here without the harness's code, run in one
 process and take turns call by call, on pipelines of their own with the same settings. Each bare
-call is paired with the mean of the harness's calls before and after it, so that drift cancels.
+call is paired with the geometric mean of the harness's calls before and after it, so that drift
+cancels and so does the skew of noise. Two copies of one pipeline in one process differ by a per
+cent or two, by where their weights came to lie in memory; so this is done in several processes,
+which load the two in turns first, and the difference and its interval are those over processes.
 
 Cost: the command line's start, planning, the overhead of each cell, and what forking workers
 from a template saves over fresh interpreters.
@@ -19,6 +22,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import math
 import os
 import resource
 import statistics
@@ -34,7 +38,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "bench" / "assets" / "embedded"
 
-PAIRS = 40
+PAIRS = 20
+PROCESSES = 8
 TRUTH_PCT = 1.0
 HELP_S = 0.4
 PLAN_S = 2.0
@@ -43,6 +48,8 @@ CELL_S = 0.150
 
 PROMPT = "a big red house on grass in the middle under a blue sky"
 SEED, STEPS, SIDE, THREADS = 333, 10, 128, 1
+
+FIRST_IN_TURN = itertools.cycle(("bare", "harness"))
 
 
 @dataclass(frozen=True)
@@ -61,18 +68,26 @@ def main() -> int:
         "--pairs",
         type=int,
         default=PAIRS,
-        help="calls of the bare loop; the interval narrows with their square root (%(default)s)",
+        help="calls of the bare loop in each process (%(default)s)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=PROCESSES,
+        help="processes; the interval narrows with their square root (%(default)s)",
     )
     parser.add_argument("--truth-only", action="store_true", help="leave the costs out")
-    parser.add_argument("--truth-json", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--truth-json", choices=("bare", "harness"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.processes < 2 or asked.pairs < 2:
+        parser.error("an interval takes at least 2 processes of 2 pairs")
     if asked.truth_json:
-        print(json.dumps(compare_with_bare_loop(asked.pairs)))
+        print(json.dumps(compare_with_bare_loop(asked.pairs, asked.truth_json)))
         return 0
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} core(s)")
     results = []
     costs_too = () if asked.truth_only else (command_line(), planning(), cells())
-    for result in itertools.chain(truth(asked.pairs), *costs_too):
+    for result in itertools.chain(truth(asked.processes, asked.pairs), *costs_too):
         print(
             f"{result.what:<44} {result.found:<58} {result.bound:<8} {result.verdict}", flush=True
         )
@@ -80,9 +95,30 @@ def main() -> int:
     return int(any(result.verdict == "broken" for result in results))
 
 
-def truth(pairs: int) -> Iterator[Result]:
+def truth(processes: int, pairs: int) -> Iterator[Result]:
+    found = [compared(pairs, first) for first in itertools.islice(FIRST_IN_TURN, processes)]
+    for arm, name in (("harness_s", "harness"), ("bare_s", "bare loop")):
+        middle = statistics.median(statistics.median(each[arm]) for each in found)
+        text = f"{middle * 1000:.1f} ms of {processes} x {len(found[0][arm])} calls"
+        yield Result(f"median call, {name}", text)
+    same = all(each["harness_pictures"] == each["bare_pictures"] for each in found)
+    yield Result("both draw the same picture", str(same), "True", "ok" if same else "broken")
+    differences = [paired_difference_pct(each["harness_s"], each["bare_s"]) for each in found]
+    low, middle, high = mean_with_interval(differences)
+    sure = low > TRUTH_PCT or high < -TRUTH_PCT
+    close = low > -TRUTH_PCT and high < TRUTH_PCT
+    yield Result(
+        "harness against bare loop, paired",
+        f"{middle:+.2f} %  (95 %: {low:+.2f} to {high:+.2f}, {processes} processes)",
+        f"< {TRUTH_PCT:g} %",
+        "broken" if sure else "ok" if close else "unclear",
+    )
+
+
+def compared(pairs: int, first: str) -> dict[str, Any]:
+    """Run ``compare_with_bare_loop`` in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--truth-json", "--pairs", str(pairs)],
+        [sys.executable, __file__, "--truth-json", first, "--pairs", str(pairs)],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -90,45 +126,34 @@ def truth(pairs: int) -> Iterator[Result]:
     )
     if done.returncode != 0:
         raise SystemExit(f"the comparison failed:\n{done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    harness, bare = statistics.median(found["harness_s"]), statistics.median(found["bare_s"])
-    yield Result(
-        "median call, harness", f"{harness * 1000:.1f} ms of {len(found['harness_s'])} calls"
-    )
-    yield Result("median call, bare loop", f"{bare * 1000:.1f} ms of {len(found['bare_s'])} calls")
-    same = found["harness_pictures"] == found["bare_pictures"]
-    yield Result("both draw the same picture", str(same), "True", "ok" if same else "broken")
-    differences = paired_differences_pct(found["harness_s"], found["bare_s"])
-    low, middle, high = median_with_interval(differences)
-    sure = low > TRUTH_PCT or high < -TRUTH_PCT
-    close = low > -TRUTH_PCT and high < TRUTH_PCT
-    yield Result(
-        "harness against bare loop, paired",
-        f"{middle:+.2f} %  (95 %: {low:+.2f} to {high:+.2f}, {len(differences)} pairs)",
-        f"< {TRUTH_PCT:g} %",
-        "broken" if sure else "ok" if close else "unclear",
-    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def paired_differences_pct(harness_s: list[float], bare_s: list[float]) -> list[float]:
-    """Return how much longer the harness's calls are, in per cent, for each bare call.
+def paired_difference_pct(harness_s: list[float], bare_s: list[float]) -> float:
+    """Return how much longer the harness's calls are in one process, in per cent: the median.
 
     The calls took turns, harness first and last.
     """
-    around = [(before + after) / 2 for before, after in itertools.pairwise(harness_s)]
-    return [100 * (h / b - 1) for h, b in zip(around, bare_s, strict=True)]
+    around = [math.sqrt(before * after) for before, after in itertools.pairwise(harness_s)]
+    return statistics.median(100 * (h / b - 1) for h, b in zip(around, bare_s, strict=True))
 
 
-def median_with_interval(values: list[float]) -> tuple[float, float, float]:
-    """Return (low, median, high): the 95 % interval of the median by order statistics."""
-    from bench.worker.repeats import median_interval
+def mean_with_interval(values: list[float]) -> tuple[float, float, float]:
+    """Return (low, mean, high): the 95 % interval of the mean by Student's t."""
+    from bench.stats.special import student_t_quantile
 
-    low, high = median_interval(values) or (min(values), max(values))
-    return low, statistics.median(values), high
+    mean = statistics.fmean(values)
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    half = student_t_quantile(0.05, len(values) - 1) * error
+    return mean - half, mean, mean + half
 
 
-def compare_with_bare_loop(pairs: int) -> dict[str, Any]:
+def compare_with_bare_loop(pairs: int, first: str) -> dict[str, Any]:
     """Run one cell; after each of its measured calls, time one call of the bare pipeline.
+
+    Args:
+        first: whose pipeline is loaded first, "bare" or "harness".
 
     Returns:
         harness_s and bare_s in seconds, the former with one more value, and hashes of the pictures.
@@ -171,7 +196,7 @@ def compare_with_bare_loop(pairs: int) -> dict[str, Any]:
         )
     ).cells[0]
     torch.set_num_threads(THREADS)
-    bare = bare_pipeline()
+    bare: Any = bare_pipeline() if first == "bare" else None
     bare_s: list[float] = []
     harness_s: list[float] = []
     harness_pictures: list[str] = []
@@ -179,7 +204,9 @@ def compare_with_bare_loop(pairs: int) -> dict[str, Any]:
     ending: dict[str, Any] = {}
 
     def one_bare_call() -> float:
-        nonlocal bare_picture
+        nonlocal bare, bare_picture
+        if bare is None:
+            bare = bare_pipeline()
         generator = torch.Generator("cpu").manual_seed(SEED)
         begin = time.perf_counter()
         bare_picture = bare(

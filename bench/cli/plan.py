@@ -38,7 +38,8 @@ def plan(
 ) -> None:
     """Show what a configuration would run: cells, estimated time and disk.
 
-    Nothing is started and no model is looked for: the plan is the same on every machine.
+    Nothing is started, and of models only folders of this machine are looked at: with equal input
+    files, the plan is the same everywhere.
 
     \b
     Examples:
@@ -66,6 +67,8 @@ def plan(
     print(f" on {', '.join(made.devices)}" if made.devices else "")
     for line in _sweeps(made.cells):
         print(f"sweep     {line}")
+    for line in _inputs(made.cells):
+        print(f"reads     {line}")
     print(f"time      about {duration_text(made.estimated_seconds)}")
     print(f"disk      about {bytes_text(made.estimated_disk_bytes)} in runs/{made.name}")
     if made.estimated_download_bytes:
@@ -73,6 +76,8 @@ def plan(
             f"download  about {bytes_text(made.estimated_download_bytes)} from the Hub, "
             "if nothing is there yet"
         )
+    for note in made.notes:
+        print(f"note      {note}")
     print("Estimates from a fixed table of model classes, not measured on this machine.")
 
 
@@ -92,6 +97,17 @@ def _sweeps(cells: list[Cell]) -> list[str]:
         text = f"{'; '.join(parts)}; {sweep['repeats']} x each"
         kinds[text] = kinds.get(text, 0) + 1
     return [f"{text}: {_count(number, 'cell')}" for text, number in kinds.items()]
+
+
+def _inputs(cells: list[Cell]) -> list[str]:
+    """Return a line for each file or folder that is read: where it is, and how it was written."""
+    lines: dict[str, None] = {}
+    for cell in cells:
+        for key, file in cell["inputs"].items():
+            written = str(cell["workload"]["model" if key == "model" else "input_image"])
+            same = written.removeprefix("path:") == file["path"]
+            lines[file["path"] if same else f"{file['path']} ({written})"] = None
+    return list(lines)
 
 
 def _json(data: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,7 @@ from rich.console import Console
 from bench import api, tables
 from bench.cli import progress
 from bench.cli import report as reporting
+from bench.contract import Record
 from bench.runner import RunnerError
 from bench.store import StoreError
 
@@ -111,9 +114,38 @@ def run(
     finally:
         ui.close()
     tables.print_run(measured.path, console)
+    for line in afterword(measured.records, measured.path):
+        typer.echo(line)
     if report:
         reporting.write([measured.path])
     raise typer.Exit(measured.summary.exit_code if measured.summary else 0)
+
+
+def afterword(records: Sequence[Record], run_dir: Path) -> list[str]:
+    """Return what to say below the table about cells that are not ok: nothing if all are.
+
+    Where none is, the reasons are said here too, each with its count, since they are all there is.
+    """
+    bad = [record for record in records if record["outcome"] != "ok"]
+    if not bad:
+        return []
+    outcomes = Counter(record["outcome"] for record in bad)
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    lines = []
+    if len(bad) < len(records):
+        lines.append(f"{len(records) - len(bad)} of {len(records)} measurements are ok; {counted}.")
+    else:
+        lines.append(f"No measurement is ok: {counted}.")
+        reasons = Counter(f"{each['outcome']}: {each.get('reason')}" for each in bad)
+        lines += [f"  {count} x {reason}" for reason, count in reasons.most_common()]
+    lines.append(f"What the workers said: {tables.shown_path(run_dir / 'logs')}")
+    again = [outcome for outcome in outcomes if outcome != "unsupported"]
+    if again:
+        lines.append(
+            "Once the cause is mended, the same command measures these again with "
+            f"--retry {','.join(again)}"
+        )
+    return lines
 
 
 def _split(names: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from bench.config import models
 from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
-from bench.contract import BackendChoice, Sweep, Workload
+from bench.contract import BackendChoice, GivenFile, Sweep, Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class WorkloadBase:
     name: str
     fields: dict[str, Any]
     written: frozenset[str]  # fields written in the entry itself
+    preset: frozenset[str]  # fields of the preset that the entry names
     path: KeyPath
     sweep: Any = None  # as written in the entry; None if nothing or null was
     sweep_written: bool = False
@@ -46,6 +47,7 @@ class Group:
     threads: int
     sweep: Sweep | None
     sweep_canonical: str  # what the sweep adds to the canonical JSON of a cell; "" without one
+    inputs: dict[str, GivenFile]
 
 
 @dataclass(frozen=True, eq=False)

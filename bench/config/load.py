@@ -28,12 +28,24 @@ class Config:
         root: the same as written, with places.
         name: name of the run.
         only: the selections asked for, ``key=value[,value]``.
+        source: what messages call the file or mapping.
+        folder: absolute, where relative paths start that are written in it.
     """
 
     document: models.Document
     root: tree.Node
     name: str
     only: tuple[str, ...]
+    source: str
+    folder: Path
+
+    def start_of(self, path: KeyPath) -> Path:
+        """Return the folder from which a relative path starts that was written at ``path``.
+
+        That of the configuration; for what came from the command line, the working folder.
+        """
+        written_in = tree.place_of(self.root, path).source
+        return self.folder if written_in == self.source else Path.cwd()
 
     def error(self, message: str, path: KeyPath, *, key: bool = False) -> ConfigError:
         """Return an error about the value at ``path``, which may lie deeper than what was written.
@@ -49,7 +61,7 @@ def load_config(
     """Read and validate a configuration file.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; relative paths in it start from its own folder.
         overrides: ``a.b=c`` each, applied in order.
         only: ``key=value[,value]`` each; `make_plan` keeps the cells that agree with all.
 
@@ -59,7 +71,7 @@ def load_config(
     shown_as = os.fspath(path)
     file = Path(shown_as)
     root = tree.read_file(file, shown_as)
-    return _validate(root, _run_name(file.stem), overrides, only)
+    return _validate(root, _run_name(file.stem), overrides, only, shown_as, file.absolute().parent)
 
 
 def parse_config(
@@ -73,7 +85,7 @@ def parse_config(
     """Validate a configuration that is already a mapping, as `load_config` does for a file.
 
     Args:
-        values: the keys, as YAML would give them.
+        values: the keys, as YAML would give them; relative paths start from the working folder.
         overrides: as for `load_config`.
         only: as for `load_config`.
         name: name of the run if ``values`` has none.
@@ -82,7 +94,8 @@ def parse_config(
     Raises:
         ConfigError: whatever is wrong, in one message.
     """
-    return _validate(tree.from_python(values, source), name, overrides, only)
+    root = tree.from_python(values, source)
+    return _validate(root, name, overrides, only, source, Path.cwd())
 
 
 def _run_name(stem: str) -> str:
@@ -90,7 +103,14 @@ def _run_name(stem: str) -> str:
     return cleaned or "run"
 
 
-def _validate(root: tree.Node, name: str, changes: Sequence[str], only: Sequence[str]) -> Config:
+def _validate(
+    root: tree.Node,
+    name: str,
+    changes: Sequence[str],
+    only: Sequence[str],
+    source: str,
+    folder: Path,
+) -> Config:
     backends.look_again()
     if not isinstance(root.value, dict):
         raise ConfigError(
@@ -107,6 +127,8 @@ def _validate(root: tree.Node, name: str, changes: Sequence[str], only: Sequence
         root=root,
         name=document.given().get("name", name),
         only=tuple(only),
+        source=source,
+        folder=folder,
     )
 
 

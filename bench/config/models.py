@@ -160,7 +160,7 @@ def _scheduler(value: object) -> str | None:
         raise bad(f"scheduler must be the name of a diffusers class or null, not {shown(value)}")
     if value in catalogue.SCHEDULERS:
         return value
-    near = nearest(value, catalogue.SCHEDULERS)
+    near = _nearest_scheduler(value)
     if near is not None:
         raise bad(f"unknown scheduler {shown(value)}. Did you mean '{near}'?")
     if not re.fullmatch(SCHEDULER_PATTERN, value):
@@ -169,6 +169,23 @@ def _scheduler(value: object) -> str | None:
             "EulerAncestralDiscreteScheduler, or null for the model's own"
         )
     return value
+
+
+def _nearest_scheduler(value: str) -> str | None:
+    """Return the scheduler that is meant; the word that all their names end in counts for nothing.
+
+    People leave out what follows the method's name, so a name that begins alike is nearer than one
+    with as many letters in common.
+    """
+    stems = {name.removesuffix("Scheduler").lower(): name for name in catalogue.SCHEDULERS}
+    asked = re.sub(r"[^a-z0-9]|schedul\w*$", "", value.lower())
+    if len(asked) >= 3:
+        longer = [stem for stem in stems if stem.startswith(asked)]
+        if longer:
+            usual = ("discrete", "multistep")
+            return stems[min(longer, key=lambda stem: (not stem.endswith(usual), len(stem)))]
+    near = nearest(asked, stems)
+    return None if near is None else stems[near]
 
 
 def _device(value: str) -> str:
@@ -453,7 +470,7 @@ class WorkloadFields(Strict):
     )
     input_image: Text | None = Field(
         default=ABSENT,
-        description="Picture file for image-to-image and edit, relative to the working folder; "
+        description="Picture file for image-to-image and edit, relative to this file's own folder; "
         "null draws a scene of the asked size. Default null.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(

@@ -1,15 +1,16 @@
-"""From a validated configuration to cells: the same on every machine."""
+"""From a validated configuration to cells: the same on every machine that has its files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from bench.config import backends, catalogue, estimate, matrix, models
+from bench.config import backends, catalogue, estimate, inputs, matrix, models, tree
 from bench.config.drafts import Backend, Draft, Group, WorkloadBase, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
 from bench.config.load import Config, explain
@@ -20,6 +21,7 @@ from bench.contract import (
     SCHEMA_VERSION,
     BackendChoice,
     Cell,
+    GivenFile,
     Limits,
     Protocol,
     RepeatRule,
@@ -45,6 +47,7 @@ class Plan:
         estimated_seconds: rough time on a reference machine; see `bench.config.estimate`.
         estimated_disk_bytes: rough size of the run folder.
         estimated_download_bytes: rough size of the Hub models, if none is there yet.
+        notes: what a user may not have meant, a sentence each.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Plan:
     estimated_seconds: float
     estimated_disk_bytes: int
     estimated_download_bytes: int
+    notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -69,6 +73,7 @@ class Plan:
             "estimated_seconds": self.estimated_seconds,
             "estimated_disk_bytes": self.estimated_disk_bytes,
             "estimated_download_bytes": self.estimated_download_bytes,
+            "notes": list(self.notes),
             "cells": self.cells,
         }
 
@@ -91,6 +96,7 @@ class Plan:
                 estimated_seconds=data["estimated_seconds"],
                 estimated_disk_bytes=data["estimated_disk_bytes"],
                 estimated_download_bytes=data["estimated_download_bytes"],
+                notes=tuple(data.get("notes", ())),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
@@ -150,6 +156,7 @@ class _Planner:
         }
         self.defaults_written = frozenset(_flat(defaults))
         self._groups: dict[tuple[Any, ...], Group] = {}
+        self._read: dict[tuple[str, str, Path], GivenFile] = {}
         self._none: Backend | None = None
 
     # ---------------------------------------------------------------- the road
@@ -183,7 +190,8 @@ class _Planner:
         cells = self._cells(drafts)
         kept = select(cells, [draft.backend.label for draft in drafts], self.config.only)
         cells = [cells[at] for at in kept]
-        seconds, disk = self._estimate([drafts[at] for at in kept])
+        drafts = [drafts[at] for at in kept]
+        seconds, disk = self._estimate(drafts)
         device = self.top.get("device")
         pool = device if isinstance(device, tuple) else ()
         downloads = {(c["workload"]["model"], c["workload"]["variant"]) for c in cells}
@@ -194,7 +202,50 @@ class _Planner:
             estimated_seconds=round(seconds / max(1, len(pool)), 1),
             estimated_disk_bytes=disk,
             estimated_download_bytes=sum(estimate.download_bytes(*item) for item in downloads),
+            notes=tuple(self._overridden_in_vain(drafts)),
         )
+
+    def _overridden_in_vain(self, drafts: Sequence[Draft]) -> Iterator[str]:
+        """Refuse a ``--set`` that no cell takes, and say which workloads do not take one."""
+        defaults = self.top["defaults"].given() if "defaults" in self.top else {}
+        paths: list[tuple[str, ...]] = [("defaults", key) for key in defaults if key != "preset"]
+        paths += [(key,) for key in models.CELL_KEYS if key in self.top]
+        for path in paths:
+            place = tree.place_of(self.config.root, path, key=True)
+            if place.source == self.config.source:
+                continue
+            reasons = [(draft, self._nearer(path[-1], draft)) for draft in drafts]
+            deaf = {draft.group.workload["name"]: why for draft, why in reasons if why}
+            if all(why for _, why in reasons):
+                why = next(iter(deaf.values()))
+                raise self._error(f"has no effect: {why}", path, key=True)
+            for why in dict.fromkeys(deaf.values()):
+                yield f"{place} has no effect on some cells: {why}"
+
+    def _nearer(self, key: str, draft: Draft) -> str | None:
+        """Return what takes precedence over ``key`` of the defaults or of the top level, if any."""
+        workload = draft.group.workload["name"]
+        base = _base_of(draft.combination)
+        told: dict[str, str] = {}
+        for field in ("height", "width") if key == "size" else (key,):
+            names = (field, "size") if field in _SIZE_KEYS else (field,)
+            chosen = next((name for name in names if name in draft.combination), None)
+            if chosen is not None and draft.combination[chosen].path[1] == "include":
+                told[field] = f"an include entry sets '{chosen}'"
+            elif chosen is not None:
+                told[field] = f"'{chosen}' is an axis; change it by --set 'matrix.{chosen}=[…]'"
+            elif base is not None and field in base.written:
+                told[field] = (
+                    f"workload '{workload}' has its own '{key}'; change it by "
+                    f"--set matrix.workload.{workload}.{key}=…"
+                )
+            elif base is not None and field in base.preset:
+                told[field] = f"workload '{workload}' takes '{key}' from its preset"
+            elif field == "cache" and draft.backend.cache is not None:
+                told[field] = f"backend '{draft.backend.choice['name']}' has its own 'cache'"
+            else:
+                return None
+        return next(iter(told.values()))
 
     def _error(self, message: str, path: KeyPath, *, key: bool = False) -> ConfigError:
         return self.config.error(message, path, key=key)
@@ -292,14 +343,12 @@ class _Planner:
     def _base(self, entry: Any, path: KeyPath) -> WorkloadBase:
         given = entry.given()
         self._check_size_keys(given, path)
+        preset = _flat(catalogue.WORKLOAD_PRESETS.get(given.get("preset", ""), {}))
         return WorkloadBase(
             name=given["name"],
-            fields={
-                **self.defaults,
-                **_flat(catalogue.WORKLOAD_PRESETS.get(given.get("preset", ""), {})),
-                **_flat(given),
-            },
+            fields={**self.defaults, **preset, **_flat(given)},
             written=frozenset(_flat(given)),
+            preset=frozenset(preset),
             path=path,
             sweep=given.get("sweep"),
             sweep_written="sweep" in given,
@@ -482,19 +531,38 @@ class _Planner:
             combination["threads"].value if "threads" in combination else self.top.get("threads", 1)
         )
         workload = self._workload(combination, device)
-        unnamed = {key: value for key, value in workload.items() if key != "name"}
+        given = self._inputs(workload, _Origin(self, combination, _base_of(combination)))
+        unnamed = {
+            **{key: value for key, value in workload.items() if key != "name"},
+            # What a file holds makes the cell, wherever it lies.
+            **{key: inputs.identity(key, file) for key, file in given.items()},
+        }
         sweep = self._sweep(combination, workload)
         # a cell without a sweep is the cell that it was before there were sweeps
         identity = "" if sweep is None else f'"sweep":{_canonical(sweep)},'
-        return Group(workload, _canonical(unnamed), device, threads, sweep, identity)
+        return Group(workload, _canonical(unnamed), device, threads, sweep, identity, given)
+
+    def _inputs(self, workload: Workload, where: _Origin) -> dict[str, GivenFile]:
+        """Return the files that a workload names; refuse what is not there."""
+        found: dict[str, GivenFile] = {}
+        for key, text in inputs.named(workload):
+            path = where.field(key)
+            start = self.config.start_of(path)
+            known = self._read.get((key, text, start))
+            if known is None:
+                try:
+                    known = self._read[key, text, start] = inputs.read(key, text, start)
+                except inputs.InputError as error:
+                    raise self._error(f"workload '{workload['name']}': {error}", path) from None
+            found[key] = known
+        return found
 
     def _sweep(self, combination: Combination, workload: Workload) -> Sweep | None:
         """Return the sweep of a cell; nearer wins key by key, and null takes all away."""
         levels: list[tuple[Any, KeyPath]] = []
         if "sweep" in self.top:
             levels.append((self.top["sweep"], ("sweep",)))
-        choice = combination.get("workload")
-        base: WorkloadBase | None = None if choice is None else choice.value
+        base = _base_of(combination)
         if base is not None and base.sweep_written:
             levels.append((base.sweep, (*base.path, "sweep")))
         if "sweep" in combination:
@@ -545,8 +613,7 @@ class _Planner:
             )
 
     def _workload(self, combination: Combination, device: str) -> Workload:
-        choice = combination.get("workload")
-        base: WorkloadBase | None = None if choice is None else choice.value
+        base = _base_of(combination)
         fields = dict(self.defaults if base is None else base.fields)
         for key, chosen in combination.items():
             if key == "size":
@@ -664,6 +731,7 @@ class _Planner:
                     "cache": cast(Any, draft.cache),
                     "protocol": self.protocol,
                     "sweep": group.sweep,
+                    "inputs": group.inputs,
                     "device": group.device,
                     "threads": group.threads,
                     "limits": self.limits,
@@ -685,10 +753,13 @@ class _Planner:
                 path = choice.path
                 break
         one, two = first.group.workload["name"], second.group.workload["name"]
+        alike = inputs.alike(first.group.workload, second.group.workload)
         why = (
-            f"workloads '{one}' and '{two}' differ in nothing but their name"
+            f"{alike[0]} and {alike[1]} hold the same"
+            if alike
+            else f"workloads '{one}' and '{two}' differ in nothing but their name"
             if one != two
-            else ("it arises twice")
+            else "it arises twice"
         )
         raise self._error(f"duplicate cell '{name}': {why}", path)
 
@@ -750,6 +821,11 @@ class _Origin:
 
     def field(self, key: str) -> KeyPath:
         return self._find(key) or self.workload
+
+
+def _base_of(combination: Combination) -> WorkloadBase | None:
+    choice = combination.get("workload")
+    return None if choice is None else cast(WorkloadBase, choice.value)
 
 
 def _listed_twice(axis: str, value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from bench.config import models
 from bench.config.drafts import size_text
-from bench.config.errors import ConfigError, Place, did_you_mean, shown
+from bench.config.errors import ConfigError, Place, did_you_mean, nearest, shown
 from bench.contract import Cell
 
 _ONLY_KEYS = (
@@ -62,9 +62,13 @@ def select(cells: list[Cell], labels: Sequence[str], only: Sequence[str]) -> lis
             if value.strip() not in known:
                 there = list(dict.fromkeys(spelling[0] for spelling in spelled))
                 more = f" and {len(there) - 20} more" if len(there) > 20 else ""
+                # of numbers, none is meant by another
+                is_name = any(letter.isalpha() for letter in value)
+                near = nearest(value.strip(), there) if is_name else None
+                hint = f". Did you mean {shown(near)}? There" if near else "; there"
                 raise ConfigError(
-                    f"no cell has {key} {shown(value.strip())}; "
-                    f"there are: {', '.join(map(_brief, there[:20]))}{more}",
+                    f"no cell has {key} {shown(value.strip())}{hint} are: "
+                    f"{', '.join(map(_brief, there[:20]))}{more}",
                     place,
                 )
             wanted.setdefault(key, []).append(value.strip())

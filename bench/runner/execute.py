@@ -91,6 +91,11 @@ def execute(
     machine = machine or Machine(os.environ)
     retry = check_outcomes(retry)
     resume = resume or bool(retry)
+    if retry and not RunFolder.holds_run(run_dir):
+        raise RunnerError(
+            f"There is no run in {run_dir}, so there is nothing to retry. Name its folder with "
+            "--out, or begin a run without --retry."
+        )
     with RunFolder.acquire(run_dir) as folder:
         if folder.journal.entries and not resume:
             raise RunnerError(

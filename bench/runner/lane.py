@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contract import SCHEMA_VERSION, Job, Record
+from bench.contract import SCHEMA_VERSION, Cell, Job, Record
 from bench.runner.draft import Draft, finite
 from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
 from bench.runner.forecast import Forecast
@@ -276,7 +276,7 @@ class Lane:
         flight.before_bytes = folder_bytes(flight.cache)
         pictures = context.folder.path / "pictures" / context.names[cell["cell_id"]] / suffix
         job = Job(
-            cell=cell,
+            cell=located(cell),
             round=task.round,
             device=task.device,
             pictures_dir=str(pictures),
@@ -554,6 +554,17 @@ class Lane:
 
 FRESH_PREFIX = "fresh-"
 """Of compile caches that live as long as their worker."""
+
+
+def located(cell: Cell) -> Cell:
+    """Return a cell whose workload names its inputs by their absolute paths."""
+    workload = cell["workload"]
+    given = cell.get("inputs", {})
+    if "model" in given:
+        workload = {**workload, "model": f"path:{given['model']['path']}"}
+    if "input_image" in given:
+        workload = {**workload, "input_image": given["input_image"]["path"]}
+    return {**cell, "workload": workload}
 
 
 def worker_environment(threads: int) -> dict[str, str]:

@@ -121,6 +121,7 @@ def _idle_cell(number: int) -> Cell:
             "rounds": 1,
         },
         sweep=None,
+        inputs={},
         device="cpu",
         threads=1,
         limits={"timeout_s": 600.0, "memory_bytes": None},

@@ -16,10 +16,12 @@ from bench.stats.bootstrap import (
     REPLICATES,
     Arm,
     Resampled,
+    Speedup,
+    centre,
     checked_arm,
+    factor,
     resample,
     speedup,
-    welch,
 )
 from bench.stats.special import checked
 
@@ -74,6 +76,7 @@ def breakeven(
     candidate: Arm,
     *,
     images_per_call: int = 1,
+    compared: Speedup | None = None,
     level: float = LEVEL,
     seed: int = 0,
     replicates: int = REPLICATES,
@@ -83,7 +86,8 @@ def breakeven(
     breakeven_images = (first call of the candidate - first call of the baseline) / (baseline e2e -
     candidate e2e), each the median over what was measured, in seconds. ``baseline_first_s`` and
     ``candidate_first_s`` hold one first call (or total warm-up, as long as both do) per process, in
-    the order of the arms' processes.
+    the order of the arms' processes. ``compared`` is the arms' ``speedup`` at the same level, where
+    it is known already.
 
     ``never`` when the saving's interval reaches 0, so a backend that is not clearly faster never
     pays; without repeats, when the saving itself is not above 0. The saving's interval is that of
@@ -92,13 +96,16 @@ def breakeven(
     widened to the same t quantile (the expanded percentile interval of Hesterberg 2015).
 
     ValueError as ``checked_arm``; when the first calls are not one per process; for
-    ``images_per_call`` below 1.
+    ``images_per_call`` below 1; when ``compared`` is of another level.
     """
     if images_per_call < 1:
         raise ValueError(f"images_per_call must be at least 1, not {images_per_call}")
     first_b = _first_calls(baseline_first_s, baseline, "baseline")
     first_c = _first_calls(candidate_first_s, candidate, "candidate")
-    compared = speedup(baseline, candidate, level=level, seed=seed, replicates=replicates)
+    if compared is None:
+        compared = speedup(baseline, candidate, level=level)
+    elif compared.level != level:
+        raise ValueError(f"compared at {compared.level:g}, not at {level:g}")
     e2e_b, e2e_c = compared.baseline.median_s, compared.candidate.median_s
     extra = float(np.median(first_c) - np.median(first_b))
     saving = e2e_b - e2e_c
@@ -165,11 +172,14 @@ def _replicates(
     replicates: int,
 ) -> NDArray[np.float64]:
     """Return replicates of extra / saving in calls; infinite where nothing is saved."""
-    # Unlike in speedup the replicates meet in one formula: the arms need separate random numbers.
-    drawn_b = resample(checked_arm(baseline, "baseline"), replicates, 2 * seed)
-    drawn_c = resample(checked_arm(candidate, "candidate"), replicates, 2 * seed + 1)
-    factor, _ = welch(drawn_b, drawn_c, level)
-    widening = factor / NormalDist().inv_cdf((1 + level) / 2)
+    # The replicates meet in one formula, so the arms need separate random numbers.
+    arm_b, arm_c = checked_arm(baseline, "baseline"), checked_arm(candidate, "candidate")
+    drawn_b, drawn_c = (
+        resample(arm_b, replicates, 2 * seed),
+        resample(arm_c, replicates, 2 * seed + 1),
+    )
+    reach = factor(centre(arm_b), centre(arm_c), level)
+    widening = reach / NormalDist().inv_cdf((1 + level) / 2)
     saving = medians[0] * np.exp(widening * drawn_b.deviations) - medians[1] * np.exp(
         widening * drawn_c.deviations
     )

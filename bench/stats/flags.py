@@ -9,14 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.stats.median import median_interval
-from bench.stats.special import checked
+from bench.stats.special import checked, middle
 
 NOISE_TARGET_PCT = 1.0
 DRIFT_ERROR = 0.01
@@ -84,16 +84,24 @@ def drift(e2e_s: Sequence[float]) -> Flag:
     n = len(y)
     if n < 5:
         return Flag("drift", False, None, f"{n} calls are too few to tell a trend; it takes 5.")
-    first, second = np.triu_indices(n, 1)
+    ordered = np.sort(y)
+    first, second = _pairs(n)
     rises = y[second] - y[first]
-    p = _kendall_p(y, int(np.sign(rises).sum()))
-    slope = float(np.median(rises / (second - first)))
-    value = 100 * slope * (n - 1) / float(np.median(y))
+    p = _kendall_p(ordered, int(np.sign(rises).sum()))
+    slope = middle(np.sort(rises / (second - first)))
+    value = 100 * slope * (n - 1) / middle(ordered)
     raised = p < DRIFT_ERROR and abs(value) >= DRIFT_SMALLEST_PCT
     sentence = "Times trend" if raised else "No trend beyond noise: times change"
     return Flag(
         "drift", raised, value, f"{sentence} by {value:+.1f} % over {n} calls (p = {p:.2g})."
     )
+
+
+@lru_cache(maxsize=_EXACT_UP_TO + 1)
+def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the indices of all pairs of n entries, the earlier one first."""
+    first, second = np.triu_indices(n, 1)
+    return first, second
 
 
 @lru_cache(maxsize=_EXACT_UP_TO + 1)
@@ -108,12 +116,12 @@ def _kendall_tails(n: int) -> tuple[float, ...]:
     return tuple(float(v) for v in np.minimum(np.cumsum(counts), 1.0))
 
 
-def _kendall_p(y: NDArray[np.float64], score: int) -> float:
-    n = len(y)
-    _, ties = np.unique(y, return_counts=True)
-    if n <= _EXACT_UP_TO and len(ties) == n:
+def _kendall_p(ordered: NDArray[np.float64], score: int) -> float:
+    n = len(ordered)
+    if n <= _EXACT_UP_TO and (ordered[1:] > ordered[:-1]).all():
         inversions = (n * (n - 1) // 2 - abs(score)) // 2
         return min(2 * _kendall_tails(n)[inversions], 1.0)
+    _, ties = np.unique(ordered, return_counts=True)
     tied = float((ties * (ties - 1) * (2 * ties + 5)).sum())
     variance = (n * (n - 1) * (2 * n + 5) - tied) / 18
     if variance <= 0:
@@ -135,14 +143,14 @@ def outliers(e2e_s: Sequence[float]) -> Flag:
     n = len(y)
     if n < 5:
         return Flag("outliers", False, None, f"{n} calls are too few to tell one; it takes 5.")
-    median = float(np.median(y))
-    off = np.abs(y - median)
-    reach = max(OUTLIER_SCORE * float(np.median(off)) / 0.6745, OUTLIER_SMALLEST_PCT / 100 * median)
+    centre = middle(np.sort(y))
+    off = np.abs(y - centre)
+    reach = max(OUTLIER_SCORE * middle(np.sort(off)) / 0.6745, OUTLIER_SMALLEST_PCT / 100 * centre)
     found = np.flatnonzero(off > reach)
     if len(found) == 0:
         return Flag("outliers", False, 0.0, f"None of {n} calls is an outlier.")
     worst = found[np.argmax(off[found])]
-    value = 100 * float(y[worst] / median - 1)
+    value = 100 * float(y[worst] / centre - 1)
     return Flag(
         "outliers",
         True,
@@ -165,13 +173,13 @@ def slowdown(times_s: Sequence[float]) -> Flag:
     n = len(y)
     if n < 10:
         return Flag("slowdown", False, None, f"{n} times are too few to tell; it takes 10.")
-    # U(t) counts, over pairs across the split after t entries, rises less falls.
-    signs = np.sign(y[None, :] - y[:, None])
-    scores = np.array([signs[:t, t:].sum() for t in range(1, n)])
+    # U(t) counts, over pairs across the split after t entries, rises less falls. Moving entry t to
+    # the other side adds its pairs with what follows and takes away those with what came before.
+    scores = np.cumsum(np.sign(y[None, :] - y[:, None]).sum(axis=1))[:-1]
     split = int(np.argmax(scores)) + 1
     score = float(max(scores[split - 1], 0.0))
     p = math.exp(-6 * score**2 / (n**3 + n**2))
-    value = 100 * (float(np.median(y[split:])) / float(np.median(y[:split])) - 1)
+    value = 100 * (middle(np.sort(y[split:])) / middle(np.sort(y[:split])) - 1)
     if p >= SLOWDOWN_ERROR or value < SLOWDOWN_SMALLEST_PCT:
         return Flag("slowdown", False, value, "No lasting slow-down.")
     return Flag(
@@ -198,31 +206,29 @@ def accounting(
     per cent, None when it was not measured. ValueError when the two differ in length or a time is
     not above 0.
     """
-    total = checked(e2e_s, "e2e_s", positive=True)
+    total = [float(time) for time in checked(e2e_s, "e2e_s", positive=True)]
     if len(stages) != len(total):
         raise ValueError(f"{len(stages)} stage tables for {len(total)} calls")
     if len(total) == 0 or any(call.get("unaccounted_s") is None for call in stages):
         return Flag("accounting", False, None, "Stages were not measured for every call.")
-    sums = np.array([sum(v for v in call.values() if v is not None) for call in stages])
-    unaccounted = np.array([float(call["unaccounted_s"] or 0.0) for call in stages])
-    share = 100 * float(np.median(unaccounted / total))
-    tolerance = np.maximum(ACCOUNT_TOLERANCE_PCT / 100 * total, ACCOUNT_TOLERANCE_S)
+    known = [[v for v in call.values() if v is not None] for call in stages]
+    sums = [sum(values) for values in known]
+    share = 100 * median(
+        float(call["unaccounted_s"] or 0.0) / time for call, time in zip(stages, total, strict=True)
+    )
+    tolerance = [max(ACCOUNT_TOLERANCE_PCT / 100 * time, ACCOUNT_TOLERANCE_S) for time in total]
     # NaN is never within tolerance.
-    wrong = np.flatnonzero(~(np.abs(sums - total) <= tolerance))
-    if len(wrong):
-        i = int(wrong[0])
+    wrong = [i for i, time in enumerate(total) if not abs(sums[i] - time) <= tolerance[i]]
+    if wrong:
+        i = wrong[0]
         return Flag(
             "accounting",
             True,
             share,
             f"Stages of call {i + 1} add up to {sums[i]:.6g} s, not to its {total[i]:.6g} s.",
-            tuple(int(v) for v in wrong),
+            tuple(wrong),
         )
-    negative = [
-        i
-        for i, call in enumerate(stages)
-        if any(v is not None and v < -tolerance[i] for v in call.values())
-    ]
+    negative = [i for i, values in enumerate(known) if min(values, default=0.0) < -tolerance[i]]
     if negative:
         return Flag(
             "accounting",

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bench.stats.special import checked
+from bench.stats.special import checked, middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> MedianInter
     n = len(ordered)
     if n == 0:
         raise ValueError("median_interval needs at least one value")
-    median = float(np.median(ordered))
+    median = middle(ordered)
     if n == 1:
         return MedianInterval(median, None, None, 0.0, False, 1)
     rank, achieved = _rank(n, level)

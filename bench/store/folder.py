@@ -55,6 +55,11 @@ class RunFolder:
     def host(self) -> dict[str, Any]:
         return dict(self._header.get("host", {}))
 
+    @staticmethod
+    def holds_run(path: Path | str) -> bool:
+        """Say whether ``path`` is the folder of a run that has begun."""
+        return (Path(path) / "plan.json").is_file()
+
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
         """Open an existing run for reading.
@@ -63,7 +68,7 @@ class RunFolder:
             StoreError: there is no run, or it cannot be read.
         """
         path = Path(path)
-        if not (path / "plan.json").is_file():
+        if not cls.holds_run(path):
             raise StoreError(f"{path} is not the folder of a run: it has no plan.json.")
         return cls(path)
 

@@ -67,6 +67,14 @@ def run_job(job: Job, emit: Emit, clock: clocks.Clock | None = None) -> None:
         report.end(outcome, reason)
 
 
+def input_images(inputs: Any) -> list[Any]:
+    """Return the pictures that every call starts from; none for text-to-image."""
+    given = inputs.arguments.get("image")
+    if given is None:
+        return []
+    return given if isinstance(given, list) else [given]
+
+
 class _EndedError(Exception):
     """Ends a cell early, with an outcome and a sentence."""
 
@@ -187,7 +195,7 @@ class _Cell:
 
         report.enter("finish")
         images = pictures.of_output(samples[-1].output)
-        self.save(images)
+        self.save(images, input_images(inputs))
         invalid, doubts = faults.of_pictures(
             defects,
             warm.not_finite,
@@ -298,10 +306,9 @@ class _Cell:
 
         inputs = tasks.prepare_inputs(pipeline, self.cell["workload"], self.device)
         self.report.warn(*inputs.warnings)
-        given = inputs.arguments.get("image")
-        if given is not None:
-            shown = given if isinstance(given, list) else [given]
-            self.report.set(input_sha256=" ".join(pictures.digest(picture) for picture in shown))
+        given = input_images(inputs)
+        if given:
+            self.report.set(input_sha256=" ".join(pictures.digest(picture) for picture in given))
         return inputs
 
     def prepare(self, backend: Backend, options: Any, pipeline: Any) -> evidence.Proof:
@@ -430,15 +437,13 @@ class _Cell:
             )
         return found
 
-    def save(self, images: list[Any]) -> None:
-        """Save the pictures and report them with the size they really have."""
+    def save(self, images: list[Any], given: list[Any]) -> None:
+        """Save the pictures, those given too, and report them with the size they really have."""
         workload = self.cell["workload"]
-        entries = pictures.save(
-            images,
-            workload["seed"],
-            Path(self.job["pictures_dir"]),
-            Path(self.job["pictures_relative_to"]),
-        )
+        folder, root = Path(self.job["pictures_dir"]), Path(self.job["pictures_relative_to"])
+        if given:
+            self.report.set(input_images=pictures.save_inputs(given, folder, root))
+        entries = pictures.save(images, workload["seed"], folder, root)
         width, height = images[0].size
         self.report.set(images=entries, output_height=height, output_width=width)
         if (height, width) != (workload["height"], workload["width"]):

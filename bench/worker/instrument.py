@@ -20,6 +20,7 @@ from compilers.scopes import denoiser_name, text_encoder_names
 
 PROMPT_METHODS = ("encode_prompt", "_encode_prompt")
 AUTOENCODERS = ("vae", "movq", "vqgan")
+RUNGE_KUTTA_EVALUATIONS = 4
 LATENT_ARGUMENTS = ("sample", "hidden_states", "x")
 
 Event = tuple[str, str, float]
@@ -49,7 +50,8 @@ class Sample:
         step_s: seconds between consecutive step events of this call.
         it_per_s: (callbacks - 1) / (last - first); None with fewer than two.
         stages: seconds by stage; None where this pipeline has no such border.
-        steps_effective: distinct noise levels stepped at; None if the scheduler was not seen.
+        steps_effective: steps that the scheduler took from one noise level to the next; None if it
+            was not seen.
         denoiser_calls: calls of the denoiser; None if the pipeline has none to look at.
         denoiser_batches: distinct batch sizes of those calls, sorted.
         step_source: "callback", or "scheduler" where the pipeline offers no callback.
@@ -136,8 +138,14 @@ class Instruments:
     def _steps_effective(self, levels: Sequence[Any]) -> int | None:
         if not levels:
             return None
-        order = getattr(self._pipeline.scheduler, "order", 1)
-        return effective_steps([(_plain_level(level), at) for level, at in levels], order)
+        scheduler = self._pipeline.scheduler
+        # PNDM begins with Runge-Kutta steps unless told not to.
+        prk = getattr(scheduler, "prk_timesteps", None)
+        return effective_steps(
+            [(_plain_level(level), at) for level, at in levels],
+            getattr(scheduler, "order", 1),
+            0 if prk is None else len(prk),
+        )
 
     def _install(self) -> None:
         pipeline = self._pipeline
@@ -321,14 +329,19 @@ def iterations_per_second(steps: Sequence[float]) -> float | None:
     return (len(steps) - 1) / (steps[-1] - steps[0])
 
 
-def effective_steps(levels: Sequence[Any], order: int) -> int:
+def effective_steps(levels: Sequence[Any], order: int, runge_kutta: int = 0) -> int:
     """Return how many steps the scheduler really took, from the place of each in its schedule.
 
     A place is (timestep, the scheduler's own step index or None), and distinct places count. The
     solvers of order two (Heun, KDPM2) take ``order`` evaluations a step, so the number of
-    evaluations divided by the order bounds it too.
+    evaluations divided by the order bounds it too. Of the first ``runge_kutta`` evaluations every
+    four are one step, two of them at a level half-way (Liu et al., "Pseudo Numerical Methods for
+    Diffusion Models on Manifolds").
     """
-    return min(len(set(levels)), math.ceil(len(levels) / max(order, 1)))
+    first, rest = levels[:runge_kutta], levels[runge_kutta:]
+    return math.ceil(len(first) / RUNGE_KUTTA_EVALUATIONS) + min(
+        len(set(rest)), math.ceil(len(rest) / max(order, 1))
+    )
 
 
 def stage_seconds(

@@ -67,6 +67,19 @@ def defect(image: Any) -> str | None:
     return None
 
 
+def save_inputs(given: Sequence[Any], folder: Path, relative_to: Path) -> list[str]:
+    """Write ``input_<index>.png`` for each different picture; return the paths in the run folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    different = list({digest(image): image for image in given}.values())
+    paths = [folder / f"input_{index:05d}.png" for index in range(len(different))]
+    for image, path in zip(different, paths, strict=True):
+        _write(image, path)
+    return [_relative(path, relative_to) for path in paths]
+
+
 def save(images: Sequence[Any], seed: int, folder: Path, relative_to: Path) -> list[ImageEntry]:
     """Write ``seed_<seed>_<index>.png`` for each picture and return their entries.
 
@@ -78,15 +91,10 @@ def save(images: Sequence[Any], seed: int, folder: Path, relative_to: Path) -> l
     entries: list[ImageEntry] = []
     for index, image in enumerate(images):
         path = folder / f"seed_{seed + index}_{index:05d}.png"
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            image.convert("RGB").save(partial, format="PNG")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        _write(image, path)
         entries.append(
             {
-                "path": Path(os.path.relpath(path, relative_to)).as_posix(),
+                "path": _relative(path, relative_to),
                 "seed": seed + index,
                 "index": index,
                 "width": image.width,
@@ -95,3 +103,16 @@ def save(images: Sequence[Any], seed: int, folder: Path, relative_to: Path) -> l
             }
         )
     return entries
+
+
+def _write(image: Any, path: Path) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        image.convert("RGB").save(partial, format="PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _relative(path: Path, relative_to: Path) -> str:
+    return Path(os.path.relpath(path, relative_to)).as_posix()

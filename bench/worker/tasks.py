@@ -40,6 +40,7 @@ from typing import Any, Protocol, runtime_checkable
 from bench.worker.sources import SourceError, nearest, one_line
 
 ENTRY_POINTS = "bench.tasks"
+SEEN_PCT = 1.0  # of a picture; less than this is what rounding to whole pixels cuts off
 
 _VIDEO = ("num_frames", "video", "video_length", "frames", "num_video_frames")
 _AUDIO = ("audio_length_in_s", "audio_end_in_s", "audio_duration", "audio")
@@ -178,7 +179,7 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
     task = workload["task"]
     parameters = _parameters(type(pipeline))
     family = family_for(type(pipeline).__name__, task)
-    pictures = None if task == "text-to-image" else input_pictures(workload)
+    pictures, told = (None, []) if task == "text-to-image" else input_pictures(workload)
     arguments = family.arguments(pipeline, workload, pictures)
     _check_extra(pipeline, workload["extra"], parameters)
     arguments.update(workload["extra"])
@@ -194,13 +195,13 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
         generator_device=generator_device,
         step_callback=callback,
         expected_size=(workload["width"], workload["height"]),
-        warnings=tuple(_warnings(pipeline, workload, parameters)),
+        warnings=(*told, *_warnings(pipeline, workload, parameters)),
         legacy_callback_steps="callback_steps" in parameters,
     )
 
 
-def input_pictures(workload: Mapping[str, Any]) -> list[Any]:
-    """The input pictures of a batch as RGB of exactly the asked size.
+def input_pictures(workload: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    """The input pictures of a batch as RGB of exactly the asked size, and what to know of them.
 
     A file is turned as its EXIF says, put on white where it is transparent, scaled with Lanczos to
     cover the asked size and cut at the centre, so its aspect is kept; every picture of the batch
@@ -211,10 +212,11 @@ def input_pictures(workload: Mapping[str, Any]) -> list[Any]:
         SourceError: the file is missing or holds no readable picture.
     """
     if workload["input_image"] is not None:
-        return [_picture_of_file(workload)] * workload["batch"]
+        picture, told = _picture_of_file(workload)
+        return [picture] * workload["batch"], told
     from bench.worker import scenes
 
-    return [
+    drawn = [
         scenes.render(
             scenes.sample(random.Random(workload["seed"] + index)),
             workload["width"],
@@ -222,9 +224,10 @@ def input_pictures(workload: Mapping[str, Any]) -> list[Any]:
         )
         for index in range(workload["batch"])
     ]
+    return drawn, []
 
 
-def _picture_of_file(workload: Mapping[str, Any]) -> Any:
+def _picture_of_file(workload: Mapping[str, Any]) -> tuple[Any, list[str]]:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     file = Path(workload["input_image"]).expanduser()
@@ -244,7 +247,21 @@ def _picture_of_file(workload: Mapping[str, Any]) -> Any:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(f"input picture {file} cannot be read: {one_line(error)}") from error
     size = (workload["width"], workload["height"])
-    return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    return ImageOps.fit(picture, size, Image.Resampling.LANCZOS), _cut(picture.size, size)
+
+
+def _cut(given: tuple[int, int], asked: tuple[int, int]) -> list[str]:
+    """Say how much of a picture, (width, height), is lost to another aspect, if it can be seen."""
+    one, other = given[0] * asked[1], given[1] * asked[0]
+    lost_pct = 100 * (1 - min(one, other) / max(one, other))
+    if lost_pct < SEEN_PCT:
+        return []
+    sides = "at its left and right" if one > other else "at its top and bottom"
+    told = (
+        f"the input picture is {given[0]}x{given[1]}, and {asked[0]}x{asked[1]} was asked for: "
+        f"{lost_pct:.0f} % of it, {sides}, was cut off so that nothing is squashed"
+    )
+    return [told]
 
 
 def denoiser(pipeline: Any) -> tuple[str, Any]:

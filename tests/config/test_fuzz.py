@@ -42,7 +42,12 @@ RICH = {
                 "prompt": "x",
                 "sweep": {"size": None},
             },
-            {"name": "b", "task": "image-to-image", "model": "path:/m", "strength": 0.5},
+            {
+                "name": "b",
+                "task": "image-to-image",
+                "model": f"path:{ROOT / 'tests' / 'config'}",
+                "strength": 0.5,
+            },
         ],
         "backend": ["none", {"name": "torch-compile", "options": {"scope": ["unet"]}}],
         "size": [512, "768x1024", {"height": 64, "width": 8}],

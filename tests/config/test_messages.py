@@ -68,6 +68,15 @@ CHANGED = [
      "7: workload 't2i': unknown key 'widht' in size. Did you mean 'width'?"),
     (TASK, f"{TASK}\n      size: 512\n      width: 512",
      "8: 'width' says again what 'size' says; keep one of them"),
+    (TASK, f"{TASK}\n      scheduler: HeunScheduler",
+     "7: workload 't2i': unknown scheduler 'HeunScheduler'. Did you mean "
+     "'HeunDiscreteScheduler'?"),
+    (TASK, f"{TASK}\n      scheduler: Euler a",
+     "7: workload 't2i': unknown scheduler 'Euler a'. Did you mean "
+     "'EulerAncestralDiscreteScheduler'?"),
+    (TASK, f"{TASK}\n      scheduler: DPMSolverSchedulr",
+     "7: workload 't2i': unknown scheduler 'DPMSolverSchedulr'. Did you mean "
+     "'DPMSolverMultistepScheduler'?"),
     (TASK, f"{TASK}\n      scheduler: EulerAncestral",
      "7: workload 't2i': unknown scheduler 'EulerAncestral'. Did you mean "
      "'EulerAncestralDiscreteScheduler'?"),
@@ -194,9 +203,63 @@ def test_the_place_of_an_override_is_the_override(
     assert caught.value.line is None
 
 
+SHADOWED = [
+    (("steps: 10", "seed: 1"), "steps: 20", "defaults.steps=4",
+     "workload 't2i' has its own 'steps'; change it by --set matrix.workload.t2i.steps=…"),
+    ((), "size: 64", "defaults.height=64",
+     "workload 't2i' has its own 'height'; change it by --set matrix.workload.t2i.height=…"),
+    ((), "size: 64", "defaults.size=128",
+     "workload 't2i' has its own 'size'; change it by --set matrix.workload.t2i.size=…"),
+    ((), "preset: onediff", "defaults={steps: 4}", "workload 't2i' takes 'steps' from its preset"),
+    (("  backend:", "  steps: [1, 2]\n  backend:"), "seed: 1", "defaults.steps=4",
+     "'steps' is an axis; change it by --set 'matrix.steps=[…]'"),
+    (("  backend:", "  threads: [1, 2]\n  backend:"), "seed: 1", "threads=4",
+     "'threads' is an axis; change it by --set 'matrix.threads=[…]'"),
+    (("[none, torch-compile]", "[{name: none, cache: warm}]"), "seed: 1", "cache=fresh",
+     "backend 'none' has its own 'cache'"),
+    (("  backend:", "  include: [{steps: 5}]\n  backend:"), "seed: 1", "defaults.steps=4",
+     "an include entry sets 'steps'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "own", "override", "why"), SHADOWED)
+def test_an_override_that_no_cell_takes_is_refused(
+    tmp_path: Path, change: tuple[str, str], own: str, override: str, why: str
+) -> None:
+    text = BASE.replace(TASK, f"{TASK}\n      {own}")
+    text = text.replace(*change) if change else text
+    plan_of(text, tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        plan_of(text, tmp_path, [override])
+    assert str(caught.value) == f"--set {override}: has no effect: {why}"
+
+
+def test_an_override_that_some_workloads_do_not_take_is_told(tmp_path: Path) -> None:
+    second = f"    - {{name: own, {TASK}, model: 'embedded:sdxl', prompt: x, steps: 20}}\n"
+    text = BASE.replace("  backend:", f"{second}  backend:")
+    assert plan_of(text, tmp_path).notes == ()
+    plan = plan_of(text, tmp_path, ["defaults.steps=4"])
+    assert [cell["workload"]["steps"] for cell in plan.cells] == [4, 4, 20, 20]
+    assert plan.notes == (
+        "--set defaults.steps=4 has no effect on some cells: workload 'own' has its own 'steps'; "
+        "change it by --set matrix.workload.own.steps=…",
+    )
+    assert plan_of(text, tmp_path, ["defaults.steps=4"], ["workload=t2i"]).notes == ()
+    # half of a size is taken from the defaults
+    half = text.replace("steps: 20}", "height: 64}")
+    plan_of(half, tmp_path, ["defaults.size=256"], ["workload=own"])
+
+
 SELECTED = [
-    ("backend=nonne", "no cell has backend 'nonne'; there are: none, torch-compile"),
-    ("backend=none,nonne", "no cell has backend 'nonne'; there are: none, torch-compile"),
+    (
+        "backend=nonne",
+        "no cell has backend 'nonne'. Did you mean 'none'? There are: none, torch-compile",
+    ),
+    (
+        "backend=none,nonne",
+        "no cell has backend 'nonne'. Did you mean 'none'? There are: none, torch-compile",
+    ),
+    ("backend=inductor", "no cell has backend 'inductor'; there are: none, torch-compile"),
     ("bakend=none", "unknown key 'bakend'. Did you mean 'backend'?"),
     ("size=512", "no cell has size '512'; there are: 128"),
     ("none", "must be KEY=VALUE, such as backend=none"),

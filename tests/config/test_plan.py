@@ -66,7 +66,11 @@ def test_the_resolved_form_of_a_minimal_cell() -> None:
         ({"dtype": "bfloat16"}, (128, 128, "bfloat16")),
     ],
 )
-def test_size_and_dtype_follow_the_model(fields: Any, expected: Any) -> None:
+def test_size_and_dtype_follow_the_model(
+    fields: Any, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "tinyXL").mkdir(parents=True)
     (cell,) = plan_matrix({"workload": [workload(**fields)]}).cells
     made = cell["workload"]
     assert (made["height"], made["width"], made["dtype"]) == expected

@@ -170,6 +170,12 @@ def test_only_outcomes_can_be_retried(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_without_a_run_there_is_nothing_to_retry(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match=r"no run in .*nothing to retry.*--out.*without --retry"):
+        go(tmp_path / "run", cell("a"), retry=["failed"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_machine_is_refused_unless_allowed(tmp_path: Path) -> None:
     go(tmp_path, cell("a", cell_id="a"))
     plan_file = tmp_path / "plan.json"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from bench.worker import pictures
 from tests import plugin_backend
 from tests.worker import fakes, tiny
 
@@ -53,6 +55,7 @@ def test_text_to_image(tmp_path: Path, models: dict[str, Path]) -> None:
     assert numbers(told) == (4, 4, 4, 2)
     assert [len(steps) for steps in told["step_s"]] == [3, 3, 3]
     assert told["pipeline_class"] == "StableDiffusionXLPipeline"
+    assert "input_images" not in told
     for stages, e2e_s in zip(told["stages"], told["e2e_s"], strict=True):
         assert sum(stages.values()) == pytest.approx(e2e_s)
         for stage in ("text_encode_s", "denoise_s", "vae_decode_s", "post_s", "unaccounted_s"):
@@ -79,6 +82,9 @@ def test_image_to_image_at_strength_0_3_takes_9_of_30_steps(
 ) -> None:
     told = run(tmp_path, models["sdxl"], task="image-to-image", steps=30, strength=0.3)
     assert numbers(told) == (30, 9, 9, 2)
+    (path,) = told["input_images"]
+    with Image.open(tmp_path / path) as drawn:
+        assert pictures.digest(drawn) == told["input_sha256"]
     assert all(stages["image_encode_s"] > 0 for stages in told["stages"])
 
 

@@ -78,26 +78,43 @@ def test_three_step_numbers(scheduler: Any, calls: int, effective: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "calls", "effective"),
+    ("name", "settings", "steps", "calls"),
     [
-        ("EulerDiscreteScheduler", 10, 10),
-        ("EulerAncestralDiscreteScheduler", 10, 10),
-        ("HeunDiscreteScheduler", 19, 10),
-        ("KDPM2DiscreteScheduler", 19, 10),
-        ("PNDMScheduler", 11, 10),
-        ("DDIMScheduler", 10, 10),
-        ("DPMSolverMultistepScheduler", 10, 10),
-        ("UniPCMultistepScheduler", 10, 10),
-        ("FlowMatchEulerDiscreteScheduler", 10, 10),
+        ("EulerDiscreteScheduler", {}, 10, 10),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, 50, 50),
+        ("EulerAncestralDiscreteScheduler", {}, 10, 10),
+        ("HeunDiscreteScheduler", {}, 10, 19),
+        ("KDPM2DiscreteScheduler", {}, 10, 19),
+        ("KDPM2AncestralDiscreteScheduler", {}, 10, 19),
+        ("PNDMScheduler", {"skip_prk_steps": True}, 10, 11),
+        # Three Runge-Kutta steps of four evaluations each, then one evaluation a step.
+        ("PNDMScheduler", {}, 10, 19),
+        ("PNDMScheduler", {}, 30, 39),
+        ("IPNDMScheduler", {}, 10, 10),
+        ("DDIMScheduler", {}, 10, 10),
+        # 1000 is no multiple of 150, so the stride is rounded.
+        ("DDIMScheduler", {}, 150, 150),
+        ("DDIMScheduler", {"timestep_spacing": "trailing"}, 150, 150),
+        ("DDPMScheduler", {}, 10, 10),
+        ("LCMScheduler", {}, 4, 4),
+        ("TCDScheduler", {}, 4, 4),
+        ("DEISMultistepScheduler", {}, 10, 10),
+        ("DPMSolverMultistepScheduler", {}, 10, 10),
+        ("DPMSolverSinglestepScheduler", {}, 10, 10),
+        ("DPMSolverSinglestepScheduler", {"solver_order": 3}, 9, 9),
+        ("UniPCMultistepScheduler", {}, 10, 10),
+        ("FlowMatchEulerDiscreteScheduler", {}, 10, 10),
+        ("FlowMatchHeunDiscreteScheduler", {}, 10, 19),
     ],
 )
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_steps_of_real_schedulers(name: str, calls: int, effective: int) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_steps_of_real_schedulers(
+    name: str, settings: dict[str, Any], steps: int, calls: int
+) -> None:
     import diffusers
     import torch
 
-    kwargs = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
-    scheduler = getattr(diffusers, name)(**kwargs)
+    scheduler = getattr(diffusers, name)(**settings)
     clock = fakes.FakeClock()
     pipeline = fakes.FakePipeline(clock, scheduler=scheduler)
 
@@ -113,8 +130,8 @@ def test_steps_of_real_schedulers(name: str, calls: int, effective: int) -> None
         "Real", (fakes.FakePipeline,), {"__call__": lambda self, **k: call(**k)}
     )
     instruments = Instruments(pipeline, clock)
-    sample = instruments.measure({"steps": 10, "on_step": instruments.on_step})
-    assert (sample.denoiser_calls, sample.steps_effective) == (calls, effective)
+    sample = instruments.measure({"steps": steps, "on_step": instruments.on_step})
+    assert (sample.denoiser_calls, sample.steps_effective) == (calls, steps)
     assert len(sample.step_s) == calls - 1
 
 

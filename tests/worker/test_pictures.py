@@ -40,6 +40,16 @@ def test_pictures_that_cannot_be_right(image: Image.Image, expected: str | None)
     assert pictures.defect(image) == expected
 
 
+def test_different_input_pictures_are_kept_once_each(tmp_path: Path) -> None:
+    given = [colourful(0), colourful(0), colourful(1)]
+    paths = pictures.save_inputs(given, tmp_path, tmp_path)
+    assert paths == ["input_00000.png", "input_00001.png"]
+    for path, image in zip(paths, (given[0], given[2]), strict=True):
+        with Image.open(tmp_path / path) as saved:
+            assert np.array_equal(np.asarray(saved), np.asarray(image))
+    assert sorted(each.name for each in tmp_path.iterdir()) == paths
+
+
 def test_files_are_named_by_seed_and_index_and_described_by_their_pixels(tmp_path: Path) -> None:
     folder = tmp_path / "pictures" / "r0"
     folder.mkdir(parents=True)

@@ -182,11 +182,12 @@ def test_warnings(kind: str, task: str, changes: dict[str, Any], warning: str) -
 
 
 def test_each_picture_of_a_batch_has_the_scene_of_its_seed() -> None:
-    first, second = tasks.input_pictures(asked("edit", batch=2, width=96))
+    (first, second), told = tasks.input_pictures(asked("edit", batch=2, width=96))
     assert first.mode == "RGB"
     assert first.size == (96, 64)
     assert first.tobytes() != second.tobytes()
-    [alone] = tasks.input_pictures(asked("edit", seed=2, width=96))
+    assert told == []
+    [alone], _ = tasks.input_pictures(asked("edit", seed=2, width=96))
     assert alone.tobytes() == second.tobytes()
 
 
@@ -194,10 +195,27 @@ def test_a_wide_picture_is_cut_at_the_centre(tmp_path: Path) -> None:
     picture = Image.new("RGB", (300, 100), "red")
     picture.paste("blue", (100, 0, 200, 100))
     picture.save(tmp_path / "wide.png")
-    [fitted] = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "wide.png")))
+    [fitted], _ = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "wide.png")))
     assert fitted.size == (64, 64)
     assert fitted.getpixel((32, 32)) == (0, 0, 255)
     assert fitted.getpixel((3, 60)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((300, 100), "300x100, and 64x64 was asked for: 67 % of it, at its left and right,"),
+        ((90, 100), "90x100, and 64x64 was asked for: 10 % of it, at its top and bottom,"),
+        ((1001, 1000), None),
+        ((640, 640), None),
+    ],
+)
+def test_what_is_cut_off_is_told(tmp_path: Path, given: tuple[int, int], told: str | None) -> None:
+    Image.new("RGB", given).save(tmp_path / "a.png")
+    workload = asked("image-to-image", input_image=str(tmp_path / "a.png"))
+    warnings = tasks.prepare_inputs(pipeline_of("sdxl", "image-to-image"), workload, "cpu").warnings
+    found = [each for each in warnings if "the input picture is" in each]
+    assert (len(found) == 0) if told is None else (told in found[0])
 
 
 def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
@@ -206,13 +224,13 @@ def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180 degrees
     picture.save(tmp_path / "turned.png", exif=exif)
-    [fitted] = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "turned.png")))
+    [fitted], _ = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "turned.png")))
     assert fitted.getpixel((32, 60)) == (0, 0, 255)
 
 
 def test_transparent_pictures_are_put_on_white(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    [fitted] = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "clear.png")))
+    [fitted], _ = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "clear.png")))
     assert fitted.getpixel((0, 0)) == (255, 255, 255)
 
 

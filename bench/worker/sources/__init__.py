@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench import content
+
 KINDS = ("hub", "path", "embedded", "synthetic")
 
 
@@ -163,7 +165,7 @@ def one_line(error: BaseException, *, limit: int = 300) -> str:
 
 
 def _load_embedded(name: str, task: str, dtype: Any, device: str) -> Loaded:
-    from bench.worker.sources import embedded, path
+    from bench.worker.sources import embedded
 
     declared, channels = {
         "pix2pix": ("StableDiffusionInstructPix2PixPipeline", 8),
@@ -171,4 +173,4 @@ def _load_embedded(name: str, task: str, dtype: Any, device: str) -> Loaded:
     pipeline_class = pipeline_class_for(declared, task, channels)
     pipeline = embedded.load(name, pipeline_class, dtype, device)
     folders = (embedded.ASSETS / name, embedded.ASSETS / "vae")
-    return Loaded(pipeline, "-".join(path.fingerprint(each) for each in folders), False)
+    return Loaded(pipeline, "-".join(content.of_folder(each) for each in folders), False)

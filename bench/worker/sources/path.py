@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import re
 import struct
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import content
 from bench.worker.sources import Loaded, SourceError, nearest, one_line, pipeline_class_for
 
 INDEX = "model_index.json"
@@ -22,8 +22,6 @@ _WEIGHTS = re.compile(
     r"(?:-(?P<part>\d+)-of-(?P<parts>\d+))?"
     r"(?:\.(?P<late>[A-Za-z0-9_]+))?\.safetensors$"
 )
-_SAMPLE = 64 * 1024
-_WHOLE = 1024 * 1024
 
 
 def load(text: str, workload: Mapping[str, Any], dtype: Any, *, allow_remote_code: bool) -> Loaded:
@@ -42,7 +40,7 @@ def load(text: str, workload: Mapping[str, Any], dtype: Any, *, allow_remote_cod
         pipeline, notes = load_folder(
             folder, workload, dtype, shown=shown, allow_remote_code=allow_remote_code
         )
-        return Loaded(pipeline, f"folder-{fingerprint(folder)}", False, notes)
+        return Loaded(pipeline, f"folder-{content.of_folder(folder)}", False, notes)
     except OSError as error:
         raise SourceError(
             f"{shown} cannot be read: {error.strerror or one_line(error)}."
@@ -72,10 +70,10 @@ def load_folder(
 
     index = read_index(folder / INDEX, shown)
     variant = workload["variant"]
-    check_components(index, _listing(folder), variant, shown)
+    check_components(index, content.listing(folder), variant, shown)
     for file in _chosen_files(folder, index, variant):
         check_safetensors(file, shown)
-    code = own_code(index, _listing(folder))
+    code = own_code(index, content.listing(folder))
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     options[_dtype_keyword()] = dtype
     if variant is not None:
@@ -277,29 +275,6 @@ def denoiser_channels(folder: Path) -> int | None:
     return None
 
 
-def fingerprint(folder: Path) -> str:
-    """16 hex digits that change with the folder's files, read in milliseconds.
-
-    Small files count whole; of large ones the name, the size and three samples of 64 KiB (start,
-    middle, end) count, so a change of single weights elsewhere goes unseen.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(_listing(folder)):
-        if Path(name).suffix not in (".json", ".txt", ".model", ".safetensors"):
-            continue
-        file = folder / name
-        size = file.stat().st_size
-        digest.update(f"{name}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            if size <= _WHOLE:
-                digest.update(stream.read())
-                continue
-            for offset in (0, size // 2, size - _SAMPLE):
-                stream.seek(offset)
-                digest.update(stream.read(_SAMPLE))
-    return digest.hexdigest()[:16]
-
-
 def _check_folder(folder: Path, shown: str) -> None:
     if folder.is_file():
         if folder.suffix in _SINGLE_FILES:
@@ -350,23 +325,12 @@ def _check_names(index: Mapping[str, Any], shown: str) -> None:
 
 
 def _chosen_files(folder: Path, index: Mapping[str, Any], variant: str | None) -> list[Path]:
-    by_folder = _by_folder(_listing(folder))
+    by_folder = _by_folder(content.listing(folder))
     return [
         folder / name / file
         for name in components(index)
         for file in select(by_folder.get(name, ()), variant)
     ]
-
-
-def _listing(folder: Path) -> list[str]:
-    """The files of a folder and of its direct subfolders, as "name" or "subfolder/name"."""
-    found = []
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            found += [f"{entry.name}/{each.name}" for each in entry.iterdir() if each.is_file()]
-        elif entry.is_file():
-            found.append(entry.name)
-    return found
 
 
 def _by_folder(files: Iterable[str]) -> dict[str, list[str]]:

@@ -1,0 +1,91 @@
+"""Files that a configuration names: where they are, and what they hold."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import content
+from bench.config.errors import nearest, shown
+from bench.contract import GivenFile, Workload
+
+_FOLDER = "path:"
+
+
+class InputError(Exception):
+    """A file or folder that is not there, or not what it should be. ``str()`` is the sentence."""
+
+
+def named(workload: Workload) -> Iterator[tuple[str, str]]:
+    """Return (field, path as written) of each input that a workload names."""
+    if workload["model"].startswith(_FOLDER):
+        yield "model", workload["model"].removeprefix(_FOLDER).strip()
+    if workload["input_image"] is not None:
+        yield "input_image", workload["input_image"]
+
+
+def read(field: str, text: str, start: Path) -> GivenFile:
+    """Find an input and hash it.
+
+    Args:
+        field: ``model``, whose input is a folder, or ``input_image``.
+        text: the path as written, absolute, below ``~``, or relative to ``start``.
+        start: an absolute folder.
+
+    Raises:
+        InputError: it is not there, is of the other kind, or cannot be read.
+    """
+    what = "model folder" if field == "model" else "input picture"
+    try:
+        path = (start / Path(text).expanduser()).resolve()
+        where = f"{what} {shown(text)}" + ("" if str(path) == text else f" ({path})")
+        if not path.exists():
+            raise InputError(f"{where} does not exist.{_hint(field, text, path, start)}")
+        if field == "model":
+            if not path.is_dir():
+                raise InputError(
+                    f"{where} is a file, and path: takes a folder in diffusers' layout; a "
+                    "single-file checkpoint becomes one by the model's class in diffusers: "
+                    "from_single_file(FILE).save_pretrained(DIR)"
+                )
+            return {"path": str(path), "content": content.of_folder(path)}
+        if not path.is_file():
+            raise InputError(f"{where} is {'a folder' if path.is_dir() else 'no regular file'}")
+        return {"path": str(path), "content": content.of_file(path)}
+    except (OSError, ValueError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{what} {shown(text)} cannot be read: {why.lower()}") from None
+
+
+def identity(field: str, file: GivenFile) -> str:
+    """Return what stands for a path in the identity of a cell."""
+    return f"{_FOLDER if field == 'model' else 'sha256:'}{file['content']}"
+
+
+def alike(one: Workload, other: Workload) -> tuple[str, str] | None:
+    """Return how the first input is written whose path differs between two equal cells."""
+    others = dict(named(other))
+    for field, text in named(one):
+        if others.get(field, text) != text:
+            return shown(text), shown(others[field])
+    return None
+
+
+def _hint(field: str, text: str, path: Path, start: Path) -> str:
+    """Say where the user may have meant: from the working folder, or a name nearby."""
+    here = Path.cwd()
+    if here != start and (here / Path(text).expanduser()).exists():
+        wanted = os.path.relpath(here / text, start)
+        return (
+            " Paths in a configuration start from its own folder; from there it is "
+            f"{shown(_FOLDER + wanted if field == 'model' else wanted)}."
+        )
+    if not path.parent.is_dir():
+        return f" Nor does the folder {path.parent}."
+    names = [each.name for each in path.parent.iterdir() if each.is_dir() == (field == "model")]
+    near = nearest(path.name, names)
+    if near is None:
+        return ""
+    meant = str(Path(text).with_name(near))
+    return f" Did you mean {shown(_FOLDER + meant if field == 'model' else meant)}?"
