@@ -9,6 +9,7 @@ technique alone.
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -29,6 +30,29 @@ RECOMPILES = 64
 """One region's code is compiled for each of its shapes; torch's own limit of 8 is soon reached."""
 
 ARTIFACTS = "artifacts.bin"
+
+Technique = Literal[
+    "compile",
+    "cuda_graphs",
+    "channels_last",
+    "fuse_qkv",
+    "attention",
+    "scheduler",
+    "hold_vae",
+    "cudnn_benchmark",
+]
+
+OFF: dict[str, Any] = {
+    "compile": "none",
+    "cuda_graphs": False,
+    "channels_last": False,
+    "fuse_qkv": False,
+    "attention": "as-is",
+    "scheduler": "as-is",
+    "hold_vae": False,
+    "cudnn_benchmark": False,
+}
+"""How each technique is switched off."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +75,7 @@ class TunedOptions:
             its weights there and back for each picture.
         cudnn_benchmark: let cuDNN choose convolution algorithms by timing them.
         ship_cache: keep what was compiled as one file beside the cell's compile cache.
+        alone: keep this technique as it is set, and switch off all others.
         cache_file: such a file of another run or machine to start from. It is code: take it from
             nobody you would not take a program from.
     """
@@ -67,6 +92,7 @@ class TunedOptions:
     hold_vae: bool = True
     cudnn_benchmark: bool = True
     ship_cache: bool = True
+    alone: Technique | None = None
     cache_file: str | None = None
 
 
@@ -127,6 +153,9 @@ class Tuned:
         Raises:
             UnsupportedPipelineError: the pipeline has none of the parts.
         """
+        if options.alone is not None:
+            others = {name: off for name, off in OFF.items() if name != options.alone}
+            options = dataclasses.replace(options, **others)
         parts = _parts_of(pipeline, options.parts)
         device = str(getattr(pipeline, "device", "cpu"))
         on_cuda = device.startswith("cuda")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import importlib.util
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,7 @@ from compilers import attention, inductor, quantise, registry, tuned
 from compilers.base import UnsupportedPipelineError, Verdict
 from tests.worker import tiny
 
-OFF: dict[str, Any] = {
-    "compile": "none",
-    "cuda_graphs": False,
-    "channels_last": False,
-    "fuse_qkv": False,
-    "attention": "as-is",
-    "scheduler": "as-is",
-    "hold_vae": False,
-    "cudnn_benchmark": False,
-    "ship_cache": False,
-}
+OFF = {**tuned.OFF, "ship_cache": False}
 TASKS = {"sdxl": "text-to-image", "sdxl-pix2pix": "edit", "sd15": "image-to-image"}
 
 
@@ -99,6 +91,26 @@ def test_a_technique_alone_keeps_the_picture_and_is_seen(
         entered=("unet", "vae.decode", "text_encoder"),
     )
     assert judged.active, judged.reason
+
+
+@pytest.mark.parametrize(
+    ("alone", "said"),
+    [
+        ("scheduler", {"scheduler_no_sync", "scheduler_fused"}),
+        ("channels_last", {"channels_last"}),
+        ("cuda_graphs", {"cuda_graphs"}),
+    ],
+)
+def test_alone_switches_all_others_off(alone: str, said: set[str]) -> None:
+    backend, _, _ = prepare(load("sdxl")[0], alone=alone)
+    assert set(backend.evidence().details["techniques"]) == said
+
+
+def test_every_technique_can_be_alone() -> None:
+    assert set(typing.get_args(tuned.Technique)) == set(tuned.OFF)
+    fields = {field.name: field.default for field in dataclasses.fields(tuned.TunedOptions)}
+    for name, off in tuned.OFF.items():
+        assert fields[name] != off, "what is off by default would be no technique of tuned"
 
 
 def test_nothing_asked_for_changes_nothing_and_cannot_be_proved() -> None:
