@@ -7,6 +7,7 @@ from typing import Any
 
 MEASURED = (
     ("model revision", "model_revision"),
+    ("pipeline", "pipeline_class"),
     ("input picture", "input_sha256"),
     ("steps_effective", "steps_effective"),
     ("scheduler", "scheduler_class"),
@@ -16,6 +17,15 @@ MEASURED = (
     ("device", "device"),
 )
 """What a worker found, by the name shown to users and the field of the record."""
+
+METERS = (
+    "torch.max_memory_allocated",
+    "nvml.process_used",
+    "device_used",
+    "rss",
+    "rss (spawned)",
+)
+"""Names under which `meter` lets memory meet, the most telling first."""
 
 ASKED_FIRST = (
     "model",
@@ -35,6 +45,18 @@ def workload(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return all of the record's workload that can change a figure: everything but its name."""
     asked = (record.get("cell") or {}).get("workload") or {}
     return {key: value for key, value in asked.items() if key != "name"}
+
+
+def meter(record: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
+    """Name what a memory reading may be compared with: its meter, and for ``rss`` more than that.
+
+    A forked process shares pages with its template and counts fewer of them than a fresh
+    interpreter does, so a spawned one has a meter of its own.
+    """
+    name = str(reading.get("meter"))
+    process = record.get("process")
+    start = process.get("start") if isinstance(process, Mapping) else None
+    return f"{name} (spawned)" if (name, start) == ("rss", "spawn") else name
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

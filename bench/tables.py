@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BASELINE = "none"
 
 METERS = ("torch.max_memory_allocated", "nvml.process_used", "device_used", "rss")
+"""Of the steady peaks that a record's row holds; which may meet is for `comparable.meter`."""
 """Meters from the most telling to the least; a table shows the first that has a value in it."""
 
 GIB = 1024**3
@@ -314,7 +315,7 @@ def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
     figures: Mapping[str, Any] = record if ok else {}
     times = _numbers(figures.get("e2e_s"))
     low, high = median_interval(times) or (None, None)
-    peaks = _peaks(figures)
+    peaks = {str(reading["meter"]): value for reading, value in _steady(figures)}
     warmups = _numbers(figures.get("warmup_s"))
     speedup, unlike = _ratio([record] if ok else [], baselines)
     return {
@@ -427,7 +428,7 @@ def _group(members: list[_Member], all_rounds: bool) -> Group:
         for part in (member.each_round() if all_rounds else [member])
     ]
     cell = members[0].cell
-    meter = next((meter for meter in METERS if any(meter in line.peaks for line in lines)), None)
+    meter = next((m for m in comparable.METERS if any(m in line.peaks for line in lines)), None)
     title = _title(cell)
     records = [record for member in members for record in member.records]
     return Group(title, _facts(cell, records, lines), meter, lines)
@@ -448,7 +449,8 @@ def _line(member: _Member, label: str) -> Line:
     warmups = [sum(times) for r in good if (times := _numbers(r.get("warmup_s")))]
     peaks: dict[str, int] = {}
     for record in good:
-        for meter, value in _peaks(record).items():
+        for reading, value in _steady(record):
+            meter = comparable.meter(record, reading)
             peaks[meter] = max(value, peaks.get(meter, 0))
     speedup, unlike = _ratio(good, member.baselines)
     return Line(
@@ -597,13 +599,13 @@ def _workload_name_of(cell: Mapping[str, Any]) -> Any:
     return _mapping(cell.get("workload")).get("name")
 
 
-def _peaks(record: Mapping[str, Any]) -> dict[str, int]:
-    """Return the steady peaks by meter, of those that have a value."""
-    return {
-        str(reading["meter"]): int(reading["bytes"])
+def _steady(record: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], int]]:
+    """Return the readings of the steady phase that have a value, each with its bytes."""
+    return [
+        (reading, int(reading["bytes"]))
         for reading in record.get("memory") or []
         if reading.get("phase") == "steady" and reading.get("bytes") is not None
-    }
+    ]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

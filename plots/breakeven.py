@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plots import style
@@ -20,32 +21,25 @@ TITLE = "When does the first call pay? Cumulative time over images"
 
 def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
     """Return one panel for each workload: a line for each backend, crossings marked."""
-    names = style.workloads(table)
-    if not names:
-        return style.empty(TITLE, "No record holds a first call and an end-to-end time.")
-    colours = style.colour_of(table, colours)
-    notes = [
-        (
-            "Lines: median first call + images × median end-to-end time. Large mark: where the "
-            "line "
-            "falls below the baseline's; the broad bar is the 95 % interval of that number. "
-            "Never: the "
-            "interval of the saving reaches 0. Both axes are logarithmic. n = processes."
-        ),
-        style.left_out(table),
-    ]
-    with style.settings():
-        heights = [3.4 + 0.2 * len(style.of(table, name)) for name in names]
-        page = style.Page(TITLE, heights, notes=notes)
-        for place, name in enumerate(names):
-            _panel(page, place, style.of(table, name), name, colours)
-        return page.figure
+    return style.panels(
+        table,
+        TITLE,
+        _panel,
+        nothing="No record holds a first call and an end-to-end time.",
+        notes=[
+            (
+                "Lines: median first call + images × median end-to-end time. Large mark: where "
+                "the line falls below the baseline's; the broad bar is the 95 % interval of that "
+                "number. Never: the interval of the saving reaches 0. Both axes are logarithmic. "
+                "n = processes."
+            ),
+        ],
+        height=lambda rows: 3.4 + 0.2 * len(rows),
+        colours=colours,
+    )
 
 
-def _panel(
-    page: style.Page, place: int, rows: pd.DataFrame, name: str, colours: Mapping[str, str]
-) -> None:
-    axes = page.axes(place, name)
+def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     pays = [v for v in [*rows["images"], *rows["high_images"]] if style.present(v) and v > 0]
     ends = [v for v in pays if v < 1e6]
     last = max([100.0, *(3 * v for v in ends)])
@@ -106,11 +100,6 @@ def _panel(
     style.plain_log(axes, "y", min(totals), max(totals))
     axes.set_xlabel("images after the first call, logarithmic")
     axes.set_ylabel("cumulative time [s], logarithmic")
-    axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(0.0, -0.17),
-        borderaxespad=0.0,
-        handlelength=2.4,
-    )
+    style.legend_below(axes, handlelength=2.4)
     if not math.isfinite(max(totals)):
         raise ValueError("a first call or an end-to-end time is not finite")

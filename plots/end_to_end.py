@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from plots import style
 from plots.lists import draw
 
 TITLE = "End-to-end time of one call, by backend"
@@ -23,5 +22,5 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         table,
         TITLE,
         "end-to-end time of one call [s], less is better",
-        style.colour_of(table, colours),
+        colours,
     )

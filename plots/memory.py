@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from plots import style
 
@@ -27,57 +27,29 @@ PHASES = {
 
 def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
     """Return one panel for each workload: a row for each backend, a mark for each phase."""
-    names = style.workloads(table)
-    if not names:
-        return style.empty(TITLE, "No record holds a memory figure.")
-    colours = style.colour_of(table, colours)
-    notes = [
-        (
-            "Largest peak over all processes of a row; peaks are reset between phases. The "
-            "number is "
-            "the steady peak. The meter stands in each panel's axis; figures of different meters "
-            "must "
-            "not be compared."
-        ),
-        style.left_out(table),
-    ]
-    with style.settings():
-        each = [_labels(style.of(table, name)) for name in names]
-        page = style.Page(TITLE, [style.panel_height(e, 0.36, 1.05) for e in each], notes=notes)
-        for place, name in enumerate(names):
-            _panel(page, place, style.of(table, name), name, each[place], colours)
-        page.figure.legend(
-            handles=[
-                Line2D(
-                    [],
-                    [],
-                    marker=marker,
-                    linestyle="",
-                    color=style.INK,
-                    label=text,
-                    markerfacecolor="white" if phase != "steady" else style.INK,
-                )
-                for phase, (marker, text) in PHASES.items()
-            ],
-            loc="outside upper right",
-            ncols=4,
-        )
-        return page.figure
+    return style.panels(
+        table,
+        TITLE,
+        _panel,
+        nothing="No record holds a memory figure.",
+        notes=[
+            (
+                "Largest peak over all processes of a row; peaks are reset between phases. The "
+                "number is the steady peak, the filled mark. The meter stands in each panel's "
+                "axis; figures of different meters must not be compared."
+            ),
+        ],
+        height=lambda rows: style.panel_height(style.labels(rows), 0.36, 1.05),
+        key=[
+            style.mark(text, shape, filled=phase == "steady")
+            for phase, (shape, text) in PHASES.items()
+        ],
+        colours=colours,
+    )
 
 
-def _labels(rows: pd.DataFrame) -> list[str]:
-    return [str(label) for label in dict.fromkeys(rows["label"])]
-
-
-def _panel(
-    page: style.Page,
-    place: int,
-    rows: pd.DataFrame,
-    name: str,
-    labels: list[str],
-    colours: Mapping[str, str],
-) -> None:
-    axes = page.axes(place, name)
+def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    labels = style.labels(rows)
     heights = dict(zip(labels, style.rows(axes, labels), strict=True))
     furthest = 0.0
     for label, lines in rows.groupby("label", sort=False):
@@ -102,8 +74,8 @@ def _panel(
             )
         steady = kept[kept["phase"] == "steady"]
         if not steady.empty:
-            style.beside(axes, [max(values)], [height], [f"{steady['shown'].iloc[0]} GiB"])
+            style.beside(axes, [max(values)], [height], [f"steady {steady['shown'].iloc[0]} GiB"])
         furthest = max(furthest, *values)
-    axes.set_xlim(0, furthest * 1.25 if furthest else 1)
+    axes.set_xlim(0, furthest * 1.4 if furthest else 1)
     meters = [str(meter) for meter in rows["meter"].dropna().unique()]
     axes.set_xlabel(f"peak memory [GiB], meter: {', '.join(meters) or 'none'}")

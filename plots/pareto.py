@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plots import style
@@ -19,36 +20,26 @@ TITLE = "Speed against picture fidelity"
 
 def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
     """Return one panel for each workload: right is faster, up is closer to the baseline."""
-    names = style.workloads(table)
-    if not names:
-        return style.empty(
-            TITLE,
-            "No backend has both a speedup and pictures that were compared with the baseline.",
-        )
-    colours = style.colour_of(table, colours)
-    notes = [
-        (
-            "Across: ratio of median end-to-end times, baseline over backend, with its 95 % "
-            "interval. "
-            "Up: peak signal-to-noise ratio of the worst picture against the baseline's of the "
-            "same "
-            "seed; identical pictures, whose ratio is infinite, lie on the top line. Dashed: the "
-            "threshold. Dotted: the baseline against itself in another process."
-        ),
-        style.left_out(table),
-    ]
-    with style.settings():
-        heights = [3.2 + 0.2 * len(style.of(table, name)) for name in names]
-        page = style.Page(TITLE, heights, notes=notes)
-        for place, name in enumerate(names):
-            _panel(page, place, style.of(table, name), name, colours)
-        return page.figure
+    return style.panels(
+        table,
+        TITLE,
+        _panel,
+        nothing="No backend has both a speedup and pictures that were compared with the baseline.",
+        notes=[
+            (
+                "Across: ratio of median end-to-end times, baseline over backend, with its 95 % "
+                "interval. Up: peak signal-to-noise ratio of the worst picture against the "
+                "baseline's of the same seed; identical pictures, whose ratio is infinite, lie on "
+                "the top line. Dashed: the threshold. Dotted: the baseline against itself in "
+                "another process."
+            ),
+        ],
+        height=lambda rows: 3.2 + 0.2 * len(rows),
+        colours=colours,
+    )
 
 
-def _panel(
-    page: style.Page, place: int, rows: pd.DataFrame, name: str, colours: Mapping[str, str]
-) -> None:
-    axes = page.axes(place, name)
+def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     threshold = float(rows["threshold_db"].iloc[0])
     known = [v for v in [*rows["psnr_db"], *rows["control_db"]] if style.present(v)]
     low = min([threshold, *known]) - 6
@@ -112,4 +103,4 @@ def _panel(
     axes.set_ylim(low, top)
     axes.set_xlabel("speedup over the baseline [×], right is faster")
     axes.set_ylabel("PSNR of the worst picture [dB]")
-    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.17), borderaxespad=0.0)
+    style.legend_below(axes)

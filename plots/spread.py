@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from statistics import median
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plots import style
@@ -22,46 +23,33 @@ REACH_PCT = 25.0
 
 def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
     """Return one panel for each workload: one line of dots for each process."""
-    names = style.workloads(table)
-    if not names:
-        return style.empty(TITLE, "No record holds an end-to-end time.")
-    colours = style.colour_of(table, colours)
-    notes = [
-        (
-            "Each dot is one measured call, each line of dots one process, the bar its median. "
-            "Where "
-            "the lines of a backend lie further apart than the dots within them, more rounds "
-            "help and "
-            "more calls do not. Right: standard deviation between process medians and within "
-            "processes (robust); n = processes × calls. Arrows at the edge: calls beyond the axis."
+    return style.panels(
+        table,
+        TITLE,
+        _panel,
+        nothing="No record holds an end-to-end time.",
+        notes=[
+            (
+                "Each dot is one measured call, each line of dots one process, the bar its "
+                "median. Where the lines of a backend lie further apart than the dots within "
+                "them, more rounds help and more calls do not. Right: standard deviation between "
+                "process medians and within processes (robust); n = processes × calls. Arrows at "
+                "the edge: calls beyond the axis."
+            ),
+        ],
+        height=lambda rows: (
+            style.panel_height(style.labels(rows), 0.4, 1.0) + 0.09 * _processes(rows)
         ),
-        style.left_out(table),
-    ]
-    with style.settings():
-        each = [[str(v) for v in dict.fromkeys(style.of(table, n)["label"])] for n in names]
-        heights = [
-            style.panel_height(labels, 0.4, 1.0) + 0.09 * _processes(style.of(table, name))
-            for name, labels in zip(names, each, strict=True)
-        ]
-        page = style.Page(TITLE, heights, notes=notes)
-        for place, name in enumerate(names):
-            _panel(page, place, style.of(table, name), name, each[place], colours)
-        return page.figure
+        colours=colours,
+    )
 
 
 def _processes(rows: pd.DataFrame) -> int:
     return len(rows[["label", "process"]].drop_duplicates())
 
 
-def _panel(
-    page: style.Page,
-    place: int,
-    rows: pd.DataFrame,
-    name: str,
-    labels: list[str],
-    colours: Mapping[str, str],
-) -> None:
-    axes = page.axes(place, name)
+def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    labels = style.labels(rows)
     heights = dict(zip(labels, style.rows(axes, labels), strict=True))
     off = 100 * (rows["e2e_s"] / rows["median_s"] - 1)
     spans = off.abs()

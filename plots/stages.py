@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -27,40 +28,31 @@ STAGES = {
 """Stages in their order, with the name, colour (Paul Tol's) and hatching of each."""
 
 
-def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:  # noqa: ARG001
-    """Return stacked bars; colours mean stages here, so ``colours`` of backends are not used."""
-    names = style.workloads(table)
-    if not names:
-        return style.empty(TITLE, "No record holds the times of stages.")
-    notes = [
-        (
-            "Means over all measured calls (n = processes × calls), so that the stages add up to "
-            "the "
-            "mean end-to-end time, which stands at the end of each bar. Unaccounted: what no stage "
-            "covers. Numbers within bars: per cent."
-        ),
-        style.left_out(table),
-    ]
-    with style.settings():
-        each = [[str(v) for v in dict.fromkeys(style.of(table, n)["label"])] for n in names]
-        page = style.Page(TITLE, [style.panel_height(e, 0.42, 1.05) for e in each], notes=notes)
-        for place, name in enumerate(names):
-            _panel(page, place, style.of(table, name), name, each[place])
-        page.figure.legend(
-            handles=[
-                Patch(
-                    facecolor=colour, hatch=hatch, edgecolor=style.FAINT, linewidth=0.5, label=text
-                )
-                for text, colour, hatch in STAGES.values()
-            ],
-            loc="outside upper right",
-            ncols=6 if len(names) > 1 else 3,
-        )
-        return page.figure
+def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
+    """Return stacked bars; colours mean stages here, and backends are told apart by their row."""
+    return style.panels(
+        table,
+        TITLE,
+        _panel,
+        nothing="No record holds the times of stages.",
+        notes=[
+            (
+                "Means over all measured calls (n = processes × calls), so that the stages add up "
+                "to the mean end-to-end time, which stands at the end of each bar. Unaccounted: "
+                "what no stage covers. Numbers within bars: per cent."
+            ),
+        ],
+        height=lambda rows: style.panel_height(style.labels(rows), 0.42, 1.05),
+        key=[
+            Patch(facecolor=colour, hatch=hatch, edgecolor=style.FAINT, linewidth=0.5, label=text)
+            for text, colour, hatch in STAGES.values()
+        ],
+        colours=colours,
+    )
 
 
-def _panel(page: style.Page, place: int, rows: pd.DataFrame, name: str, labels: list[str]) -> None:
-    axes = page.axes(place, name)
+def _panel(axes: Axes, rows: pd.DataFrame, _: Mapping[str, str]) -> None:
+    labels = style.labels(rows)
     heights = dict(zip(labels, style.rows(axes, labels), strict=True))
     longest = 0.0
     for label, parts in rows.groupby("label", sort=False):
@@ -70,7 +62,7 @@ def _panel(page: style.Page, place: int, rows: pd.DataFrame, name: str, labels: 
             style.missing(axes, height, str(parts["why"].iloc[0] or "no figure"))
             continue
         left = 0.0
-        for stage, (_, colour, hatch) in STAGES.items():
+        for stage, (__, colour, hatch) in STAGES.items():
             row = known.get(stage)
             if row is None or row.seconds <= 0:
                 continue
@@ -96,7 +88,7 @@ def _panel(page: style.Page, place: int, rows: pd.DataFrame, name: str, labels: 
                 )
             left += row.seconds
         one = next(iter(known.values()))
-        text = f"{one.shown} s   n = {one.processes} × {one.calls / one.processes:.3g}"
+        text = f"{one.shown} s · n = {one.processes} × {one.calls / one.processes:.3g}"
         style.beside(axes, [left], [height], [text])
         longest = max(longest, left)
     axes.set_xlim(0, longest * 1.55 if longest else 1)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from PIL import Image
 
@@ -56,8 +60,22 @@ FIRST_ROWS = 30
 """A figure holds all workloads if they fit ``MOST_PANELS`` and ``MOST_ROWS``. If not, it is a
 sample in any case, and shows the first workloads within ``FIRST_ROWS``: quick to read and draw."""
 
+# For signs that DejaVu lacks, where the machine has one of them; else a PNG shows boxes.
+_FURTHER_FONTS = [
+    name
+    for name in (
+        "Noto Sans CJK JP",
+        "Noto Sans CJK SC",
+        "WenQuanYi Zen Hei",
+        "PingFang SC",
+        "Microsoft YaHei",
+        "Arial Unicode MS",
+    )
+    if name in {font.name for font in fontManager.ttflist}
+]
+
 _SETTINGS: dict[str, Any] = {
-    "font.family": "sans-serif",
+    "font.family": ["sans-serif", *_FURTHER_FONTS],
     # The first comes with matplotlib; the others are as wide or narrower, where an SVG is shown.
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
     "font.size": 9,
@@ -136,6 +154,29 @@ def of(table: pd.DataFrame, workload: str) -> pd.DataFrame:
     return table[table["workload"] == workload]
 
 
+def labels(rows: pd.DataFrame) -> list[str]:
+    """Return the labels of a panel's rows, each once, in their order."""
+    return [str(label) for label in dict.fromkeys(rows["label"])]
+
+
+def mark(text: str, shape: str = "o", *, filled: bool = True) -> Line2D:
+    """Return an entry of a key: a mark that stands for ``text`` whatever its colour."""
+    return Line2D(
+        [],
+        [],
+        marker=shape,
+        linestyle="",
+        color=INK,
+        markerfacecolor=INK if filled else "white",
+        label=text,
+    )
+
+
+def legend_below(axes: Axes, distance: float = 0.17, **how: Any) -> None:
+    """Put the legend below the axes, ``distance`` of their height away, where it hides nothing."""
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -distance), borderaxespad=0.0, **how)
+
+
 def present(value: Any) -> bool:
     """Return whether a cell of a table holds a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
@@ -167,8 +208,8 @@ class Page:
     Args:
         title: the subject.
         heights: of each panel, in inches.
-        columns: panels side by side; None for one or two, as many as there are panels.
         notes: sentences below: what marks and intervals mean, what is left out.
+        key: marks that mean the same in all panels; they stand below the title.
     """
 
     def __init__(
@@ -177,20 +218,18 @@ class Page:
         heights: Sequence[float],
         *,
         notes: Sequence[str] = (),
-        columns: int | None = None,
-        parts: int = 1,
+        key: Sequence[Artist] = (),
     ) -> None:
         panels = max(1, len(heights))
-        self.columns = columns or min(2, panels)
-        rows = math.ceil(panels / self.columns)
-        tallest = [
-            max(heights[i * self.columns : (i + 1) * self.columns], default=2.0)
-            for i in range(rows)
-        ]
-        width = PANEL_WIDTH * self.columns + (0.8 if self.columns == 1 else 0.0)
-        characters = int(width * 13.5)
+        columns = min(2, panels)
+        rows = math.ceil(panels / columns)
+        tallest = [max(heights[i * columns : (i + 1) * columns], default=2.0) for i in range(rows)]
+        width = PANEL_WIDTH * columns + (0.8 if columns == 1 else 0.0)
+        characters = int(width * 16.5)
         told = "\n".join(textwrap.fill(note, characters) for note in notes if note)
         heading = textwrap.fill(title, int(width * 8.5))
+        if key:
+            heading += "\n"
         lines = (told.count("\n") + 1 if told else 0, heading.count("\n") + 1)
         height = sum(tallest) + 0.17 * lines[0] + 0.24 * lines[1] + 0.25
         self.figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -202,9 +241,19 @@ class Page:
             self.figure.supxlabel(
                 told, x=0.012, ha="left", fontsize=8, color=FAINT, linespacing=1.35
             )
-        grid = self.figure.add_gridspec(rows, self.columns, height_ratios=tallest)
-        self.cells = [grid[i // self.columns, i % self.columns] for i in range(panels)]
-        self.parts = parts
+        if key:
+            # In the line that the heading leaves free; layout would put it over the heading.
+            legend = self.figure.legend(
+                handles=list(key),
+                ncols=len(key),
+                loc="upper left",
+                bbox_to_anchor=(0.006, 1 - (0.24 * (lines[1] - 1) + 0.05) / height),
+                borderaxespad=0.0,
+                columnspacing=1.4,
+            )
+            legend.set_in_layout(False)
+        grid = self.figure.add_gridspec(rows, columns, height_ratios=tallest)
+        self.cells = [grid[i // columns, i % columns] for i in range(panels)]
 
     def axes(self, place: int, title: str = "") -> Axes:
         axes = self.figure.add_subplot(self.cells[place])
@@ -219,6 +268,37 @@ class Page:
         lower = self.figure.add_subplot(inner[1], sharex=upper)
         upper.set_title(wrap(title, 46, 2))
         return upper, lower
+
+
+def panels(
+    table: pd.DataFrame,
+    title: str,
+    draw: Callable[[Axes, pd.DataFrame, Mapping[str, str]], None],
+    *,
+    nothing: str,
+    notes: Sequence[str],
+    height: Callable[[pd.DataFrame], float],
+    colours: Mapping[str, str] | None,
+    key: Sequence[Artist] = (),
+) -> Figure:
+    """Return a figure with one panel for each workload that has room.
+
+    Args:
+        draw: fills the axes of a panel from the rows of its workload and the backends' colours.
+        nothing: why there is no figure, if the table is empty.
+        notes, key: as of `Page`; workloads without a panel are noted besides.
+        height: of a panel with these rows, in inches.
+    """
+    names = workloads(table)
+    if not names:
+        return empty(title, nothing)
+    shades = colour_of(table, colours)
+    with settings():
+        parts = [of(table, name) for name in names]
+        page = Page(title, list(map(height, parts)), notes=[*notes, left_out(table)], key=key)
+        for place, (name, rows) in enumerate(zip(names, parts, strict=True)):
+            draw(page.axes(place, name), rows, shades)
+        return page.figure
 
 
 def empty(title: str, why: str) -> Figure:
@@ -328,7 +408,9 @@ def save(figure: Figure) -> tuple[bytes, bytes]:
 
     Draws once for each file and no more often, as drawing is most of the time that a report takes.
     """
-    with settings():
+    with settings(), warnings.catch_warnings():
+        # A sign that no font has is a box in the PNG; the SVG and the pages hold the sign itself.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         canvas: Any = FigureCanvasAgg(figure)
         engine = figure.get_layout_engine()
         if engine is not None:

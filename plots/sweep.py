@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from plots import style
 
-TITLE = "End-to-end time against denoiser calls"
+TITLE = "Steps against time: end-to-end time over denoiser calls"
 
 
 def figure(
@@ -35,13 +35,13 @@ def figure(
             "interval. "
             "marginal_it_per_s is the throughput without the fixed time; it_per_s, in the same "
             "unit, is measured within calls. "
-            "Below: distance of each call from its line."
+            "Below: distance of each call from its line, the lines' marks side by side."
         ),
         style.left_out(table),
     ]
     with style.settings():
         lines = [len(style.of(fits, name)) for name in names]
-        page = style.Page(TITLE, [4.2 + 0.34 * n for n in lines], notes=notes)
+        page = style.Page(TITLE, [4.2 + 0.42 * n for n in lines], notes=notes)
         for place, name in enumerate(names):
             upper, lower = page.pair(place, name, (3.0, 1.0))
             _draw(upper, lower, style.of(table, name), style.of(fits, name), colours)
@@ -57,7 +57,9 @@ def _draw(
 ) -> None:
     shapes = style.markers(calls["label"])
     furthest = max(float(calls["denoiser_calls"].max()), 1.0)
-    for fit in fits.itertuples():
+    # Calls of one length would hide one another, so each line's residuals stand a little aside.
+    aside = 0.022 * furthest / max(1, len(fits) - 1)
+    for place, fit in enumerate(fits.itertuples()):
         colour = colours[fit.backend]
         own = calls[calls["label"] == fit.label]
         xs = [furthest * 1.04 * i / 50 for i in range(51)]
@@ -93,7 +95,7 @@ def _draw(
         off = 100 * (own["e2e_s"] / own["fitted_s"] - 1)
         inside = ~own["outlier"]
         lower.plot(
-            own["denoiser_calls"][inside],
+            own["denoiser_calls"][inside] + aside * (place - (len(fits) - 1) / 2),
             off[inside],
             marker,
             color=colour,
@@ -121,15 +123,9 @@ def _draw(
     upper.set_ylabel("end-to-end time [s]")
     lower.set_ylabel("residual [%]")
     lower.set_xlabel("denoiser calls of one generation")
-    lower.legend(
-        handles=upper.get_legend_handles_labels()[0],
-        loc="upper left",
-        bbox_to_anchor=(0.0, -0.55),
-        borderaxespad=0.0,
-        ncols=1,
-        handlelength=1.4,
-    )
+    style.legend_below(lower, 0.55, handles=upper.get_legend_handles_labels()[0], handlelength=1.4)
 
 
 def _legend(fit: object) -> str:
-    return f"{style.shorten(str(getattr(fit, 'label', '')), 26)}: {getattr(fit, 'summary', '')}"
+    """Two lines: in one, a long name would take the panel's width from the axes."""
+    return f"{style.shorten(str(getattr(fit, 'label', '')), 44)}\n{getattr(fit, 'summary', '')}"

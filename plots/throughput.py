@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from plots import style
 from plots.lists import draw
 
 TITLE = "Denoising iterations per second (it_per_s), by backend"
@@ -19,5 +18,5 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         table,
         TITLE,
         "iterations per second [1/s], more is better",
-        style.colour_of(table, colours),
+        colours,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plots import style
@@ -18,31 +19,24 @@ TITLE = "Time of each denoising step within a call"
 
 def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
     """Return one panel for each workload: a line for each backend over the steps of a call."""
-    names = style.workloads(table)
-    if not names:
-        return style.empty(TITLE, "No record holds the times of steps.")
-    colours = style.colour_of(table, colours)
-    notes = [
-        (
-            "Intervals between the events of consecutive steps of one call, so one fewer than "
-            "steps. "
-            "Line: median over calls and processes (n = processes × calls). Band: smallest and "
-            "largest, cut where they leave the axis."
-        ),
-        style.left_out(table),
-    ]
-    with style.settings():
-        heights = [3.0 + 0.2 * style.of(table, name)["label"].nunique() for name in names]
-        page = style.Page(TITLE, heights, notes=notes)
-        for place, name in enumerate(names):
-            _panel(page, place, style.of(table, name), name, colours)
-        return page.figure
+    return style.panels(
+        table,
+        TITLE,
+        _panel,
+        nothing="No record holds the times of steps.",
+        notes=[
+            (
+                "Intervals between the events of consecutive steps of one call, so one fewer than "
+                "steps. Line: median over calls and processes (n = processes × calls). Band: "
+                "smallest and largest, cut where they leave the axis."
+            ),
+        ],
+        height=lambda rows: 3.0 + 0.2 * len(style.labels(rows)),
+        colours=colours,
+    )
 
 
-def _panel(
-    page: style.Page, place: int, rows: pd.DataFrame, name: str, colours: Mapping[str, str]
-) -> None:
-    axes = page.axes(place, name)
+def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     shapes = style.markers(rows["label"])
     for label, own in rows.groupby("label", sort=False):
         colour = colours[own["backend"].iloc[0]]
@@ -63,7 +57,7 @@ def _panel(
             linewidth=1.5,
             marker=shapes[str(label)],
             markersize=3.5,
-            label=f"{style.shorten(str(label), 44)}  n = {first['processes']} × {each:.3g}",
+            label=f"{style.shorten(str(label), 44)} · n = {first['processes']} × {each:.3g}",
         )
     highest = 1000 * float(rows["median_s"].max())
     axes.set_ylim(0, max(highest * 1.35, min(1000 * float(rows["high_s"].max()), highest * 2)))
@@ -73,4 +67,4 @@ def _panel(
     axes.set_xticks(range(1, last + 1, every))
     axes.set_xlabel("interval between steps, by number")
     axes.set_ylabel("time of the step [ms]")
-    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.2), borderaxespad=0.0)
+    style.legend_below(axes, 0.2)

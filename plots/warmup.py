@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from plots import style
 
@@ -19,55 +19,28 @@ TITLE = "Warm-up time before the first steady call, by backend"
 
 def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
     """Return one panel for each workload: filled marks cold, open marks with a warm cache."""
-    names = style.workloads(table)
-    if not names:
-        return style.empty(TITLE, "No record holds a warm-up time.")
-    colours = style.colour_of(table, colours)
-    notes = [
-        (
-            "Warm-up time: sum of all warm-up calls, the first included; median over processes "
-            "(n), "
-            "with the smallest and the largest as a line. Filled: compile cache empty at the "
-            "start. "
-            "Open: filled by an earlier process. The axis is logarithmic: a step is a factor."
-        ),
-        "Crosses: published by others on another machine." if table["published"].any() else "",
-        style.left_out(table),
-    ]
-    with style.settings():
-        each = [_labels(style.of(table, name)) for name in names]
-        page = style.Page(TITLE, [style.panel_height(e, 0.42, 1.05) for e in each], notes=notes)
-        for place, name in enumerate(names):
-            _panel(page, place, style.of(table, name), name, each[place], colours)
-        handles = [
-            Line2D([], [], marker="o", linestyle="", color=style.INK, label="cold (fresh cache)"),
-            Line2D(
-                [],
-                [],
-                marker="o",
-                linestyle="",
-                markerfacecolor="white",
-                markeredgecolor=style.INK,
-                label="warm cache",
+    return style.panels(
+        table,
+        TITLE,
+        _panel,
+        nothing="No record holds a warm-up time.",
+        notes=[
+            (
+                "Warm-up time: sum of all warm-up calls, the first included; median over "
+                "processes (n), with the smallest and the largest as a line. Filled: compile "
+                "cache empty at the start. Open: filled by an earlier process. The axis is "
+                "logarithmic: a step is a factor."
             ),
-        ]
-        page.figure.legend(handles=handles, loc="outside upper right", ncols=2)
-        return page.figure
+            "Crosses: published by others on another machine." if table["published"].any() else "",
+        ],
+        height=lambda rows: style.panel_height(style.labels(rows), 0.42, 1.05),
+        key=[style.mark("cold (fresh cache)"), style.mark("warm cache", filled=False)],
+        colours=colours,
+    )
 
 
-def _labels(rows: pd.DataFrame) -> list[str]:
-    return [str(label) for label in dict.fromkeys(rows["label"])]
-
-
-def _panel(
-    page: style.Page,
-    place: int,
-    rows: pd.DataFrame,
-    name: str,
-    labels: list[str],
-    colours: Mapping[str, str],
-) -> None:
-    axes = page.axes(place, name)
+def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
+    labels = style.labels(rows)
     heights = dict(zip(labels, style.rows(axes, labels), strict=True))
     values: list[float] = []
     for label, lines in rows.groupby("label", sort=False):
@@ -94,7 +67,7 @@ def _panel(
                 markeredgewidth=2 if row.published else 1.5,
             )
             told = "published" if row.published else f"n = {len(points)}"
-            style.beside(axes, [max(points)], [height], [f"{row.shown} s  {told}"])
+            style.beside(axes, [max(points)], [height], [f"{row.shown} s · {told}"])
             values += points
         if not drawn:
             style.missing(axes, heights[str(label)], str(lines["why"].iloc[0] or "no figure"))

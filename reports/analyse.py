@@ -16,9 +16,9 @@ from bench.stats import flags
 from bench.stats.bootstrap import REPLICATES, ArmSummary, Speedup, arm_summary, speedup
 from bench.stats.breakeven import Breakeven, breakeven
 from bench.stats.median import median_interval
+from bench.stats.order import CONFIDENCE
 from bench.stats.verdict import Verdict, verdict
 from bench.sweeps import SizePoint, StepSweep, size_sweep, step_sweep
-from bench.tables import METERS
 from reports import text
 from reports.gather import Group, Row, Sample
 
@@ -26,7 +26,6 @@ MANY_ROWS = 200
 """Above this number of rows, break-even is drawn less often, so that huge reports stay quick."""
 FEW_REPLICATES = 400
 """Leaves a standard error that is drawn uncertain by 1 / sqrt(2 x 400) = 3.5 %."""
-ACHIEVED_LEVEL = 0.95
 MANY_OUTLIERS = 0.1
 """Share of a row's calls from which on outliers cast doubt; medians shrug off fewer."""
 
@@ -235,7 +234,7 @@ def _compare(group: Group, replicates: int) -> Comparison:
             finding.between_pct, finding.within_pct = summary.between_pct, summary.within_pct
     found = Comparison(group, findings)
     found.meter = next(
-        (m for m in METERS if any(f.peak(m) is not None for f in findings if f.ok)), None
+        (m for m in comparable.METERS if any(f.peak(m) is not None for f in findings if f.ok)), None
     )
     compared = [f for f in findings if f.speedup and not f.row.is_baseline]
     found.leader = max(compared, key=lambda f: f.speedup.ratio if f.speedup else 0, default=None)
@@ -307,10 +306,10 @@ def _over_processes(found: ArmSummary) -> Interval:
 
 
 def _of_calls(values: Sequence[float]) -> Interval:
-    found = median_interval(values, ACHIEVED_LEVEL)
+    found = median_interval(values, CONFIDENCE)
     if not found.meets_level:
-        return Interval(found.median, None, None, ACHIEVED_LEVEL, "calls")
-    return Interval(found.median, found.low, found.high, ACHIEVED_LEVEL, "calls")
+        return Interval(found.median, None, None, CONFIDENCE, "calls")
+    return Interval(found.median, found.low, found.high, CONFIDENCE, "calls")
 
 
 def _rate(values: Sequence[float]) -> Interval | None:

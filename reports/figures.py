@@ -16,6 +16,7 @@ import plots.breakeven
 import plots.end_to_end
 import plots.memory
 import plots.pareto
+import plots.sizes
 import plots.spread
 import plots.stages
 import plots.style
@@ -127,6 +128,11 @@ def _tables(
             list(frames.sweep(few)),
             "The slope is the cost of a step, the height at 0 what every call costs besides.",
         ),
+        "sizes": (
+            plots.sizes,
+            [frames.sizes(few)],
+            "The distance from the first mark to the last is the price of meeting a size.",
+        ),
         "spread": (
             plots.spread,
             [frames.spread(few)],
@@ -142,6 +148,6 @@ def _tables(
 
 NAMES = frozenset(
     {"end_to_end", "throughput", "warmup", "breakeven", "memory", "stages", "pareto", "sweep",
-     "spread", "trace"}
+     "sizes", "spread", "trace"}
 )  # fmt: skip
 """Of all figures that a report may have; each is the name of its module in ``plots`` too."""

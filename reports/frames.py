@@ -80,16 +80,12 @@ def _list(
         for row in published.get(place, ()):
             rows.append(
                 {
-                    "workload": comparison.group.title,
-                    "label": row.label,
-                    "backend": row.backend,
+                    **_beside(comparison, row),
                     "value": published_of(row),
                     "points": [],
                     "calls": 0,
                     "processes": 0,
                     "shown": shown(published_of(row), None, None),
-                    "published": True,
-                    "why": "not published",
                 }
             )
     columns = ["workload", "label", "backend", "value", "low", "high", "calls", "processes",
@@ -116,15 +112,11 @@ def warmup(comparisons: Sequence[Comparison], published: References) -> pd.DataF
         for row in published.get(place, ()):
             rows.append(
                 {
-                    "workload": comparison.group.title,
-                    "label": row.label,
-                    "backend": row.backend,
+                    **_beside(comparison, row),
                     "cache": "fresh",
                     "value": row.warmup_s,
                     "points": [row.warmup_s],
                     "shown": text.seconds(row.warmup_s),
-                    "published": True,
-                    "why": "not published",
                 }
             )
     columns = ["workload", "label", "backend", "cache", "value", "points", "shown", "published",
@@ -247,6 +239,40 @@ def sweep_words(found: StepSweep, fit: SweepFit) -> str:
         f"marginal_it_per_s {text.number(found.marginal_it_per_s)} · "
         f"it_per_s {text.number(found.it_per_s)} · n {fit.n}"
     )
+
+
+def sizes(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """One row for each size and backend, all backends of a size together."""
+    rows: Rows = []
+    for comparison in comparisons:
+        points = [(point, f) for f in comparison.findings for point in f.sizes]
+        for point, finding in sorted(points, key=lambda each: each[0].order):
+            first, second = middle(point.first_s), middle(point.second_s)
+            who = _who(comparison, finding)
+            rows.append(
+                {
+                    **who,
+                    "label": f"{point.width}×{point.height} {who['label']}",
+                    "first_s": first,
+                    "second_s": second,
+                    "steady_s": point.median_s,
+                    "shown": f"{text.seconds(first)}, {text.seconds(second)}, "
+                    f"{text.seconds(point.median_s)} s · "
+                    f"graphs {text.count(middle(point.graphs))}, "
+                    f"recompiles {text.count(middle(point.recompiles))} · "
+                    f"n = {len(point.first_s)}",
+                    "why": "; ".join(dict.fromkeys(f"{x.outcome}: {x.reason}"
+                                                   for x in point.failures)) or None,
+                }
+            )  # fmt: skip
+    columns = ["workload", "label", "backend", "first_s", "second_s", "steady_s", "shown", "why"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def middle(values: Sequence[float | None]) -> float | None:
+    """Return the median of the values that there are."""
+    found = [value for value in values if value is not None]
+    return median(found) if found else None
 
 
 def breakeven(comparisons: Sequence[Comparison]) -> pd.DataFrame:
@@ -408,6 +434,16 @@ def _who(comparison: Comparison, finding: Finding) -> dict[str, Any]:
         "label": finding.row.label,
         "backend": finding.row.backend,
         "why": why,
+    }
+
+
+def _beside(comparison: Comparison, row: Published) -> dict[str, Any]:
+    return {
+        "workload": comparison.group.title,
+        "label": row.label,
+        "backend": row.backend,
+        "published": True,
+        "why": "not published",
     }
 
 

@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from PIL import Image
+
 from bench import fidelity as measure
 from reports import fidelity
 from reports.analyse import Comparison, Finding
@@ -17,12 +20,18 @@ MOST_PICTURES = 120
 """Columns in one report; what is beyond keeps its figures and is not shown."""
 SHOWN_SIDE = 512
 """Longest side at which pictures are embedded; figures are always of the full size."""
+FACTORS = (1, 2, 5, 10, 20, 50, 100, 200)
+"""By which a difference may be amplified: few, so that pictures of one factor can be compared."""
+_BRIGHTEST_PCT = 99
+"""Of the pixels that differ: so many must not be clipped. A lone speck would darken all others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One backend's picture. ``png`` and ``difference`` are files, None if there is a "
-    "``problem``.
+    """One backend's picture. ``png`` is a file, None if there is a ``problem``.
+
+    ``difference`` is a file too, its values ``amplified`` times; both are None where there is
+    nothing to compare with and where the pictures are ``identical``.
     """
 
     backend: str
@@ -33,6 +42,8 @@ class Column:
     width: int
     height: int
     difference: bytes | None = None
+    amplified: int | None = None
+    identical: bool = False
     metrics: list[tuple[str, str]] = field(default_factory=list)
     verdict: str = ""
     problem: str | None = None
@@ -44,7 +55,6 @@ class Gallery:
     """``note`` says what is not shown."""
 
     columns: list[Column] = field(default_factory=list)
-    amplify: int = measure.AMPLIFY
     note: str = ""
 
     @property
@@ -94,6 +104,7 @@ def _column(
             is_baseline=finding.row.is_baseline,
         )  # fmt: skip
     png, width, height, reduced = _embedded(picture)
+    difference, amplified = _difference(pair)
     if reduced:
         caption += f", shown at {reduced}"
     return Column(
@@ -104,7 +115,9 @@ def _column(
         png=png,
         width=width,
         height=height,
-        difference=_difference(pair),
+        difference=difference,
+        amplified=amplified,
+        identical=bool(pair and pair.figures and pair.figures.identical),
         metrics=fidelity.metrics(pair.figures) if pair else [],
         verdict=likeness.verdict.word if likeness and likeness.verdict else "",
         problem=likeness.why if likeness and not likeness.verdict else None,
@@ -115,23 +128,40 @@ def _column(
 def _embedded(picture: Picture) -> tuple[bytes, int, int, str]:
     image = fidelity.load(picture.path)
     full = image.size
-    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    file = io.BytesIO()
-    image.save(file, format="png", optimize=True)
+    file = _reduced(image)
     reduced = f"{image.width}×{image.height} of {full[0]}×{full[1]}" if image.size != full else ""
-    return file.getvalue(), image.width, image.height, reduced
+    return file, image.width, image.height, reduced
 
 
-def _difference(pair: Pair | None) -> bytes | None:
-    if pair is None or pair.figures is None or pair.figures.invalid:
-        return None
-    from PIL import Image
-
-    pixels = measure.difference_picture(
-        fidelity.load(pair.reference.path), fidelity.load(pair.picture.path), measure.AMPLIFY
-    )
-    image = Image.fromarray(pixels)
+def _reduced(image: Image.Image) -> bytes:
+    """Shrink an image to what is embedded and return it as a PNG file."""
     image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     file = io.BytesIO()
     image.save(file, format="png", optimize=True)
     return file.getvalue()
+
+
+def _difference(pair: Pair | None) -> tuple[bytes | None, int | None]:
+    if pair is None or pair.figures is None or pair.figures.invalid or pair.figures.identical:
+        return None, None
+    both = fidelity.load(pair.reference.path), fidelity.load(pair.picture.path)
+    factor = amplification(measure.difference_picture(*both, amplify=1))
+    pixels = measure.difference_picture(*both, amplify=factor)
+    return _reduced(Image.fromarray(pixels)), factor
+
+
+def amplification(difference: measure.Pixels) -> int:
+    """Return the factor of `FACTORS` at which a difference is best seen.
+
+    Args:
+        difference: absolute, height x width x 3, 0 to 255.
+
+    Returns:
+        The largest that leaves 99 % of the pixels that differ unclipped; 1 if none differs.
+    """
+    largest = difference.max(axis=2)
+    differing = largest[largest > 0]
+    if not differing.size:
+        return FACTORS[0]
+    bright = float(np.percentile(differing, _BRIGHTEST_PCT))
+    return max((f for f in FACTORS if f * bright <= 255), default=FACTORS[0])

@@ -399,7 +399,9 @@ def _peaks(record: Mapping[str, Any]) -> Iterable[Peak]:
         if not isinstance(reading, dict):
             raise _Foreign("memory is not a list of readings")
         if reading.get("bytes") is not None and reading.get("phase") in PHASES:
-            yield Peak(str(reading.get("meter")), str(reading["phase"]), int(reading["bytes"]))
+            yield Peak(
+                comparable.meter(record, reading), str(reading["phase"]), int(reading["bytes"])
+            )
 
 
 def _pictures(record: Mapping[str, Any], source: Source) -> Iterable[Picture]:

@@ -46,13 +46,14 @@ def render(view: View, drawn: Sequence[Drawn]) -> str:
 def _answer(answer: Answer) -> str:
     lines = [f"## {_text(answer.title)}: {_text(answer.headline)}", _text(answer.facts)]
     rows = [
-        ("how much faster", f"**{answer.speedup}** ({answer.interval}), {answer.word}"
-         if answer.speedup else ""),
+        ("how much faster", f"**{answer.speedup}** ({answer.interval}), {answer.word}; "
+         f"{_text(answer.times)}" if answer.speedup else ""),
         ("warm-up", "; ".join(answer.warmup)),
         ("memory", "; ".join(answer.memory)),
         ("same pictures?", answer.pictures),
         ("pays", "; ".join(answer.pays)),
         (f"trust: {answer.trust}", " ".join(answer.why)),
+        ("failed or incomplete", " / ".join(answer.lost)),
     ]  # fmt: skip
     lines.append(
         "\n".join(
@@ -71,7 +72,7 @@ def _workload(workload: Workload) -> list[str]:
     shown = workload.gallery.shown
     if shown:
         cells = [[Cell(c.backend) for c in shown]]
-        parts.append(f"### Pictures\n\nDifferences are amplified ×{workload.gallery.amplify}.")
+        parts.append("### Pictures\n\nDifferences are amplified, each by the factor above it.")
         head = "| | " + " | ".join(_text(c.text) for c in cells[0]) + " |"
         rule = "| --- " * (len(shown) + 1) + "|"
         lines = [head, rule]
@@ -83,7 +84,11 @@ def _workload(workload: Workload) -> list[str]:
         lines.append(
             "| difference | "
             + " | ".join(
-                f"![difference](gallery/{c.name}-difference.png)" if c.difference else "–"
+                f"×{c.amplified}<br>![difference](gallery/{c.name}-difference.png)"
+                if c.difference
+                else "identical"
+                if c.identical
+                else "–"
                 for c in shown
             )
             + " |"
@@ -105,9 +110,8 @@ def _table(table: Table, level: str) -> str:
     if table.note:
         lines += [_text(table.note), ""]
     lines.append("| " + " | ".join(_text(name) for name in table.head) + " |")
-    first = table.rows[0] if table.rows else []
-    kinds = [cell.kind for cell in first] or [""] * len(table.head)
-    lines.append("| " + " | ".join("---:" if k == "number" else "---" for k in kinds) + " |")
+    rule = ("---:" if right else "---" for _, right in table.aligned)
+    lines.append("| " + " | ".join(rule) + " |")
     lines += ["| " + " | ".join(_text(cell.text) for cell in row) + " |" for row in table.rows]
     return "\n".join(lines)
 

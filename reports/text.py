@@ -43,10 +43,17 @@ def signed_gib(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """Return a speedup, such as ``1.42×``; three decimals close to 1, where two say nothing."""
+    """Return a speedup, such as ``1.42×``; three decimals close to 1, where two say nothing.
+
+    Below 0.1 two significant digits, and none after the point from 100 on.
+    """
     if _missing(value):
         return DASH
     assert value is not None
+    if value < 0.1:
+        return f"{value:.2g}×"
+    if value >= 100:
+        return f"{value:,.0f}×"
     return f"{value:.{3 if 0.9 < value < 1.1 else 2}f}×"
 
 

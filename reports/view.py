@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from textwrap import shorten
 from typing import Any
 
 from bench.contract import PHASES, STAGES
@@ -37,6 +37,14 @@ class Table:
     note: str = ""
     folded: bool = False
 
+    @property
+    def aligned(self) -> list[tuple[str, bool]]:
+        """The head, each name with whether its column holds numbers."""
+        return [
+            (name, any(row[place].kind == "number" for row in self.rows))
+            for place, name in enumerate(self.head)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -49,6 +57,7 @@ class Answer:
     headline: str
     speedup: str
     interval: str
+    times: str
     word: str
     warmup: list[str]
     memory: list[str]
@@ -56,6 +65,7 @@ class Answer:
     pays: list[str]
     trust: str
     why: list[str]
+    lost: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,7 @@ def build(
 
 
 ONLY_BASELINE = "Only the baseline was measured"
+NO_ROUND = "not every planned round was measured"
 
 METHOD = (
     (
@@ -216,6 +227,7 @@ def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness
             headline=headline,
             speedup="",
             interval="",
+            times="",
             word="",
             warmup=_warmup_words(comparison, alone) if only and alone else [],
             memory=_memory_words(comparison, alone) if only and alone else [],
@@ -223,6 +235,7 @@ def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness
             pays=[],
             trust="nothing compared" if only else "no",
             why=why,
+            lost=_lost(comparison),
         )
     index = next(i for i, f in enumerate(comparison.findings) if f is subject)
     return Answer(
@@ -233,6 +246,7 @@ def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness
         headline=_headline(comparison, subject),
         speedup=text.ratio(subject.speedup.ratio),
         interval=text.interval(subject.speedup.low, subject.speedup.high, text.ratio),
+        times=_times(subject),
         word=subject.verdict.word,
         warmup=_warmup_words(comparison, subject),
         memory=_memory_words(comparison, subject),
@@ -240,20 +254,45 @@ def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness
         pays=_pays_words(comparison, subject),
         trust=subject.trust,
         why=_why(subject),
+        lost=_lost(comparison),
     )
 
 
 def _nothing(comparison: Comparison) -> tuple[str, list[str]]:
     ok = [f for f in comparison.findings if f.ok]
-    lost = [f"{f.row.label}: {f.outcome}" for f in comparison.findings if not f.ok]
     if not ok:
-        return "No backend gave a figure", lost or ["There is no record."]
+        return "No backend gave a figure", ["No process ended ok."]
     if all(f.row.is_baseline for f in ok):
         told = " and ".join(f"{text.seconds(f.e2e.value)} s" for f in ok if f.e2e)
         why = f"One call of {BASELINE} takes {told}; there is nothing to compare it with."
-        return ONLY_BASELINE, [why, *lost]
-    unlike = [f"{f.row.label}: not comparable, {f.not_comparable}" for f in ok if f.not_comparable]
-    return "Nothing can be compared", unlike or ["There is no baseline (backend none)."]
+        return ONLY_BASELINE, [why]
+    timed = sorted((f.e2e.value, f.row.label) for f in ok if f.e2e)
+    alone = text.listed((f"{label} {text.seconds(value)} s" for value, label in timed), 4)
+    unlike = [f"{f.row.label}: not comparable, {f.not_comparable}." for f in ok if f.not_comparable]
+    return "Nothing can be compared", [
+        *(unlike or [f"There is no baseline: no cell with the backend {BASELINE} ended ok."]),
+        f"One call, measured alone: {alone}.",
+    ]
+
+
+def _lost(comparison: Comparison) -> list[str]:
+    """Return the backends without a figure or a round, together where the reason is the same."""
+    found: dict[str, list[str]] = {}
+    for f in comparison.findings:
+        if f.outcome == "ok":
+            continue
+        said = "; ".join(f.reasons) or NO_ROUND
+        if f.ok:
+            said = f"{f.outcome}; {said}"
+        found.setdefault(shorten(said, 240, placeholder=" …"), []).append(f.row.label)
+    return [f"{text.listed(names)}: {said}" for said, names in found.items()]
+
+
+def _times(subject: Finding) -> str:
+    assert subject.e2e is not None
+    base = subject.baseline.e2e if subject.baseline else None
+    told = f"{text.seconds(subject.e2e.value)} s a call"
+    return f"{told} against {text.seconds(base.value)} s of {BASELINE}" if base else told
 
 
 def _headline(comparison: Comparison, subject: Finding) -> str:
@@ -288,11 +327,11 @@ def _memory_words(comparison: Comparison, subject: Finding) -> list[str]:
     if own is None:
         return ["no figure"]
     if base is None:
-        return [f"{text.gib(own)} GiB", f"{comparison.meter}"]
+        return [f"{text.gib(own)} GiB", f"meter {comparison.meter}"]
     return [
         f"{text.signed_gib(own - base)} GiB",
         f"{text.gib(own)} against {text.gib(base)} GiB",
-        f"{comparison.meter}",
+        f"meter {comparison.meter}",
     ]
 
 
@@ -307,10 +346,13 @@ def _pays_words(comparison: Comparison, subject: Finding) -> list[str]:
     own = subject.breakeven
     if own is None or own.kind != "after" or own.images is None:
         told = [_pays(subject)]
+        if own is not None and own.kind == "never":
+            told.append("no saving per call is proven: its 95 % interval is not above 0")
     else:
         told = [f"after {text.plural(own.images, 'image')}"]
         if own.low_images is not None:
-            told.append(f"{text.interval(own.low_images, own.high_images, text.count)} images")
+            span = text.interval(own.low_images, own.high_images, text.count)
+            told.append(f"95 % interval {span}")
         told.append(f"{text.minutes(own.minutes)} min of baseline work")
     other = comparison.sibling(subject)
     if other is not None:
@@ -412,9 +454,9 @@ def _speed(comparison: Comparison) -> Table:
                 _name(f),
                 _outcome(f),
                 _number(e2e.value if e2e else None),
-                _span(e2e.low, e2e.high) if e2e else Cell(text.DASH),
+                _span(e2e.low, e2e.high) if e2e else _span(None, None),
                 _number(speed.ratio if speed else None, text.ratio),
-                _span(speed.low, speed.high, text.ratio) if speed else Cell(text.DASH),
+                _span(speed.low, speed.high, text.ratio) if speed else _span(None, None),
                 _word(f),
                 _number(f.it.value if f.it else None, text.number),
                 _number(f.steps_per_s_e2e, text.number),
@@ -623,12 +665,12 @@ def _sizes(comparison: Comparison) -> Table | None:
                     _name(f),
                     Cell(_option(f.row.samples[0].options.get("dynamic"))),
                     Cell(shown, None, "number"),
-                    _number(_middle(size.first_s)),
-                    _number(_middle(size.second_s)),
+                    _number(frames.middle(size.first_s)),
+                    _number(frames.middle(size.second_s)),
                     _number(size.median_s),
-                    _number(_middle(size.recompile_s)),
-                    _number(_middle(size.graphs), text.count),
-                    _number(_middle(size.recompiles), text.count),
+                    _number(frames.middle(size.recompile_s)),
+                    _number(frames.middle(size.graphs), text.count),
+                    _number(frames.middle(size.recompiles), text.count),
                     Cell("; ".join(dict.fromkeys(lost)) or "ok"),
                 ]
             )
@@ -669,11 +711,6 @@ def _option(value: Any) -> str:
     )
 
 
-def _middle(values: Sequence[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return median(found) if found else None
-
-
 def _outcomes(comparisons: Sequence[Comparison]) -> Table | None:
     rows = [
         [
@@ -681,8 +718,7 @@ def _outcomes(comparisons: Sequence[Comparison]) -> Table | None:
             _name(f),
             _outcome(f),
             Cell(
-                "; ".join(reason.removeprefix(f"{f.outcome}: ") for reason in f.reasons)
-                or "not every planned round was measured"
+                "; ".join(reason.removeprefix(f"{f.outcome}: ") for reason in f.reasons) or NO_ROUND
             ),
         ]
         for c in comparisons

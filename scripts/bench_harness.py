@@ -7,8 +7,8 @@ cancels and so does the skew of noise. Two copies of one pipeline in one process
 cent or two, by where their weights came to lie in memory; so this is done in several processes,
 which load the two in turns first, and the difference and its interval are those over processes.
 
-Cost: the command line's start, planning, the overhead of each cell, and what forking workers
-from a template saves over fresh interpreters.
+Cost: the command line's start, planning, the overhead of each cell, what forking workers from a
+template saves over fresh interpreters, and rendering a large run's report.
 
 A bound is broken only if the measurement is sure. On a busy machine the clock shows what others
 do, so a cost over its bound counts only if its processor time is over it too; the truth is judged
@@ -45,6 +45,8 @@ HELP_S = 0.4
 PLAN_S = 2.0
 PLAN_CELLS = 10_000
 CELL_S = 0.150
+RENDER_S = 20.0
+RENDER_RECORDS = (2_500, 10_000)
 
 PROMPT = "a big red house on grass in the middle under a blue sky"
 SEED, STEPS, SIDE, THREADS = 333, 10, 128, 1
@@ -86,7 +88,7 @@ def main() -> int:
         return 0
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} core(s)")
     results = []
-    costs_too = () if asked.truth_only else (command_line(), planning(), cells())
+    costs_too = () if asked.truth_only else (command_line(), planning(), cells(), rendering())
     for result in itertools.chain(truth(asked.processes, asked.pairs), *costs_too):
         print(
             f"{result.what:<44} {result.found:<58} {result.bound:<8} {result.verdict}", flush=True
@@ -319,6 +321,48 @@ def cells() -> Iterator[Result]:
     yield judged("the same in a fresh interpreter", spawned, None)
     saved = median_wall(spawned) - median_wall(forked)
     yield Result("saved for each cell by the template", f"{saved:.2f} s")
+
+
+def rendering() -> Iterator[Result]:
+    """Render generated runs with ``bench report``; the bound is for the largest."""
+    peaks = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in RENDER_RECORDS:
+            run = Path(folder) / str(count)
+            # A fresh process finds the generator below its working directory.
+            code = f"""
+from pathlib import Path
+from tests.reports import make_records as make
+workloads = [make.Workload(f"w{{n}}", prompt=f"scene {{n}}") for n in range({count // 20})]
+backends = [*make.BACKENDS, make.Backend("other", 1.9, 80.0)]
+made = make.records(workloads, backends, rounds=5, calls=10)
+assert len(made) == {count}, len(made)
+make.write_run(Path({str(run)!r}), made)
+"""
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+            cost, peak = one_process("report", str(run), "--out", str(run / "out"))
+            peaks.append(peak)
+            bound = RENDER_S if count == max(RENDER_RECORDS) else None
+            yield judged(f"bench report on {count:,} records", [cost], bound)
+    told = " and ".join(f"{peak / 1024**2:.0f} MiB" for peak in peaks)
+    grown = (peaks[-1] - peaks[0]) / (RENDER_RECORDS[-1] - RENDER_RECORDS[0])
+    yield Result("its peak memory", f"{told}: {grown / 1024:.0f} KiB more for each record")
+
+
+def one_process(*arguments: str) -> tuple[Cost, int]:
+    """Run ``bench`` with ``arguments``; return its cost and its largest process's peak in bytes."""
+    begin = time.perf_counter()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", *arguments], stdout=subprocess.DEVNULL, cwd=ROOT
+    )
+    _, status, used = os.wait4(started.pid, 0)
+    wall_s = time.perf_counter() - begin
+    started.returncode = os.waitstatus_to_exitcode(status)
+    if started.returncode != 0:
+        raise SystemExit(f"bench {' '.join(arguments)} ended with {started.returncode}")
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Cost(wall_s, used.ru_utime + used.ru_stime), used.ru_maxrss * unit
 
 
 @dataclass(frozen=True)

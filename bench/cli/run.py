@@ -34,17 +34,22 @@ def run(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a value: a.b=c. Repeatable."),
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a value: a.b=c. Repeatable."),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="KEY=VALUE", help="Keep only cells that agree. Repeatable."),
+        typer.Option(
+            "--only", metavar="KEY=VALUE,…", help="Keep only cells that agree. Repeatable."
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Add what is missing, or what the plan changed.")
+        bool,
+        typer.Option(
+            "--resume", help="Add what is missing, or what a change of the plan or its files undid."
+        ),
     ] = False,
     retry: Annotated[
-        str, typer.Option("--retry", metavar="OUTCOME,…", help="Measure these once more.")
+        str, typer.Option("--retry", metavar="OUTCOME,…", help="Measure these of a run once more.")
     ] = "",
     device: Annotated[
         str,

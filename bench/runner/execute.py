@@ -114,7 +114,7 @@ def execute(
         ui.run_started(folder.path, total, total - len(tasks))
         if not tasks:
             notes.append("Every cell of this plan has a record already; nothing was measured.")
-        others = len(folder.journal.latest) - (total - _missing(plan.cells, folder))
+        others = len(folder.journal.latest) - (total - _missing(folder))
         if others:
             notes.append(
                 f"{others} record(s) are of cells outside this plan, not selected or changed "
@@ -142,10 +142,10 @@ def execute(
             interrupted = interrupts.count > 0
         summary = RunSummary(
             run_dir=folder.path,
-            outcomes=_outcomes(plan.cells, folder),
+            outcomes=_outcomes(folder),
             executed=executed,
             reused=total - len(tasks),
-            missing=_missing(plan.cells, folder),
+            missing=_missing(folder),
             interrupted=interrupted,
             notes=notes,
         )
@@ -273,17 +273,13 @@ def _forecast(
     return forecast
 
 
-def _keys(cells: Sequence[Cell]) -> list[tuple[str, int]]:
-    return [(c["cell_id"], r) for c in cells for r in range(c["protocol"]["rounds"])]
+def _missing(folder: RunFolder) -> int:
+    return len(folder.current_keys() - folder.journal.latest.keys())
 
 
-def _missing(cells: Sequence[Cell], folder: RunFolder) -> int:
-    return sum(key not in folder.journal.latest for key in _keys(cells))
-
-
-def _outcomes(cells: Sequence[Cell], folder: RunFolder) -> Counter[str]:
+def _outcomes(folder: RunFolder) -> Counter[str]:
     latest = folder.journal.latest
-    return Counter(latest[key].outcome for key in _keys(cells) if key in latest)
+    return Counter(latest[key].outcome for key in folder.current_keys() if key in latest)
 
 
 class _Interrupts:

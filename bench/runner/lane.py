@@ -27,6 +27,7 @@ from bench.runner.launch import EnvironmentUnavailable, Launcher, Limit, Program
 from bench.runner.secrets import Redactor
 from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
+from bench.store.journal import remedy, why
 
 Start = Literal["auto", "fork", "spawn"]
 
@@ -234,8 +235,7 @@ class Lane:
                 environment=context.environment,
             )
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            reason = f"{flight.interpreter} could not be started: {why}"
+            reason = f"{flight.interpreter} could not be started: {why(error)}"
             self._finish(flight, Verdict("failed", reason), Exit())
             return
         self._launcher_for = (flight.interpreter, flight.task.round)
@@ -606,10 +606,8 @@ def _limit(limit_bytes: int | None, device: str) -> Limit | None:
 
 
 def _cannot_write(where: Path, error: OSError) -> StoreError:
-    why = (error.strerror or str(error)).lower()
     return StoreError(
-        f"{where} cannot be written: {why}. All records so far are safe; mend that, then run again "
-        "with --resume."
+        f"{where} cannot be written: {why(error)}. All records so far are safe. {remedy(error)}"
     )
 
 

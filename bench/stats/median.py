@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from bench.stats.order import CONFIDENCE, median_rank
 from bench.stats.special import checked, middle
 
 
@@ -35,28 +34,11 @@ class MedianInterval:
         return (self.high - self.low) / 2 / self.median
 
 
-@lru_cache(maxsize=1024)
-def _rank(n: int, level: float) -> tuple[int, float]:
-    """Return the rank k of the interval [x(k), x(n+1-k)] and its exact confidence."""
-    total = 2**n
-    tail = 0
-    rank, achieved = 1, 1.0 - 2 / total
-    for heads in range(n // 2):
-        tail += math.comb(n, heads)
-        confidence = 1.0 - 2 * (tail / total)
-        if confidence < level:
-            break
-        rank, achieved = heads + 1, confidence
-    return rank, achieved
-
-
-def median_interval(values: Sequence[float], level: float = 0.95) -> MedianInterval:
+def median_interval(values: Sequence[float], level: float = CONFIDENCE) -> MedianInterval:
     """Return the median of ``values`` (n,) with its interval of at least confidence ``level``.
 
-    The interval runs from the k-th smallest to the k-th largest value, with the largest k whose
-    confidence 1 - 2 P(Binomial(n, 1/2) < k) reaches ``level`` (David and Nagaraja, Order
-    Statistics, 3rd ed., section 7.1). It holds for any continuous distribution; with ties it is
-    wider than it need be.
+    The interval runs from the k-th smallest to the k-th largest value, k by `median_rank`. It holds
+    for any continuous distribution; with ties it is wider than it need be.
 
     Tiny samples: no such k exists for n < 6 at 95 %. Then the widest interval there is, smallest to
     largest value, is returned with its lower ``achieved_level`` (n = 5: 93.75 %, 4: 87.5 %, 3:
@@ -72,7 +54,7 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> MedianInter
     median = middle(ordered)
     if n == 1:
         return MedianInterval(median, None, None, 0.0, False, 1)
-    rank, achieved = _rank(n, level)
+    rank, achieved = median_rank(n, level)
     return MedianInterval(
         median=median,
         low=float(ordered[rank - 1]),

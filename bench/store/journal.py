@@ -83,7 +83,7 @@ class Journal:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {_why(error)}.") from error
+            raise StoreError(f"{self.path} cannot be read: {why(error)}.") from error
         offset = 0
         torn: tuple[int, int, str] | None = None
         with file:
@@ -185,7 +185,7 @@ class Journal:
         except OSError as error:
             raise StoreError(
                 f"{self.path} ends in an unfinished line, and that could not be moved to "
-                f"{aside.name}: {_why(error)}. {_remedy(error)}"
+                f"{aside.name}: {why(error)}. {remedy(error)}"
             ) from error
         self.torn_at = None
         return aside
@@ -219,7 +219,7 @@ class Journal:
                 os.fsync(fd)
             raise StoreError(
                 f"The record of cell {entry.name!r} round {entry.round} could not be written to "
-                f"{self.path}: {_why(error)}. All records before it are safe. {_remedy(error)}"
+                f"{self.path}: {why(error)}. All records before it are safe. {remedy(error)}"
             ) from error
         self._index(entry)
         self._lines += 1
@@ -234,7 +234,7 @@ class Journal:
                 _sync_folder(self.path.parent)
             except OSError as error:
                 raise StoreError(
-                    f"{self.path} cannot be written: {_why(error)}. {_remedy(error)}"
+                    f"{self.path} cannot be written: {why(error)}. {remedy(error)}"
                 ) from error
         return self._fd
 
@@ -272,7 +272,7 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise StoreError(f"{path} cannot be written: {_why(error)}. {_remedy(error)}") from error
+        raise StoreError(f"{path} cannot be written: {why(error)}. {remedy(error)}") from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -287,11 +287,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _why(error: OSError) -> str:
+def why(error: OSError) -> str:
+    """Return the system's reason, as a part of a sentence."""
     return (error.strerror or str(error)).lower()
 
 
-def _remedy(error: OSError) -> str:
+def remedy(error: OSError) -> str:
+    """Return the sentence that says what a user can do about a folder that cannot be written."""
     if error.errno in _FULL:
         return "Free some space (or raise the limit), then run again with --resume."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from bench.contract import RepeatRule
-
-CONFIDENCE = 0.95
+from bench.stats.order import CONFIDENCE, median_rank
 
 
 def median_interval(times_s: Sequence[float]) -> tuple[float, float] | None:
     """Return the distribution-free interval of the median with at least 95 % confidence.
 
-    The bounds are the k-th smallest and k-th largest value, with k the largest for which a fair
-    coin shows fewer than k heads in n throws with probability at most 2.5 % (David and Nagaraja,
-    Order Statistics, section 7.1). None below six values, where no such k exists.
+    None below six values, where there is no such interval.
     """
     count = len(times_s)
-    tail, k = 0, 0
-    while k < count:
-        tail += math.comb(count, k)
-        if tail > (1 - CONFIDENCE) / 2 * 2**count:
-            break
-        k += 1
-    if k == 0:
+    if count == 0:
+        return None
+    rank, achieved = median_rank(count)
+    if achieved < CONFIDENCE:
         return None
     ordered = sorted(times_s)
-    return ordered[k - 1], ordered[count - k]
+    return ordered[rank - 1], ordered[count - rank]
 
 
 def noise_pct(times_s: Sequence[float]) -> float | None:

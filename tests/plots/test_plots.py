@@ -31,7 +31,8 @@ def tables(found):
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
-    return tables(comparisons(tmp_path_factory.mktemp("usual"), caches=("fresh", "warm")))
+    folder = tmp_path_factory.mktemp("usual")
+    return tables(comparisons(folder, caches=("fresh", "warm"), sizes=(128, 192)))
 
 
 def overhang(figure) -> float:
@@ -106,6 +107,56 @@ def test_a_single_point(tmp_path, name):
     found = tables(comparisons(tmp_path, make.BACKENDS[:2], rounds=1, calls=1))
     module, own, _ = found[name]
     style.save(module.figure(*own))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_key_hides_nothing(usual, name):
+    """A key that shares a line with a long title once lay over it, with one panel only."""
+    module, own, _ = usual[name]
+    figure = module.figure(*own)
+    with style.settings():
+        figure.draw_without_rendering()
+        drawn = figure.canvas.get_renderer()
+        title = figure._suptitle.get_window_extent(drawn)
+        lowest = title.y0 + title.height * figure._suptitle.get_text().count("\n") / 2
+        for key in figure.legends:
+            box = key.get_window_extent(drawn)
+            assert box.y1 <= lowest + 4
+            assert box.x1 < figure.bbox.x1
+            assert all(box.y0 > axes.title.get_window_extent(drawn).y1 for axes in figure.axes)
+
+
+def test_an_interval_a_thousand_times_the_value_leaves_the_dots_apart(usual):
+    module, (table,), _ = usual["end_to_end"]
+    wide = table.assign(low=1e-5, high=7000.0)
+    figure = module.figure(wide)
+    axes = figure.axes[0]
+    assert axes.get_xlim()[1] < 4 * wide["value"].max()
+    arrows = [line for line in axes.lines if line.get_marker() == ">"]
+    assert len(arrows) == len(wide)
+    said = " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+    assert "beyond the axis" in said
+    near = module.figure(table).findobj(matplotlib.text.Text)
+    assert "beyond the axis" not in " ".join(text.get_text() for text in near)
+
+
+def test_sizes_show_what_a_new_one_costs(usual):
+    module, (table,), _ = usual["sizes"]
+    assert list(table["label"][:2]) == ["128×128 none", "128×128 torch-compile cache=fresh"]
+    new = table[table["label"] == "192×192 torch-compile cache=fresh"].iloc[0]
+    assert new["first_s"] - new["steady_s"] == pytest.approx(48)
+    assert "graphs 1, recompiles 1 · n = 2" in new["shown"]
+    axes = module.figure(table).axes[0]
+    marked = {round(float(line.get_xdata()[0]), 6) for line in axes.lines if line.get_marker()}
+    for call in module.CALLS:
+        assert {round(v, 6) for v in table[call]} <= marked
+
+
+def test_signs_that_no_font_has_are_no_flood_of_warnings(usual, recwarn):
+    module, (table,), _ = usual["end_to_end"]
+    _, svg = style.save(module.figure(table.assign(workload="\U00016f00 t2i")))
+    assert "\U00016f00" in svg.decode()
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
 def test_missing_values_keep_their_row(crowded):

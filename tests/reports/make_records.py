@@ -81,6 +81,7 @@ def records(
     between: float = 0.01,
     within: float = 0.01,
     sweep: Sequence[int] = (),
+    sizes: Sequence[int] = (),
     run_id: str = "0123456789ab",
 ) -> list[dict[str, Any]]:
     """Return records in the order A B B A over rounds. ``between`` and ``within`` are relative."""
@@ -111,6 +112,8 @@ def records(
                     len(found),
                 )
             )
+            if sizes and "e2e_s" in found[-1]:
+                found[-1]["sweep_size"] = size_calls(sizes, found[-1], backend)
     return found
 
 
@@ -250,6 +253,35 @@ def sweep_calls(
         }
         for i, n in enumerate(order)
     ]
+
+
+def size_calls(
+    sizes: Sequence[int], made: dict[str, Any], backend: Backend
+) -> list[dict[str, Any]]:
+    """Squares of these sides; a backend that compiles does so anew at each but its own."""
+    asked = made["cell"]["workload"]
+    base = float(np.median(made["e2e_s"]))
+    found = []
+    for order, side in enumerate(sizes):
+        steady = base * (side / asked["width"]) ** 2
+        anew = backend.compile_s if side != asked["width"] else 0.0
+        found.append(
+            {
+                "order": order,
+                "height": side,
+                "width": side,
+                "output_height": side,
+                "output_width": side,
+                "first_s": steady + anew,
+                "second_s": steady * 1.05,
+                "e2e_s": [steady] * 3,
+                "graphs": 1 if anew else 0,
+                "recompiles": 1 if anew else 0,
+                "outcome": "ok",
+                "reason": None,
+            }
+        )
+    return found
 
 
 def reading(phase: str, gib: float, backend: Backend) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench import tables
 from reports import analyse, build, gather, reference, text
 from tests.reports import make_records as make
 
@@ -20,6 +21,10 @@ from tests.reports import make_records as make
         (text.seconds(float("nan")), "–"),
         (text.ratio(1.4249), "1.42×"),
         (text.ratio(1.0049), "1.005×"),
+        (text.ratio(0.0012), "0.0012×"),
+        (text.ratio(0.0954), "0.095×"),
+        (text.ratio(336.202), "336×"),
+        (text.ratio(7222.7), "7,223×"),
         (text.count(1496), "1,496"),
         (text.interval(None, None), "–"),
         (text.interval(5, None, text.count), "≥ 5"),
@@ -180,6 +185,24 @@ def test_memory_of_one_meter_only(tmp_path):
     )
     assert found.meter == "torch.max_memory_allocated"
     assert found.findings[0].peak(found.meter) is None
+
+
+def test_resident_memory_of_forked_and_spawned_processes_never_meets(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    records[1]["process"]["start"] = "spawn"
+    run = make.write_run(tmp_path / "run", records)
+    (found,) = analyse.compare(gather.group(gather.read([run])))
+    assert found.meter == "rss"
+    assert [f.peak("rss") is None for f in found.findings] == [False, True]
+    assert found.findings[1].peak("rss (spawned)") > 0
+    (group,) = tables.read(run)
+    assert [sorted(line.peaks) for line in group.lines] == [["rss"], ["rss (spawned)"]]
+    for record in records:
+        record["process"]["start"] = "spawn"
+    run = make.write_run(tmp_path / "other", records)
+    (found,) = analyse.compare(gather.group(gather.read([run])))
+    assert found.meter == "rss (spawned)"
+    assert all(f.peak(found.meter) for f in found.findings)
 
 
 def test_memory_use_is_linear_in_records(tmp_path):

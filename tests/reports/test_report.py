@@ -8,11 +8,12 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.cli.app import main
 from bench.store import StoreError
-from reports import analyse, build, export, gather, text
+from reports import analyse, build, export, gallery, gather, text
 from tests.reports import make_records as make
 
 
@@ -58,7 +59,9 @@ def written(tmp_path_factory):
         make.Backend("lazy", outcome="fallback", reason="it ran eager", compile_s=1),
     ]
     workloads = make.WORKLOADS[:2]
-    records = make.records(workloads, backends, rounds=3, caches=("fresh", "warm"), sweep=(5, 10))
+    records = make.records(
+        workloads, backends, rounds=3, caches=("fresh", "warm"), sweep=(5, 10), sizes=(128, 192)
+    )
     run = make.write_run(folder / "run", records)
     make.add_pictures(run, records, backends)
     make.write_run(run, records)
@@ -79,7 +82,7 @@ def test_all_parts_are_there(written):
     out = report.page.parent
     names = {path.name for path in (out / "plots").iterdir()}
     figures = ("end_to_end", "throughput", "warmup", "breakeven", "memory", "stages", "pareto",
-               "sweep", "spread", "trace")  # fmt: skip
+               "sweep", "sizes", "spread", "trace")  # fmt: skip
     assert names == {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     said = report.markdown.read_text()
     for name in figures:
@@ -144,7 +147,12 @@ def test_first_screen_answers(written):
     assert answer.headline == "nexfort is fastest"
     assert answer.word == "FASTER"
     assert any("warm cache" in line for line in answer.warmup)
-    assert "rss" in answer.memory
+    assert "meter rss" in answer.memory
+    assert re.fullmatch(r"0\.\d{3} s a call against 0\.\d{3} s of none", answer.times)
+    assert answer.lost == [
+        "oneflow cache=fresh, oneflow cache=warm: oom: out of memory: 2 GiB",
+        "lazy cache=fresh, lazy cache=warm: fallback: it ran eager",
+    ]
     assert answer.pictures.startswith("no, visibly different")
     assert re.match(r"after [\d,]+ images", answer.pays[0])
     assert answer.trust in ("yes", "with care")
@@ -172,8 +180,40 @@ def test_pictures_are_bound_to_their_records(written, page):
     nexfort = next(c for c in columns if c.backend.startswith("nexfort"))
     assert dict(nexfort.metrics)["PSNR"].startswith("33.")
     assert nexfort.difference is not None
+    # 33 dB is a standard deviation of 5.7 of 255: a pixel's largest of three, three of them.
+    assert nexfort.amplified == 10
+    assert "difference from the baseline ×10" in page.shown
+    assert f"×10<br>![difference](gallery/{nexfort.name}-difference.png)" in (
+        report.markdown.read_text()
+    )
     ranges = [a for t, a in page.tags if t == "input"]
     assert [a["type"] for a in ranges] == ["range", "range"]
+
+
+def test_identical_pictures_are_said_to_be(tmp_path):
+    backends = [make.BACKENDS[0], make.Backend("same", 1.2, 1.0)]
+    records = make.records(make.WORKLOADS[:1], backends, rounds=1)
+    run = make.write_run(tmp_path / "run", records)
+    make.add_pictures(run, records, backends)
+    make.write_run(run, records)
+    report = build.write([run])
+    column = report.view.workloads[0].gallery.columns[1]
+    assert column.identical
+    assert column.difference is None
+    assert "identical to the baseline" in Page(report.page.read_text()).shown
+    assert "| difference | – | identical |" in report.markdown.read_text()
+
+
+@pytest.mark.parametrize(
+    ("largest", "factor"), [(0, 1), (1, 200), (2, 100), (3, 50), (25, 10), (26, 5), (255, 1)]
+)
+def test_differences_are_amplified_until_they_are_seen(largest, factor):
+    difference = np.zeros((64, 64, 3), np.uint8)
+    difference[:32, :, 1] = largest
+    assert gallery.amplification(difference) == factor
+    # A lone speck decides nothing.
+    difference[0, 0] = 255
+    assert gallery.amplification(difference) == (factor if largest else 1)
 
 
 def test_a_picture_that_is_not_the_records_is_not_compared(tmp_path):
@@ -238,7 +278,12 @@ def test_a_second_report_leaves_no_figure_of_the_first(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps_effective", 9), ("output_width", 96), ("model_revision", "other")],
+    [
+        ("steps_effective", 9),
+        ("output_width", 96),
+        ("model_revision", "other"),
+        ("pipeline_class", "OtherPipeline"),
+    ],
 )
 def test_unlike_rows_are_not_compared(tmp_path, name, value):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=2)
@@ -290,10 +335,29 @@ def test_only_a_baseline(tmp_path):
 
 
 def test_nothing_ended_ok(tmp_path):
-    dead = [make.Backend(name, outcome="failed", reason="x") for name in ("none", "other")]
+    names = ("none", "a", "b", "c", "d")
+    dead = [make.Backend(name, outcome="failed", reason="no <file>") for name in names]
+    dead.append(make.Backend("big", outcome="oom", reason="x" * 5000, compile_s=1))
     report = build.write([small(tmp_path, make.records(make.WORKLOADS[:1], dead, rounds=1))])
-    assert report.view.workloads[0].answer.headline == "No backend gave a figure"
+    answer = report.view.workloads[0].answer
+    assert answer.headline == "No backend gave a figure"
+    assert answer.lost[0] == "none, a and 3 more: failed: no <file>"
+    assert len(answer.lost[1]) < 300
+    content = report.page.read_text()
+    assert content.index("failed: no &lt;file&gt;") < content.index("Outcomes that are not ok")
+    assert "No record holds a figure to draw." in content
     assert list((report.page.parent / "plots").iterdir()) == []
+
+
+def test_no_baseline_still_says_what_was_measured(tmp_path):
+    backends = [make.Backend("none", outcome="failed", reason="gone"), *make.BACKENDS[1:]]
+    report = build.write([small(tmp_path, make.records(make.WORKLOADS[:1], backends, rounds=1))])
+    answer = report.view.workloads[0].answer
+    assert answer.headline == "Nothing can be compared"
+    assert "no cell with the backend none ended ok" in answer.why[0]
+    assert re.search(r"torch-compile 0\.\d{3} s, torch-compile-regional 0\.\d{3} s", answer.why[1])
+    assert answer.lost == ["none: failed: gone"]
+    assert answer.why[1] in " ".join(Page(report.page.read_text()).shown)
 
 
 def test_synthetic_weights_are_said_everywhere(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -16,8 +17,15 @@ from typing import Any
 
 import pytest
 
-from bench.contract import Cell
-from bench.runner import EnvironmentUnavailable, Patience, RunnerError, RunSummary, execute
+from bench.contract import Cell, Record
+from bench.runner import (
+    EnvironmentUnavailable,
+    Patience,
+    RunnerError,
+    RunSummary,
+    Task,
+    execute,
+)
 from bench.runner.devices import Machine
 from bench.store import RunFolder, StoreError
 from tests.runner.support import Plan, Watcher, cell, lines, machine, program
@@ -219,7 +227,7 @@ def test_a_missing_gpu_is_unsupported_at_once(tmp_path: Path) -> None:
     assert first["outcome"] == "unsupported"
     assert "no GPU is visible" in first["reason"]
     assert first["device"] == "cuda:0"
-    assert first["process"]["wall_s"] < 1
+    assert set(first["process"]) == {"wall_s"}  # nothing was started
     assert second["outcome"] == "ok"
     assert summary.exit_code == 1
 
@@ -285,6 +293,9 @@ def test_a_device_that_is_no_device(tmp_path: Path) -> None:
 
 
 # Compile caches
+
+PATIENT_S = 120.0
+"""For what ends at once unless the machine is very busy."""
 
 COMPILING = {"name": "torch-compile", "options": {}, "environment": "current"}
 
@@ -397,7 +408,7 @@ def test_an_interruption_keeps_records_and_leaves_no_process(
         time.sleep(0.01)
     # As a terminal does it: to the whole foreground process group.
     os.killpg(runner.pid, number)
-    rest = runner.communicate(timeout=20)[0]
+    rest = runner.communicate(timeout=PATIENT_S)[0]
     assert runner.returncode == 130
     assert "note Stopping" in rest
     assert "summary 1 2" in rest
@@ -412,7 +423,7 @@ def test_an_interruption_keeps_records_and_leaves_no_process(
 def test_runs_work_in_other_threads(tmp_path: Path) -> None:
     thread = threading.Thread(target=go, args=(tmp_path, cell("a")))
     thread.start()
-    thread.join(30)
+    thread.join(PATIENT_S)
     assert order_of(tmp_path) == ["a0"]
 
 
@@ -432,7 +443,7 @@ def test_two_runners_at_once(tmp_path: Path) -> None:
             go(tmp_path, cell("a"))
     finally:
         os.kill(runner.pid, signal.SIGINT)
-        runner.communicate(timeout=20)
+        runner.communicate(timeout=PATIENT_S)
 
 
 def _size(path: Path) -> int:
@@ -485,7 +496,7 @@ def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path: P
             runner = int(nursery.stdout.readline())
             if turn % 2:
                 # However slow the machine is, half of them get somewhere.
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + PATIENT_S
                 while _size(records) <= size and time.monotonic() < deadline:
                     time.sleep(0.005)
             time.sleep(dice.uniform(0.0, 0.2))
@@ -496,9 +507,9 @@ def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path: P
             stored, size = whole, _size(records)
     finally:
         nursery.stdin.close()
-        nursery.wait(10)
+        nursery.wait(PATIENT_S)
         nursery.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENT_S
     while processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert processes_of(tmp_path) == []
@@ -527,6 +538,19 @@ def test_a_full_disk_stops_the_run_and_says_what_to_do(tmp_path: Path) -> None:
     assert go(tmp_path, cell("a", rounds=stored + 1), resume=True).executed == 1
 
 
+def test_a_folder_that_fills_up_between_cells_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    go(tmp_path, cell("a"))
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match=r"cannot be written: no space .* Free some space.*resume"):
+        go(tmp_path, cell("a"), cell("b"), resume=True)
+    assert len(lines(tmp_path)) == 1
+
+
 def test_a_plan_that_does_not_fit_on_the_disk_starts_nothing(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
@@ -543,21 +567,30 @@ def test_a_plan_that_does_not_fit_on_the_disk_starts_nothing(tmp_path: Path) -> 
 
 
 def test_the_parent_sleeps_while_a_worker_measures(tmp_path: Path) -> None:
-    ticks: list[float] = []
+    before: list[float] = []
+    during: list[float] = []
+    busy_s: list[float] = []
 
     class Ticking(Watcher):
         tick_s = 0.01
 
-        def tick(self, left_s: float) -> None:
-            ticks.append(left_s)
+        def cell_event(self, task: Task, event: dict[str, Any]) -> None:
+            super().cell_event(task, event)
+            if event.get("phase") == "steady":
+                busy_s.append(time.process_time())
 
-    before = time.process_time()
+        def cell_finished(self, task: Task, record: Record) -> None:
+            busy_s.append(time.process_time())
+
+        def tick(self, left_s: float) -> None:
+            (during if len(busy_s) == 1 else before).append(left_s)
+
     measuring = cell("a", extra={"do": "slow", "seconds": 1.5})
     go(tmp_path, measuring, ui=Ticking(), estimate=lambda _: 30.0)
-    assert time.process_time() - before < 0.6
-    assert ticks
-    assert 20 < ticks[0] <= 30
-    assert len(ticks) < 100
+    started, measured = busy_s
+    assert measured - started < 0.5  # a wait that polls would take 1.5
+    assert during == []
+    assert 0 < before[0] <= 30
 
 
 def test_the_machine_is_only_asked_once_needed() -> None:

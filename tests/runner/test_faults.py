@@ -206,7 +206,7 @@ def test_a_helper_that_holds_the_pipe_neither_hangs_nor_survives(
     begun = time.monotonic()
     record = run_one(tmp_path, faulty("leaves_helper", extra={"ready": ready}), start)
     assert record["outcome"] == "ok"
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 300  # the helper stays for 600 s
     assert Path(ready).exists()
     assert _alive(ready) == []
 
