@@ -6,6 +6,7 @@ and prints. What a device or a run cannot answer is said, and breaks nothing.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -211,9 +212,7 @@ def _slopes(good: Sequence[Record]) -> list[Line]:
     return lines or [Line(what, expected, None, "not measurable", "no cell has a sweep of steps")]
 
 
-def _within(
-    what: str, expected: str, middle: float, low: float, high: float, bound: float
-) -> Line:
+def _within(what: str, expected: str, middle: float, low: float, high: float, bound: float) -> Line:
     """Judge an estimate by its interval: broken only if all of it lies outside."""
     found = f"{middle:+.2f} %  (95 %: {low:+.2f} to {high:+.2f})"
     if -bound <= low and high <= bound:
@@ -250,7 +249,9 @@ def _loop(loop: Loop, device: str) -> list[Line]:
     bound = 100 * LOOP_WITHIN
     line = _within(what, expected, interval.median, interval.low, interval.high, bound)
     if not device.startswith("cuda"):
-        why = "two copies of a pipeline differ by more on a CPU; `make bench` takes several processes"
+        why = (
+            "two copies of a pipeline differ by more on a CPU; `make bench` takes several processes"
+        )
         line = Line(line.what, line.expected, line.found, "not measurable", why)
     return [*lines, line]
 
@@ -267,5 +268,5 @@ def paired_differences_pct(harness_s: Sequence[float], bare_s: Sequence[float]) 
     """
     if len(harness_s) != len(bare_s) + 1:
         raise ValueError("the harness must be called once more than the bare loop")
-    around = [(a + b) / 2 for a, b in zip(harness_s[:-1], harness_s[1:], strict=True)]
+    around = [(a + b) / 2 for a, b in itertools.pairwise(harness_s)]
     return [100 * (h / b - 1) for h, b in zip(around, bare_s, strict=True)]

@@ -115,6 +115,9 @@ class Sample:
     scheduler_class: str | None
     synthetic: bool
     null_reasons: Mapping[str, str]
+    work: Mapping[str, Any]
+    ceilings: Mapping[str, Any]
+    device_busy: Mapping[str, Any]
 
     @property
     def ok(self) -> bool:
@@ -338,6 +341,9 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
         synthetic=bool(record.get("synthetic_weights"))
         or str(asked.get("model", "")).startswith("synthetic:"),
         null_reasons=_mapping(record, "null_reasons", optional=True),
+        work=_mapping(record, "work", optional=True),
+        ceilings=_mapping(record, "ceilings", optional=True),
+        device_busy=_mapping(record, "device_busy", optional=True),
     )
 
 
