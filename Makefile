@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | clean
+# make demo | test | lint | bench | report-results | clean
 #
 # PYTHON=python3.12  interpreter to build the virtual environment with (3.10 or newer; the pinned
 #                    versions are known to work with 3.11)
@@ -19,12 +19,13 @@ READY := $(VENV)/.installed
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench report-results clean
 
 help:
 	@echo "make demo    run the quickstart matrix on small models that ship here"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make report-results  write REPORT.md anew from the records in reports/results"
 	@echo "make bench   measure the harness itself: truth and overhead"
 	@echo "make clean   remove what make built; runs/ stays"
 	@echo "Variables are explained at the top of the Makefile."
@@ -61,6 +62,9 @@ lint: $(READY)
 
 bench: $(READY)
 	"$(BIN)/python" scripts/bench_harness.py
+
+report-results: $(READY)
+	"$(BIN)/python" -m reports.publish
 
 clean:
 	rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

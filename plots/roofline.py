@@ -31,9 +31,9 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
                 "Up: operations of the denoiser in one call over the time of its loop. The roof is "
                 "what this device reached in the same run: a copy (slope) and a matrix product in "
                 "the workload's type (level). Across: operations for each byte that diffusers' own "
-                "operators read and write one by one; one that fuses them moves fewer, "
-                "so that its true place lies further right. Per cent: share of the matrix product's "
-                "rate. Hollow: bound by launches, the device idles over 10 % of a call. n = "
+                "operators read and write one by one; a backend that fuses them moves fewer, so "
+                "its true place lies further right. Per cent: share of the matrix product's rate. "
+                "Hollow: bound by launches, the device idles over 10 % of a call. n = "
                 "processes."
             )
         ],

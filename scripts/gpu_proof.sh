@@ -115,18 +115,18 @@ if [ "$small" = yes ]; then
   overrides=(--set "device=$device" --set defaults.dtype=float32 --set defaults.steps=4
              --set protocol.rounds=2 --set protocol.warmup.max_calls=3
              --set protocol.calls.min_calls=3 --set protocol.calls.max_calls=3)
-  slices=(core-64 alone-64 edits-64 lossy-64 embedded)
+  slices=(core-64 alone-128 edits-64 lossy-128 embedded)
 fi
 small_cells_of() {
   local s=t2i/64
   case $1 in
     core-64) echo "$s/none $s/tuned$warm" ;;
-    alone-64)
+    alone-128)
       s=t2i/128
       echo "$s/none $s/tuned[scheduler=no-sync,alone=scheduler] $s/tuned[alone=channels_last]" \
         "$s/tuned[alone=fuse_qkv]" ;;
     edits-64) echo "edit-sd15/64/none edit-sdxl/64/none i2i/64/none" ;;
-    lossy-64) echo "$s/none $s/tuned-fp8" ;;
+    lossy-128) echo "t2i/128/none t2i/128/tuned-fp8" ;;
   esac
 }
 
