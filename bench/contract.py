@@ -241,6 +241,9 @@ class Record(TypedDict, total=False):
     process: dict[str, Any]
     # before_bytes, after_bytes, prime_s (time to fill a warm cache; absent if it was filled)
     compile_cache: dict[str, Any]
+    # start, end: the system's 1-minute load average as the measured region began and as it ended,
+    # read by the parent; absent if the cell did not get there
+    load_average_1m: dict[str, float] | None
     outcome: Outcome
     reason: str | None
     last_phase: str | None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import comparable
+from bench import busy, comparable
 from bench.contract import Cell, Record
 from bench.store import RunFolder
 from bench.worker.repeats import median_interval
@@ -57,6 +57,8 @@ COLUMNS = {
     "outcome": "how the cell ended; figures below are null unless it is ok",
     "reason": "why, if it is not ok",
     "warnings": "number of warnings",
+    "load_average_start_1m": "the system's 1-minute load average as measuring began",
+    "load_average_end_1m": "the same as it ended",
     "load_s": "time to load the pipeline, in seconds",
     "prepare_s": "time of the backend's own call, in seconds",
     "first_call_s": "first generation, in seconds",
@@ -330,6 +332,8 @@ def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
         "width": record.get("output_width", asked.get("width")),
         "steps_requested": record.get("steps_requested", asked.get("steps")),
         "warnings": len(record.get("warnings") or []),
+        "load_average_start_1m": busy.load_average(record),
+        "load_average_end_1m": busy.load_average(record, "end"),
         **{
             name: figures.get(name)
             for name in ("load_s", "prepare_s", "first_call_s", "compile_s", "warmup_stable")
@@ -463,7 +467,7 @@ def _line(member: _Member, label: str) -> Line:
             for record in records
             if record.get("outcome") != "ok"
         ),
-        warnings=_each_once(w for record in records for w in record.get("warnings") or []),
+        warnings=_each_once(w for record in records for w in _warnings(record)),
         rounds=len(good),
         warmup_s=_median(warmups),
         e2e_s=_median(_all(good, "e2e_s")),
@@ -474,6 +478,11 @@ def _line(member: _Member, label: str) -> Line:
         speedup=speedup,
         not_comparable=unlike,
     )
+
+
+def _warnings(record: Mapping[str, Any]) -> list[str]:
+    beside = busy.reason(record)
+    return [*(record.get("warnings") or []), *([beside] if beside else [])]
 
 
 def _title(cell: Mapping[str, Any]) -> str:

@@ -327,6 +327,8 @@ def _flags(sample: Sample, *, alone: bool) -> list[flags.Flag]:
     if len(sample.stages) == len(sample.e2e_s):
         told = [dict(zip(STAGES, call, strict=True)) for call in sample.stages]
         found.append(flags.accounting(told, sample.e2e_s))
+    if sample.busy is not None:
+        found.append(flags.Flag("load", True, sample.load_average_1m, sample.busy))
     return [flag for flag in found if flag.raised]
 
 

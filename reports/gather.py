@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import comparable
+from bench import busy, comparable
 from bench.contract import PHASES, STAGES
 from bench.store import RunFolder, StoreError
 
@@ -114,6 +114,8 @@ class Sample:
     pipeline_class: str | None
     scheduler_class: str | None
     synthetic: bool
+    load_average_1m: float | None
+    busy: str | None
     null_reasons: Mapping[str, str]
     work: Mapping[str, Any]
     ceilings: Mapping[str, Any]
@@ -340,6 +342,8 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
         scheduler_class=_optional_text(record.get("scheduler_class")),
         synthetic=bool(record.get("synthetic_weights"))
         or str(asked.get("model", "")).startswith("synthetic:"),
+        load_average_1m=busy.load_average(record),
+        busy=busy.reason(record),
         null_reasons=_mapping(record, "null_reasons", optional=True),
         work=_mapping(record, "work", optional=True),
         ceilings=_mapping(record, "ceilings", optional=True),

@@ -169,8 +169,8 @@ METHOD = (
     (
         "Trust: yes when nothing speaks against the verdict; with care when a process showed "
         "noise, "
-        "drift, outliers, a slow-down, time unaccounted for, an unstable warm-up or a lost "
-        "round; no "
+        "drift, outliers, a slow-down, time unaccounted for, a load average above its threads + 1, "
+        "an unstable warm-up or a lost round; no "
         "when the verdict is UNCLEAR or there is nothing to compare with. Nothing flagged is "
         "dropped."
     ),

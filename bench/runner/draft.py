@@ -24,6 +24,7 @@ OWN = frozenset(
         "ended_utc",
         "process",
         "compile_cache",
+        "load_average_1m",
         "outcome",
         "reason",
         "last_phase",

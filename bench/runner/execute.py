@@ -55,6 +55,7 @@ def execute(
     interpreters: Callable[[str], str] = interpreter_for,
     machine: Machine | None = None,
     clock: Callable[[], float] = time.monotonic,
+    load_average_1m: Callable[[], float | None] = host.load_average_1m,
     patience: Patience | None = None,
 ) -> RunSummary:
     """Measure every cell and round of ``plan`` that has no record in ``run_dir`` yet.
@@ -78,6 +79,7 @@ def execute(
         interpreters: environment → Python; raises EnvironmentUnavailable.
         machine: what devices there are.
         clock: monotonic seconds.
+        load_average_1m: the system's load average; None where it has none.
         patience: waiting times.
 
     Returns:
@@ -135,6 +137,7 @@ def execute(
                 ui=ui,
                 selector=selector,
                 clock=clock,
+                load_average_1m=load_average_1m,
                 patience=patience or Patience(),
                 forecast=_forecast(plan.cells, folder, estimate),
             )

@@ -44,6 +44,14 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
+def load_average_1m() -> float | None:
+    """Processes that ran or waited to, on the average of the last minute; None if unknown here."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)

@@ -72,6 +72,7 @@ class Context:
     ui: Ui
     selector: selectors.BaseSelector
     clock: Callable[[], float]
+    load_average_1m: Callable[[], float | None]
     patience: Patience
     forecast: Forecast
 
@@ -97,6 +98,7 @@ class _Flight:
     events: int | None = None
     timed_out: bool = False
     oom_kills: int | None = None
+    loads: list[float | None] = field(default_factory=list)
 
 
 class Lane:
@@ -386,12 +388,19 @@ class Lane:
         for event in flight.draft.feed(data):
             if flight.startup_s is None and flight.launched is not None:
                 flight.startup_s = self._context.clock() - flight.launched
+            if event["event"] == "phase" and not flight.priming:
+                self._read_load(flight, begins=event["phase"] == "steady")
             if event["event"] == "end":
                 if flight.stage == "running":
                     flight.stage = "ended"
                     self._deadline = self._context.clock() + self._context.patience.exit_s
             elif not flight.priming and not self.stopping:
                 self._context.ui.cell_event(flight.task, event)
+
+    def _read_load(self, flight: _Flight, *, begins: bool) -> None:
+        """Read the load average where the measured region begins, and once where it ends."""
+        if len(flight.loads) == (0 if begins else 1):
+            flight.loads.append(self._context.load_average_1m())
 
     def _signal(
         self,
@@ -543,6 +552,9 @@ class Lane:
             "last_phase": draft.phase,
             **finite(draft.fields),
         }
+        if flight.loads:
+            self._read_load(flight, begins=False)
+            record |= _load_average(flight.loads, record.get("null_reasons"))
         said = record.get("warnings", [])
         record["warnings"] = [
             *(said if isinstance(said, list) else [said]),
@@ -590,6 +602,18 @@ def folder_bytes(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
+
+
+def _load_average(loads: Sequence[float | None], reasons: Any) -> dict[str, Any]:
+    """Return the record's fields for (start, end), beside the worker's ``reasons`` for nulls."""
+    start, end = loads
+    if start is not None and end is not None:
+        return {"load_average_1m": {"start": start, "end": end}}
+    kept = reasons if isinstance(reasons, dict) else {}
+    return {
+        "load_average_1m": None,
+        "null_reasons": {**kept, "load_average_1m": "this system does not tell its load average"},
+    }
 
 
 def _marker(cache: Path) -> Path:

@@ -31,12 +31,14 @@ UNACCOUNTED_LARGE_PCT = 5.0
 
 _EXACT_UP_TO = 30
 
-Name = Literal["noise", "drift", "outliers", "slowdown", "accounting"]
+Name = Literal["noise", "drift", "outliers", "slowdown", "accounting", "load"]
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
     """One check's finding. ``value`` is its figure in per cent, None where it could not be taken.
+
+    Of ``load`` it is the load average.
 
     ``raised`` is False when the check passed or could not be made; ``reason`` is one sentence
     either way. ``indices`` are the calls concerned, counted from 0.

@@ -222,7 +222,7 @@ class _Cell:
         report = self.report
         report.enter("profile")
         nulls: dict[str, str] = {}
-        for name, why_not, find in (
+        passes: list[tuple[str, str | None, Callable[[], Any]]] = [
             ("work", self.no_work_reason(), lambda: self.count_work(instruments, inputs)),
             ("ceilings", None, self.find_ceilings),
             (
@@ -230,7 +230,8 @@ class _Cell:
                 None if self.device.startswith("cuda") else "only CUDA devices can be traced",
                 lambda: self.trace(instruments, inputs),
             ),
-        ):
+        ]
+        for name, why_not, find in passes:
             found: Any = None
             try:
                 found = None if why_not else find()

@@ -428,3 +428,33 @@ class TestShippedCache:
 def test_the_probe_is_inductors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inductor, "probe", lambda device: Verdict(False, f"no {device}"))
     assert registry.get("tuned").probe("cpu") == Verdict(False, "no cpu")
+
+
+def test_a_region_compiles_for_real_and_torch_counts_it() -> None:
+    import torch._dynamo
+    import torch._inductor.config
+
+    torch._dynamo.reset()
+    pipeline, inputs = load("sd15", steps=2)
+    expected = draw(pipeline, inputs)
+    with (
+        torch._dynamo.config.patch(recompile_limit=8),
+        torch._inductor.config.patch(compile_threads=1),
+    ):
+        backend = registry.get("tuned")
+        options = registry.make_options(
+            backend, {**OFF, "compile": "regional", "parts": ["text_encoders"]}
+        )
+        proof = evidence.Proof(backend, options, pipeline)
+        before = structure.of(pipeline)
+        scope = backend.prepare(pipeline, options)
+        proof.prepared(scope, structure.changed_scopes(before, structure.of(pipeline)))
+        pipeline.text_encoder.register_forward_pre_hook(
+            lambda *_: proof.watch.enter("text_encoder")
+        )
+        pipeline.text_encoder.register_forward_hook(lambda *_: proof.watch.leave("text_encoder"))
+        assert abs(draw(pipeline, inputs) - expected).max() <= 1
+    proof.watch.settle()
+    judged = proof.judge()
+    assert (judged.active, judged.scope) == (True, ("text_encoder",))
+    torch._dynamo.reset()

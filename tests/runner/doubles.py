@@ -102,6 +102,11 @@ def slow(job: Job, emit: Emit) -> None:
     emit({"event": "end", "outcome": "ok", "reason": None})
 
 
+def dies_measuring(job: Job, emit: Emit) -> None:
+    _partial(emit, "steady")
+    os._exit(3)
+
+
 def quiet_exit(job: Job, emit: Emit) -> None:
     _partial(emit)
     print("Key is empty.", flush=True)
