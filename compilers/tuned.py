@@ -161,6 +161,10 @@ class Tuned:
         on_cuda = device.startswith("cuda")
         self._compiles = options.compile != "none"
         self._load_cache(options)
+        # Before what else listens to the scheduler: a schedule that is kept is not computed again.
+        scheduler = getattr(pipeline, "scheduler", None)
+        if scheduler is not None:
+            self._said.update(scheduling.apply(scheduler, options.scheduler))
         self._arrange(pipeline, parts, options)
         self.change_denoiser(pipeline, options)
         if options.hold_vae and "vae.decode" in parts:
@@ -170,9 +174,6 @@ class Tuned:
             if on_cuda:
                 _benchmark_convolutions()
         self._wrap(pipeline, parts, options, device)
-        scheduler = getattr(pipeline, "scheduler", None)
-        if scheduler is not None:
-            self._said.update(scheduling.apply(scheduler, options.scheduler))
         return Scope(self._claimed(pipeline, parts, options))
 
     def change_denoiser(self, pipeline: Any, options: Any) -> None:

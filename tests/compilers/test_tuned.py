@@ -323,6 +323,13 @@ def test_step_caching_works_within_captures(monkeypatch: pytest.MonkeyPatch) -> 
     assert abs(without_graphs - expected).max() > 1, "the picture changes: it is lossy"
 
 
+def test_step_caching_begins_anew_with_each_picture_whatever_the_scheduler_keeps() -> None:
+    pipeline, inputs = load("sdxl", steps=4)
+    prepare(pipeline, "tuned-cache", **{**OFF, "scheduler": "fused"}, interval=3)
+    first, *others = (draw(pipeline, inputs) for _ in range(3))
+    assert all((other == first).all() for other in others)
+
+
 def test_step_caching_refuses_what_it_cannot_do() -> None:
     pipeline, _ = load("sd3")
     with pytest.raises(UnsupportedPipelineError, match="step caching"):

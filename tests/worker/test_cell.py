@@ -105,7 +105,7 @@ class TestProfile:
         plugins: None,
     ) -> None:
         pipeline = fakes.FakePipeline(clock)
-        told = run(monkeypatch, tmp_path, clock, pipeline, profile=True, backend="plugin-replaces")
+        told = run(monkeypatch, tmp_path, clock, pipeline, profile=True, backend="plugin-modules")
         assert told["work"] is None
         assert "backend none" in told["null_reasons"]["work"]
 
