@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from plots import style
 
@@ -32,7 +33,7 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
                 "what this device reached in the same run: a copy (slope) and a matrix product in "
                 "the workload's type (level). Across: operations for each byte that diffusers' own "
                 "operators read and write one by one; a backend that fuses them moves fewer, so "
-                "its true place lies further right. Per cent: share of the matrix product's rate. "
+                "its true place lies further right. Backends that skip work or narrow it are left out. Per cent: share of the matrix product's rate. "
                 "Hollow: bound by launches, the device idles over 10 % of a call. n = "
                 "processes."
             )
@@ -83,6 +84,10 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     axes.set_ylim(lowest / 2, peak * 2.2)
     axes.set_xlabel("operations for each byte moved [FLOP/B]")
     axes.set_ylabel("operations per second [FLOP/s]")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=7))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _si(value).strip()))
+        axis.set_minor_locator(NullLocator())
     style.legend_below(axes)
 
 

@@ -377,19 +377,22 @@ LAUNCH_BOUND_PCT = 90.0
 def limits(comparison: Comparison, finding: Finding) -> Limits | None:
     """Return a finding's place under the roof; None where work or ceilings are not known.
 
-    Work is counted in the workload's baseline. A device-busy share relates the busy time of a
+    Work is counted in the workload's baseline, and ceilings are the medians over all of its
+    processes. A device-busy share relates the busy time of a
     traced call, which tracing does not stretch, to the median of calls that were not traced.
     """
-    counted = [s.work for f in comparison.findings for s in f.row.good if s.work]
-    own = [s.ceilings for s in finding.row.good if s.ceilings]
-    measured = own or [s.ceilings for f in comparison.findings for s in f.row.good if s.ceilings]
+    good = [s for f in comparison.findings for s in f.row.good]
+    counted = [s.work for s in good if s.work]
+    measured = [s.ceilings for s in good if s.ceilings]
     loop_s = finding.stages.get("denoise_s")
-    if not counted or not measured or not loop_s:
+    # A lossy backend does other work than was counted: fewer steps in full, or narrower numbers.
+    if not counted or not measured or not loop_s or finding.row.first.lossy:
         return None
     scope = counted[0].get("unet") or counted[0].get("transformer")
     if not scope or not scope["bytes"]:
         return None
-    matmul, copy = measured[0]["matmul_flops_per_s"], measured[0]["copy_bytes_per_s"]
+    matmul = median(c["matmul_flops_per_s"] for c in measured)
+    copy = median(c["copy_bytes_per_s"] for c in measured)
     busy = [s.device_busy["busy_s"] for s in finding.row.good if s.device_busy.get("busy_s")]
     call_s = finding.device_e2e_s or (finding.e2e.value if finding.e2e else None)
     return Limits(
