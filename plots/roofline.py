@@ -33,9 +33,9 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
                 "what this device reached in the same run: a copy (slope) and a matrix product in "
                 "the workload's type (level). Across: operations for each byte that diffusers' own "
                 "operators read and write one by one; a backend that fuses them moves fewer, so "
-                "its true place lies further right. Backends that skip work or narrow it are left out. Per cent: share of the matrix product's rate. "
-                "Hollow: bound by launches, the device idles over 10 % of a call. n = "
-                "processes."
+                "its true place lies further right. Backends that skip work or narrow it are left "
+                "out. Per cent: share of the matrix product's rate. Hollow: bound by launches, the "
+                "device idles over 10 % of a call. n = processes."
             )
         ],
         height=lambda rows: 3.6 + 0.19 * rows["label"].nunique(),

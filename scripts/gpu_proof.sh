@@ -8,8 +8,9 @@
 #
 # Needs a Python with torch, diffusers and this project's other requirements (PYTHON=..., default
 # python3), and no network. Call it again until it says that all slices are done: each call goes on
-# where the last one stopped, be it by time, by Ctrl-C or killed. Records, reports and the
-# self-check's lines land in --out.
+# where the last one stopped, be it by time, by Ctrl-C or killed. --minutes (default 8.5) is for
+# one call; a cell under way when it is over is measured anew, so let it be more where nothing
+# limits a call. Records, a report and the self-check's lines land in --out.
 #
 # Exit: 0 all slices are done and the self-check holds, 1 a known answer is broken or a slice
 # failed, 2 wrong usage, 75 stopped by time: call again.
@@ -205,4 +206,4 @@ if [ ${#failed[@]} -gt 0 ]; then
   echo "gpu_proof: failed: ${failed[*]}" >&2
   exit 1
 fi
-echo "gpu_proof: all slices are done: ${done_slices[*]}"
+echo "gpu_proof: $([ -n "$only" ] && echo "the slice is" || echo "all slices are") done: ${done_slices[*]}"
