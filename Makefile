@@ -1,4 +1,4 @@
-# make demo | test | lint | gate | bench | clean
+# make demo | test | test-environments | lint | gate | bench | report-results | clean
 #
 # PYTHON=python3.12  interpreter to build the virtual environment with (3.10 or newer; the pinned
 #                    versions are known to work with 3.11)
@@ -19,7 +19,7 @@ READY := $(VENV)/.installed
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-environments lint gate bench clean
+.PHONY: help demo test test-environments lint gate bench report-results clean
 
 help:
 	@echo "make demo    run the quickstart matrix on small models that ship here"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-environments    the worker and OneDiff's backends under their own, older torches: gigabytes, long"
 	@echo "make lint    ruff and mypy"
 	@echo "make gate    compare exact counts of the built-in backends with baselines/ci-cpu"
+	@echo "make report-results  write REPORT.md anew from the records in reports/results"
 	@echo "make bench   measure the harness itself: truth and overhead"
 	@echo "make clean   remove what make built; runs/ stays"
 	@echo "Variables are explained at the top of the Makefile."
@@ -69,6 +70,9 @@ gate: $(READY)
 
 bench: $(READY)
 	"$(BIN)/python" scripts/bench_harness.py
+
+report-results: $(READY)
+	"$(BIN)/python" -m reports.publish
 
 clean:
 	rm -rf "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -170,6 +170,7 @@ class Cell(TypedDict):
     cache: Literal["fresh", "warm"]  # compile cache
     protocol: Protocol
     sweep: Sweep | None  # absent in cells of runs that were started before there were sweeps
+    profile: bool  # absent is false: count work, measure ceilings and trace a call besides
     # by the workload's field, "model" or "input_image"; absent in cells of older runs
     inputs: dict[str, GivenFile]
     device: str  # auto | cpu | cuda[:N] | mps
@@ -209,7 +210,8 @@ class Job(TypedDict):
 
 
 # Events: one JSON object a line, from the worker to the parent, over a pipe of their own.
-#   {"event": "phase", "phase": "load" | "prepare" | "warmup" | "steady" | "finish" | "sweep"}
+#   {"event": "phase", "phase": "load" | "prepare" | "warmup" | "steady" | "finish" | "profile" |
+#                                "sweep"}
 #   {"event": "set", "fields": {record field: value, …}}        sets top-level record fields
 #   {"event": "append", "fields": {record field: value, …}}     appends to top-level list fields
 #   {"event": "decided", "outcome": Outcome, "reason": str | None}  how the cell ended, before its
@@ -289,6 +291,13 @@ class Record(TypedDict, total=False):
     memory: list[MemoryReading]
     images: list[ImageEntry]
     fingerprint: dict[str, Any]
+    # by scope: calls, flops, bytes (each operator alone), weight_bytes, of one pipeline call;
+    # counted in cells of backend none, since a count belongs to the workload
+    work: dict[str, dict[str, int]] | None
+    # matmul_flops_per_s, matmul_side, copy_bytes_per_s, copied_bytes, dtype: of this process
+    ceilings: dict[str, Any] | None
+    # busy_s, kernels, e2e_s, loop_clock_s, loop_kernel_s, loop_busy_s of one traced call
+    device_busy: dict[str, Any] | None
     # one entry per call: steps, steps_effective, denoiser_calls, e2e_s, it_per_s, outcome, reason;
     # in sweep_steps also order, the place in the shuffle from 0. Figures are None unless "ok".
     sweep_steps_warmup: list[dict[str, Any]]

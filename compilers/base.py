@@ -54,12 +54,15 @@ class Evidence:
             does not.
         fallback: what ran as if the backend were not there, in a sentence, if the backend knows
             better than what can be seen from outside; the cell ends ``fallback``.
+        brought_bytes: compiled code that the backend loaded from elsewhere than the cell's compile
+            cache, so that a fresh cache is not called one.
     """
 
     runtime: str
     details: dict[str, Any] = field(default_factory=dict)
     lossy: bool = False
     fallback: str | None = None
+    brought_bytes: int = 0
 
 
 @runtime_checkable

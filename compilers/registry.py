@@ -27,6 +27,10 @@ BUILT_IN = {
     "torchao": "compilers.torchao:Torchao",
     "xformers": "compilers.xformers:Xformers",
     "tensorrt": "compilers.tensorrt:Tensorrt",
+    "tuned": "compilers.tuned:Tuned",
+    "tuned-fp8": "compilers.tuned:TunedFp8",
+    "tuned-int8": "compilers.tuned:TunedInt8",
+    "tuned-cache": "compilers.tuned:TunedCache",
 }
 
 

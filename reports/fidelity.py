@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench import fidelity
 from reports.analyse import Comparison, Finding
-from reports.gather import Picture, Sample
+from reports.gather import Picture, ReportError, Sample
 
 THRESHOLD_DB = fidelity.THRESHOLD_DB
+KEPT = "fidelity.json"
+"""Beside the records of a run whose pictures were too large to keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ def _distance(figures: fidelity.Comparison | None) -> float:
 class Pictures:
     """Reads pictures once, and compares equal pairs once."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, fidelity.Comparison] | None = None) -> None:
+        self._known = dict(known or {})
         self._compared: dict[tuple[str, str], tuple[fidelity.Comparison | None, str | None]] = {}
         self._checked: dict[Path, str | None] = {}
 
@@ -65,6 +69,9 @@ class Pictures:
     def compare(
         self, reference: Picture, picture: Picture
     ) -> tuple[fidelity.Comparison | None, str | None]:
+        earlier = self._known.get(f"{reference.sha256} {picture.sha256}")
+        if earlier is not None:
+            return earlier, None
         for one in (reference, picture):
             problem = self.problem(one)
             if problem is not None:
@@ -78,6 +85,29 @@ class Pictures:
             else:
                 self._compared[key] = found, None
         return self._compared[key]
+
+    def figures(self) -> dict[str, fidelity.Comparison]:
+        """Return every comparison made, by the digests of its two pictures."""
+        made = {f"{a} {b}": found for (a, b), (found, _) in self._compared.items() if found}
+        return {**self._known, **made}
+
+
+def known(runs: Sequence[Path]) -> dict[str, fidelity.Comparison]:
+    """Return the comparisons that runs keep beside their records, of pictures that may be gone.
+
+    A comparison is found by the digests that the records hold, so it can be no other pictures'.
+    """
+    found: dict[str, fidelity.Comparison] = {}
+    for run in runs:
+        file = run / KEPT
+        if not file.is_file():
+            continue
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            found.update({key: fidelity.Comparison(**value) for key, value in kept.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ReportError(f"{file} does not hold comparisons of pictures: {error}") from error
+    return found
 
 
 def load(path: Path) -> Any:

@@ -16,6 +16,7 @@ import plots.breakeven
 import plots.end_to_end
 import plots.memory
 import plots.pareto
+import plots.roofline
 import plots.sizes
 import plots.spread
 import plots.stages
@@ -118,6 +119,11 @@ def _tables(
             [frames.stages(few)],
             "Where the time goes, and so what a compiler of the denoiser can save at most.",
         ),
+        "roofline": (
+            plots.roofline,
+            [frames.roofline(few)],
+            "The distance to the roof is what a faster program could still gain on this device.",
+        ),
         "pareto": (
             plots.pareto,
             [frames.pareto(few, likenesses)],
@@ -147,7 +153,7 @@ def _tables(
 
 
 NAMES = frozenset(
-    {"end_to_end", "throughput", "warmup", "breakeven", "memory", "stages", "pareto", "sweep",
-     "sizes", "spread", "trace"}
+    {"end_to_end", "throughput", "warmup", "breakeven", "memory", "stages", "roofline", "pareto",
+     "sweep", "sizes", "spread", "trace"}
 )  # fmt: skip
 """Of all figures that a report may have; each is the name of its module in ``plots`` too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import Any
 
@@ -342,6 +343,93 @@ def stages(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     columns = ["workload", "label", "backend", "stage", "seconds", "pct", "calls", "processes",
                "shown", "why"]  # fmt: skip
     return _drawn(rows, columns, "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """One finding against what the device can do. Rates in FLOP/s and B/s, times in seconds.
+
+    ``ideal_s`` is the denoiser's time if all of its operations ran at the measured matrix-product
+    rate, ``least_s`` the time to read its weights once a call at the measured copy rate.
+    """
+
+    flop_per_byte: float
+    flops_per_s: float
+    matmul_flops_per_s: float
+    copy_bytes_per_s: float
+    ideal_s: float
+    least_s: float
+    busy_pct: float | None
+
+    @property
+    def mfu_pct(self) -> float:
+        return 100 * self.flops_per_s / self.matmul_flops_per_s
+
+    @property
+    def launch_bound(self) -> bool | None:
+        return None if self.busy_pct is None else self.busy_pct < LAUNCH_BOUND_PCT
+
+
+LAUNCH_BOUND_PCT = 90.0
+"""Below this share of device-busy time in a call, the host's launches decide how long it takes."""
+
+
+def limits(comparison: Comparison, finding: Finding) -> Limits | None:
+    """Return a finding's place under the roof; None where work or ceilings are not known.
+
+    Work is counted in the workload's baseline, and ceilings are the medians over all of its
+    processes. A device-busy share relates the busy time of a
+    traced call, which tracing does not stretch, to the median of calls that were not traced.
+    """
+    good = [s for f in comparison.findings for s in f.row.good]
+    counted = [s.work for s in good if s.work]
+    measured = [s.ceilings for s in good if s.ceilings]
+    loop_s = finding.stages.get("denoise_s")
+    # A lossy backend does other work than was counted: fewer steps in full, or narrower numbers.
+    if not counted or not measured or not loop_s or finding.row.first.lossy:
+        return None
+    scope = counted[0].get("unet") or counted[0].get("transformer")
+    if not scope or not scope["bytes"]:
+        return None
+    matmul = median(c["matmul_flops_per_s"] for c in measured)
+    copy = median(c["copy_bytes_per_s"] for c in measured)
+    busy = [s.device_busy["busy_s"] for s in finding.row.good if s.device_busy.get("busy_s")]
+    call_s = finding.device_e2e_s or (finding.e2e.value if finding.e2e else None)
+    return Limits(
+        flop_per_byte=scope["flops"] / scope["bytes"],
+        flops_per_s=scope["flops"] / loop_s,
+        matmul_flops_per_s=matmul,
+        copy_bytes_per_s=copy,
+        ideal_s=scope["flops"] / matmul,
+        least_s=scope["weight_bytes"] * scope["calls"] / copy,
+        busy_pct=100 * median(busy) / call_s if busy and call_s else None,
+    )
+
+
+def roofline(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    rows: Rows = []
+    for comparison in comparisons:
+        for finding in comparison.findings:
+            found = limits(comparison, finding)
+            if found is None:
+                continue
+            rows.append(
+                {
+                    **_who(comparison, finding),
+                    "flop_per_byte": found.flop_per_byte,
+                    "flops_per_s": found.flops_per_s,
+                    "matmul_flops_per_s": found.matmul_flops_per_s,
+                    "copy_bytes_per_s": found.copy_bytes_per_s,
+                    "mfu_pct": found.mfu_pct,
+                    "busy_pct": found.busy_pct,
+                    "launch_bound": found.launch_bound,
+                    "processes": finding.processes,
+                }
+            )
+    columns = ["workload", "label", "backend", "flop_per_byte", "flops_per_s",
+               "matmul_flops_per_s", "copy_bytes_per_s", "mfu_pct", "busy_pct", "launch_bound",
+               "processes"]  # fmt: skip
+    return _drawn(rows, columns, "flops_per_s")
 
 
 def pareto(

@@ -112,7 +112,9 @@ def _column(
             is_baseline=finding.row.is_baseline,
         )  # fmt: skip
     png, width, height, reduced = _embedded(picture)
-    difference, amplified = _difference(pair)
+    # A committed run may have kept one of two pictures, and how they compare.
+    both = pair is not None and pictures.problem(pair.reference) is None
+    difference, amplified = _difference(pair if both else None)
     if reduced:
         caption += f", shown at {reduced}"
     return Column(

@@ -118,6 +118,9 @@ class Sample:
     load_average_1m: float | None
     busy: str | None
     null_reasons: Mapping[str, str]
+    work: Mapping[str, Any]
+    ceilings: Mapping[str, Any]
+    device_busy: Mapping[str, Any]
 
     @property
     def ok(self) -> bool:
@@ -384,6 +387,9 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
         load_average_1m=busy.load_average(record),
         busy=busy.reason(record),
         null_reasons=_mapping(record, "null_reasons", optional=True),
+        work=_mapping(record, "work", optional=True),
+        ceilings=_mapping(record, "ceilings", optional=True),
+        device_busy=_mapping(record, "device_busy", optional=True),
     )
 
 

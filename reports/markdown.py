@@ -28,9 +28,9 @@ def render(view: View, drawn: Sequence[Drawn]) -> str:
     for workload in view.workloads:
         parts += _workload(workload)
     tables = (view.outcomes, view.warnings, view.audit, view.published)
-    for table in (*tables, *view.environments, view.records):
-        if table is not None:
-            parts.append(_table(table, "##"))
+    for each in (*tables, *view.environments, view.records):
+        if each is not None:
+            parts.append(table(each, "##"))
     parts.append("## Method")
     parts.append("\n".join(f"- {line}" for line in view.method))
     parts.append("## Runs")
@@ -69,7 +69,7 @@ def _answer(answer: Answer) -> str:
 def _workload(workload: Workload) -> list[str]:
     parts = [f"## {_text(workload.answer.title)}"]
     parts.append(f"Prompt: {_text(workload.prompt)}  \n{_text(workload.settings)}")
-    parts += [_table(table, "###") for table in workload.tables]
+    parts += [table(each, "###") for each in workload.tables]
     shown = workload.gallery.shown
     if shown:
         cells = [[Cell(c.backend) for c in shown]]
@@ -106,14 +106,15 @@ def _workload(workload: Workload) -> list[str]:
     return parts
 
 
-def _table(table: Table, level: str) -> str:
-    lines = [f"{level} {_text(table.title)}", ""]
-    if table.note:
-        lines += [_text(table.note), ""]
-    lines.append("| " + " | ".join(_text(name) for name in table.head) + " |")
-    rule = ("---:" if right else "---" for _, right in table.aligned)
+def table(shown: Table, level: str) -> str:
+    """Return a table under a heading of ``level``."""
+    lines = [f"{level} {_text(shown.title)}", ""]
+    if shown.note:
+        lines += [_text(shown.note), ""]
+    lines.append("| " + " | ".join(_text(name) for name in shown.head) + " |")
+    rule = ("---:" if right else "---" for _, right in shown.aligned)
     lines.append("| " + " | ".join(rule) + " |")
-    lines += ["| " + " | ".join(_text(cell.text) for cell in row) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(_text(cell.text) for cell in row) + " |" for row in shown.rows]
     return "\n".join(lines)
 
 

@@ -232,6 +232,7 @@ def _workload(
                 _clip_scores(comparison, scores),
                 _verdicts(comparison),
                 _stages(comparison),
+                _limits(comparison),
                 _memory(comparison),
                 _sweeps(comparison),
                 _lost_steps(comparison),
@@ -664,6 +665,42 @@ def _stages(comparison: Comparison) -> Table | None:
     names = [stage.removesuffix("_s").replace("_", " ") + " [s]" for stage in STAGES]
     note = "Means over all measured calls, which add up to the mean end-to-end time."
     return Table("Stages", ["backend", *names], rows, note, folded=True)
+
+
+def _limits(comparison: Comparison) -> Table | None:
+    """What the time is made of: the least that it could be, what is above, and the rest."""
+    rows = []
+    for f in comparison.findings:
+        found = frames.limits(comparison, f)
+        if found is None:
+            continue
+        loop_s = f.stages["denoise_s"]
+        floor_s = max(found.ideal_s, found.least_s)
+        rest_s = sum(f.stages.values()) - loop_s
+        launches = {None: "not measurable here", True: "yes", False: "no"}[found.launch_bound]
+        rows.append(
+            [
+                _name(f),
+                _number(found.flops_per_s / 1e12),
+                Cell(text.percent(found.mfu_pct), found.mfu_pct, "number"),
+                _number(floor_s),
+                _number(loop_s - floor_s),
+                _number(rest_s),
+                Cell(text.percent(found.busy_pct), found.busy_pct, "number"),
+                Cell(launches),
+            ]
+        )
+    if not rows:
+        return None
+    head = [
+        "backend", "denoiser [TFLOP/s]", "of the measured limit", "loop at the limit [s]",
+        "loop above it [s]", "rest of the call [s]", "device busy", "bound by launches",
+    ]  # fmt: skip
+    note = (
+        "The limit is the slower of two: the counted operations at the matrix-product rate, and "
+        "the weights read once a step at the copy rate, both measured on this device in this run."
+    )
+    return Table("Against the device's limits", head, rows, note, folded=True)
 
 
 def _memory(comparison: Comparison) -> Table | None:

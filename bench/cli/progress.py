@@ -185,6 +185,7 @@ _DOING = {
     "warmup": "warming up",
     "steady": "measuring",
     "finish": "saving pictures",
+    "profile": "profiling",
     "sweep": "sweeping",
 }
 

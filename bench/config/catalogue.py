@@ -113,6 +113,9 @@ SYNTHETIC: dict[str, ModelInfo] = {
     "sdxl": ModelInfo("sdxl", ("text-to-image", "image-to-image")),
     "sdxl-pix2pix": ModelInfo("sdxl", ("edit",)),
     "sd15-pix2pix": ModelInfo("sd15", ("edit",)),
+    "sdxl-small": ModelInfo("embedded", ("text-to-image", "image-to-image")),
+    "sdxl-pix2pix-small": ModelInfo("embedded", ("edit",)),
+    "sd15-pix2pix-small": ModelInfo("embedded", ("edit",)),
 }
 SOURCES = ("hub", "path", "embedded", "synthetic")
 BUILT_IN_MODELS = {"embedded": EMBEDDED, "synthetic": SYNTHETIC}

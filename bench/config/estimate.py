@@ -12,6 +12,7 @@ from bench.config.catalogue import FAMILIES, family_of
 from bench.contract import Protocol, Sweep, Workload
 
 START_S = 4.0  # imports, shared between the cells of a round where workers are forked
+TUNED_REGIONS = 2.0  # regions of the VAE and the text encoders besides those of the denoiser
 WARM_CACHE_SHARE = 0.25  # of a cold compilation, when the compile cache is full
 SMALL_PICTURE_SHARE = {"cpu": 0.05, "gpu": 0.5}  # small pictures leave a GPU idle
 PICTURE_BYTES_PER_PIXEL = 1.6  # PNG of a photo-like picture
@@ -62,6 +63,8 @@ def worker_seconds(
 def _compile_s(backend: str, whole_s: float, regional_s: float) -> float:
     if backend == "none":
         return 0.0
+    if backend.startswith("tuned"):
+        return TUNED_REGIONS * regional_s
     return regional_s if backend.endswith("-regional") else whole_s
 
 

@@ -794,6 +794,11 @@ class Document(Strict):
         description="Other step counts and sizes that every cell measures besides, in the same "
         "process. Default null: none.",
     )
+    profile: bool = Field(
+        default=ABSENT,
+        description="Besides, in the first round: count the model's operations and bytes, measure "
+        "what the device reaches at best, and trace a call on CUDA. Default false.",
+    )
     limits: LimitSettings = Field(
         default=ABSENT, description="What one worker process may use before it is ended."
     )

@@ -737,6 +737,9 @@ class _Planner:
         """Return the cells of ``drafts``, with names and identities."""
         rules = _canonical({"calls": self.protocol["calls"], "warmup": self.protocol["warmup"]})
         remote = self.top.get("allow_remote_code", False)
+        profile = self.top.get("profile", False)
+        # a cell that is not profiled is the cell that it was before there were profiles
+        profiled = '"profile":true,' if profile else ""
         names = cell_names(drafts)
         seen: dict[str, int] = {}
         cells: list[Cell] = []
@@ -745,7 +748,7 @@ class _Planner:
             # the canonical JSON of the whole, put together from parts that many cells share
             identity = (
                 f'{{"backend":{draft.backend.canonical},"cache":"{draft.cache}",'
-                f'"device":"{group.device}","protocol":{rules},{group.sweep_canonical}'
+                f'"device":"{group.device}",{profiled}"protocol":{rules},{group.sweep_canonical}'
                 f'"threads":{group.threads},'
                 f'"workload":{group.canonical}}}'
             )
@@ -763,6 +766,7 @@ class _Planner:
                     "cache": cast(Any, draft.cache),
                     "protocol": self.protocol,
                     "sweep": group.sweep,
+                    "profile": profile,
                     "inputs": group.inputs,
                     "device": group.device,
                     "threads": group.threads,

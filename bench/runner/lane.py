@@ -137,7 +137,11 @@ class Lane:
 
     @property
     def measuring(self) -> bool:
-        return self._flight is not None and self._flight.draft.phase in ("steady", "sweep")
+        return self._flight is not None and self._flight.draft.phase in (
+            "steady",
+            "profile",
+            "sweep",
+        )
 
     def left_s(self) -> float:
         """Seconds that this lane will still need."""

@@ -121,6 +121,7 @@ def _idle_cell(number: int) -> Cell:
             "rounds": 1,
         },
         sweep=None,
+        profile=False,
         inputs={},
         device="cpu",
         threads=1,

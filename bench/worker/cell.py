@@ -22,6 +22,7 @@ from bench.worker import (
     faults,
     fingerprint,
     pictures,
+    profiling,
     repeats,
     structure,
     warmup,
@@ -42,6 +43,7 @@ DOING = {
     "warmup": "warming up",
     "steady": "measuring",
     "finish": "saving pictures",
+    "profile": "profiling",
     "sweep": "sweeping",
 }
 
@@ -214,8 +216,70 @@ class _Cell:
         report.warn(*said[1:])
         outcome: Outcome = "invalid" if invalid else "fallback" if fallback else "ok"
         reason = said[0] if said else None
+        if outcome == "ok" and self.cell.get("profile") and self.job["round"] == 0:
+            report.decided(outcome, reason)
+            self.profile(instruments, inputs)
         self.sweep(pipeline, instruments, outcome, reason)
         return outcome, reason
+
+    def profile(self, instruments: Instruments, inputs: Any) -> None:
+        """Count work, measure ceilings and trace a call; what fails is said and ends nothing."""
+        report = self.report
+        report.enter("profile")
+        nulls: dict[str, str] = {}
+        passes: list[tuple[str, str | None, Callable[[], Any]]] = [
+            ("work", self.no_work_reason(), lambda: self.count_work(instruments, inputs)),
+            ("ceilings", None, self.find_ceilings),
+            (
+                "device_busy",
+                None if self.device.startswith("cuda") else "only CUDA devices can be traced",
+                lambda: self.trace(instruments, inputs),
+            ),
+        ]
+        for name, why_not, find in passes:
+            found: Any = None
+            try:
+                found = None if why_not else find()
+            except Exception as error:  # noqa: BLE001 - the cell's own figures stand
+                print(failure.trace(error), file=sys.stderr, flush=True)
+                why_not = f"{type(error).__name__}: {error}".splitlines()[0]
+            report.set(**{name: found})
+            if why_not:
+                nulls[name] = why_not
+        report.null(nulls)
+
+    def no_work_reason(self) -> str | None:
+        """Say why this cell's work is not counted."""
+        if self.cell["backend"]["name"] == "none":
+            return None
+        return "work is counted once for a workload, in the cell of backend none"
+
+    def count_work(self, instruments: Instruments, inputs: Any) -> dict[str, Any]:
+        """Count the operations of one call by scope."""
+        watch = profiling.WorkWatch()
+        instruments.watch = watch
+        try:
+            with watch.counting():
+                instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
+        finally:
+            instruments.watch = None
+        return {scope: work.fields() for scope, work in watch.by_scope.items()}
+
+    def find_ceilings(self) -> dict[str, Any]:
+        """Measure what the device can reach."""
+        return profiling.ceilings(self.device, self.cell["workload"]["dtype"], self.clock)
+
+    def trace(self, instruments: Instruments, inputs: Any) -> dict[str, Any]:
+        """Trace one call."""
+
+        def measure(mark: Callable[[], None]) -> Sample:
+            def on_step(*arguments: Any, **more: Any) -> None:
+                instruments.on_step(*arguments, **more)
+                mark()
+
+            return instruments.measure(inputs.call_kwargs(on_step=on_step))
+
+        return profiling.device_busy(measure)
 
     def sweep(
         self, pipeline: Any, instruments: Instruments, outcome: Outcome, reason: str | None

@@ -172,6 +172,10 @@ class Proof:
         """
         if self.watch.total().graphs == 0:
             return asked, None
+        # A backend of another package may answer with an older Evidence.
+        brought = getattr(self._backend.evidence(), "brought_bytes", 0)
+        if brought and asked == "fresh":
+            return "warm", f"the backend brought {brought} bytes of compiled code along"
         return compile_cache.found(asked, filled, self.log.compile_cache())
 
     def judge(self) -> Judgement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -46,9 +47,14 @@ def of(pipeline: Any) -> dict[str, Any]:
 
     Types of all modules and their forward functions, functions put on instances, hooks, in-place
     compilation, attention processors, and type, precision and layout of each parameter. Not the
-    identity of modules: an equal copy runs as before. ``pipeline`` holds what is no scope.
+    identity of modules: an equal copy runs as before. ``pipeline`` holds what is no scope,
+    ``scheduler`` functions put on it, and ``settings`` what torch was told for the whole process.
     """
-    found: dict[str, Any] = {"pipeline": _pipeline_parts(pipeline)}
+    found: dict[str, Any] = {
+        "pipeline": _pipeline_parts(pipeline),
+        "scheduler": _own_functions(getattr(pipeline, "scheduler", None)),
+        "settings": _settings(),
+    }
     for scope in scopes_of(pipeline):
         owner_name, _, method = scope.partition(".")
         owner = getattr(pipeline, owner_name)
@@ -82,6 +88,22 @@ def changed_scopes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple
     return tuple(
         key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)
     )
+
+
+def _settings() -> list[tuple[str, Any]]:
+    """Return the switches by which a process chooses its kernels; empty without torch."""
+    backends: Any = getattr(sys.modules.get("torch"), "backends", None)
+    if backends is None:
+        return []
+    found = [
+        ("cudnn.benchmark", backends.cudnn.benchmark),
+        ("cudnn.allow_tf32", backends.cudnn.allow_tf32),
+        ("matmul.allow_tf32", backends.cuda.matmul.allow_tf32),
+    ]
+    for kernel in ("flash", "mem_efficient", "cudnn", "math"):
+        enabled = getattr(backends.cuda, f"{kernel}_sdp_enabled", None)
+        found.append((f"{kernel}_sdp", None if enabled is None else enabled()))
+    return found
 
 
 def _pipeline_parts(pipeline: Any) -> Any:

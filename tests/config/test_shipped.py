@@ -12,7 +12,7 @@ import pytest
 from bench.config import load_config, make_plan
 from bench.config import models as shapes
 from bench.config.catalogue import PROTOCOLS
-from tests.config.support import ROOT, plan_of
+from tests.config.support import ROOT, plan_matrix, plan_of
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -75,6 +75,52 @@ def test_synthetic_has_the_shape_of_realvisxl() -> None:
             cell["workload"][field] for cell in real.cells
         }
     assert all(cell["workload"]["model"].startswith("synthetic:") for cell in plan.cells)
+
+
+def test_gpu_sdxl_is_the_whole_proof() -> None:
+    plan = planned("gpu-sdxl.yaml")
+    made = [cell["workload"] for cell in plan.cells]
+    assert {(each["model"], each["task"]) for each in made} == {
+        ("synthetic:sdxl", "text-to-image"),
+        ("synthetic:sdxl", "image-to-image"),
+        ("synthetic:sd15-pix2pix", "edit"),
+        ("synthetic:sdxl-pix2pix", "edit"),
+    }
+    for field, wanted in (
+        ("height", {1024, 512}), ("dtype", {"float16", "bfloat16"}), ("steps", {10, 30}),
+        ("batch", {1, 4}), ("seed", {333}),
+    ):  # fmt: skip
+        assert {dict(each)[field] for each in made} == wanted
+    modes = {
+        (cell["backend"]["name"], cell["backend"]["options"].get("mode")) for cell in plan.cells
+    }
+    assert modes >= {
+        ("none", None),
+        ("torch-compile", "default"),
+        ("torch-compile", "max-autotune"),
+        ("torch-compile", "reduce-overhead"),
+        ("torch-compile-regional", "default"),
+        ("tuned", None),
+        ("tuned-fp8", None),
+        ("tuned-int8", None),
+        ("tuned-cache", None),
+    }
+    assert {cell["cache"] for cell in plan.cells} == {"fresh", "warm"}
+    assert any((cell["sweep"] or {}).get("steps") for cell in plan.cells)
+    for cell in plan.cells:
+        assert cell["protocol"]["rounds"] >= 3
+        assert cell["protocol"]["calls"]["min_calls"] >= 10
+        assert cell["device"] == "cuda"
+        assert cell["profile"] is True
+
+
+def test_a_profile_makes_another_cell_and_none_leaves_it_as_it_was() -> None:
+    plain, off, on = (
+        plan_matrix({}, **more) for more in ({}, {"profile": False}, {"profile": True})
+    )
+    ids = [[cell["cell_id"] for cell in plan.cells] for plan in (plain, off, on)]
+    assert ids[0] == ids[1]
+    assert not set(ids[0]) & set(ids[2])
 
 
 def commands(text: str) -> list[list[str]]:

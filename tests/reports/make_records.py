@@ -228,8 +228,17 @@ def record(
             "output_height": workload.size,
             "output_width": workload.size,
             "images": [],
+            "ceilings": {"matmul_flops_per_s": 4e10, "copy_bytes_per_s": 8e9, "dtype": "float32"},
+            "device_busy": {"busy_s": 0.8 * float(np.median(e2e))},
         }
     )
+    if backend.name == "none":
+        made["work"] = {
+            "unet": {
+                "calls": workload.steps, "flops": 10**9 * workload.steps,
+                "bytes": 5 * 10**7 * workload.steps, "weight_bytes": 10**7,
+            }
+        }  # fmt: skip
     if sweep:
         made["sweep_steps"] = sweep_calls(sweep, step, fixed, within, rng)
     return made

@@ -183,7 +183,7 @@ class FakeInputs:
 def make_job(root: Path, **changes: Any) -> Any:
     """Return a job; ``changes`` go to the workload, or by these names to the cell and the job.
 
-    backend, options, cache, warmup, calls, threads, device and prime_only.
+    backend, options, cache, profile, warmup, calls, threads, device and prime_only.
     """
     warmup = {"min_calls": 2, "max_calls": 5, "stable_calls": 2, "stable_pct": 5.0}
     calls = {"min_calls": 3, "max_calls": 3, "noise_target_pct": 1.0, "time_cap_s": 600.0}
@@ -199,6 +199,7 @@ def make_job(root: Path, **changes: Any) -> Any:
             "environment": "current",
         },
         "cache": changes.pop("cache", "fresh"),
+        "profile": changes.pop("profile", False),
         "protocol": {
             "warmup": warmup | changes.pop("warmup", {}),
             "calls": calls | changes.pop("calls", {}),

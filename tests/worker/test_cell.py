@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.contract import Record
+from bench.worker import profiling
 from tests import plugin_backend
 from tests.worker import fakes
 
@@ -73,6 +74,62 @@ def test_every_field_is_one_of_the_contract(
     told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock))
     assert set(told) <= set(Record.__annotations__)
     json.dumps(told, allow_nan=False)
+
+
+class TestProfile:
+    """A pass of its own: nothing in it changes a measured figure or an outcome."""
+
+    CEILINGS = {"matmul_flops_per_s": 1.0}  # noqa: RUF012 - read only
+
+    @pytest.fixture(autouse=True)
+    def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(profiling, "ceilings", lambda device, dtype, clock: self.CEILINGS)
+
+    def test_the_baseline_counts_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
+    ) -> None:
+        told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
+        assert told.outcome == "ok"
+        assert told.phases[-2:] == ["finish", "profile"]
+        assert told["work"]["unet"]["calls"] == 4
+        assert told["ceilings"] == self.CEILINGS
+        assert told["device_busy"] is None
+        assert "only CUDA" in told["null_reasons"]["device_busy"]
+        assert len(told["e2e_s"]) == 3
+
+    def test_others_leave_the_count_to_the_baseline(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        clock: fakes.FakeClock,
+        plugins: None,
+    ) -> None:
+        pipeline = fakes.FakePipeline(clock)
+        told = run(monkeypatch, tmp_path, clock, pipeline, profile=True, backend="plugin-modules")
+        assert told["work"] is None
+        assert "backend none" in told["null_reasons"]["work"]
+
+    def test_what_fails_is_said_and_ends_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
+    ) -> None:
+        def no_counter() -> None:
+            raise ImportError("this torch counts nothing")
+
+        monkeypatch.setattr(profiling, "WorkWatch", no_counter)
+        told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
+        assert told.outcome == "ok"
+        assert told["work"] is None
+        assert told["null_reasons"]["work"] == "ImportError: this torch counts nothing"
+        assert told["ceilings"] == self.CEILINGS
+
+    def test_later_rounds_are_not_profiled(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
+    ) -> None:
+        fakes.give(monkeypatch, fakes.FakePipeline(clock), steps=4)
+        job = {**fakes.make_job(tmp_path, profile=True), "round": 1}
+        told = fakes.run(job, clock)
+        assert "profile" not in told.phases
+        assert "ceilings" not in told
 
 
 def test_three_calls_of_four_steps_give_exactly_nine_intervals(

@@ -66,7 +66,7 @@ def test_the_tokenizer_has_the_size_and_special_ids_of_clip() -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same architectures with fewer channels and layers; depth of the network is kept."""
     narrow_clip = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-    for name, plan in synthetic.ARCHITECTURES.items():
+    for name, plan in list(synthetic.ARCHITECTURES.items()):
         xl = plan["text_encoder_2"] is not None
         channels = (32, 64, 64) if xl else (32, 32, 64, 64)
         unet: dict[str, Any] = {
@@ -160,3 +160,32 @@ def test_the_whole_sdxl_makes_a_picture() -> None:
     given = tiny.workload(model="synthetic:sdxl", dtype="bfloat16", steps=1, height=256, width=256)
     pipeline = sources.load(given, "cpu", allow_remote_code=False).pipeline
     assert picture_of(pipeline, given).std() > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("sdxl-small", "text-to-image"),
+        ("sdxl-small", "image-to-image"),
+        ("sdxl-pix2pix-small", "edit"),
+        ("sd15-pix2pix-small", "edit"),
+    ],
+)
+def test_a_narrowed_architecture_has_every_kind_of_block_and_says_what_it_is(
+    name: str, task: str
+) -> None:
+    given = tiny.workload(
+        model=f"synthetic:{name}",
+        task=task,
+        steps=2,
+        strength=1.0 if task == "image-to-image" else None,
+    )
+    loaded = sources.load(given, "cpu", allow_remote_code=False)
+    assert any("no real model's" in note for note in loaded.notes)
+    published = synthetic.on_meta(name.removesuffix("-small"))["unet"]
+    kinds = [
+        {type(m).__name__ for m in unet.modules()} for unet in (published, loaded.pipeline.unet)
+    ]
+    assert kinds[0] == kinds[1]
+    assert sum(p.numel() for p in loaded.pipeline.unet.parameters()) < 5e6
+    assert np.std(picture_of(loaded.pipeline, given)) > 5

@@ -115,6 +115,50 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
+def _narrowed(name: str) -> dict[str, Any]:
+    """An architecture with few channels and layers: every kind of block, for a CPU in seconds.
+
+    For trying out what will run at full size; its times say nothing about the real model.
+    """
+    plan = ARCHITECTURES[name]
+    double = plan["text_encoder_2"] is not None
+    text = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "projection_dim": 64,
+    }
+    unet: dict[str, Any] = {
+        **plan["unet"],
+        "sample_size": 16,
+        "down_block_types": (plan["unet"]["down_block_types"][0], "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", plan["unet"]["up_block_types"][-1]),
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 128 if double else 64,
+    }
+    if double:
+        unet["transformer_layers_per_block"] = (1, 2)
+        unet["projection_class_embeddings_input_dim"] = 64 + 6 * 256
+    return {
+        **plan,
+        "unet": unet,
+        "vae": {
+            **plan["vae"],
+            "block_out_channels": (32, 32, 32, 32),
+            "layers_per_block": 1,
+            "sample_size": 128,
+        },
+        "text_encoder": {**plan["text_encoder"], **text},
+        "text_encoder_2": {**plan["text_encoder_2"], **text} if double else None,
+    }
+
+
+ARCHITECTURES.update({f"{name}-small": _narrowed(name) for name in tuple(ARCHITECTURES)})
+
+
 def names() -> tuple[str, ...]:
     """The architectures that there are; needs no torch."""
     return tuple(ARCHITECTURES)
@@ -153,9 +197,12 @@ def load(name: str, task: str, dtype: Any, device: str) -> Loaded:
         }
     accepted = inspect.signature(pipeline_class.__init__).parameters
     optional = {key: value for key, value in optional.items() if key in accepted}
+    sizes, truth = "in its published sizes", "times and memory are true"
+    if name.endswith("-small"):
+        sizes, truth = "narrowed to a few channels", "times and memory are no real model's"
     note = (
-        f"synthetic weights: {name} in its published sizes with random weights and a tokenizer of "
-        "single bytes; times and memory are true, pictures are noise"
+        f"synthetic weights: {name} {sizes} with random weights and a tokenizer of single bytes; "
+        f"{truth}, pictures are noise"
     )
     return Loaded(pipeline_class(**parts, **optional), RECIPE, True, (note,))
 

@@ -1,0 +1,74 @@
+"""Weights and activations of a denoiser's linear layers in eight bits, by torchao."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, Literal
+
+from compilers.base import UnsupportedPipelineError, Verdict
+
+Precision = Literal["fp8", "int8"]
+
+FP8_CAPABILITY = (8, 9)
+MULTIPLE = 16
+"""Eight-bit matrix products want both sides of a weight to be a multiple of this."""
+
+
+def probe(precision: Precision, device: str) -> Verdict:
+    """Say whether torchao can compute in ``precision`` on ``device``."""
+    if importlib.util.find_spec("torchao") is None:
+        return Verdict(False, f"{precision} is done by torchao, which is not installed")
+    try:
+        importlib.import_module("torchao.quantization")
+    except Exception as error:  # noqa: BLE001 - whatever a build for another torch raises
+        return Verdict(False, f"torchao is installed but does not import: {error}")
+    kind = device.split(":")[0]
+    if kind == "cuda" and precision == "fp8":
+        import torch
+
+        found = torch.cuda.get_device_capability(device)
+        if found < FP8_CAPABILITY:
+            return Verdict(
+                False,
+                f"fp8 matrix products need compute capability 8.9; {device} has "
+                f"{found[0]}.{found[1]}",
+            )
+    elif kind != "cuda" and not (kind == "cpu" and precision == "int8"):
+        return Verdict(False, f"{precision} on {kind} has no matrix product to gain from")
+    return Verdict(True)
+
+
+def quantise(module: Any, precision: Precision, min_features: int) -> int:
+    """Quantise the linear layers of ``module`` in place and return how many.
+
+    Activations are quantised as they come, so nothing is calibrated. Layers with fewer than
+    ``min_features`` on a side keep their precision: they would lose more than they gain.
+
+    Raises:
+        UnsupportedPipelineError: no layer is large enough.
+    """
+    import torch
+
+    quantization: Any = importlib.import_module("torchao.quantization")
+
+    def large(layer: Any, _name: str) -> bool:
+        if not isinstance(layer, torch.nn.Linear):
+            return False
+        sides = (layer.in_features, layer.out_features)
+        return min(sides) >= min_features and not any(side % MULTIPLE for side in sides)
+
+    count = sum(large(layer, name) for name, layer in module.named_modules())
+    if count == 0:
+        raise UnsupportedPipelineError(
+            f"{type(module).__name__} has no linear layer of {min_features} features to quantise"
+        )
+    if precision == "int8":
+        config: Any = quantization.Int8DynamicActivationInt8WeightConfig()
+    else:
+        # Scales by row are the finer ones, and torchao has them for bfloat16 alone.
+        dtype = next(module.parameters()).dtype
+        by = quantization.PerRow() if dtype == torch.bfloat16 else quantization.PerTensor()
+        config = quantization.Float8DynamicActivationFloat8WeightConfig(granularity=by)
+    quantization.quantize_(module, config, filter_fn=large)
+    return count

@@ -1,0 +1,527 @@
+"""``tuned``: everything that torch and diffusers offer, put together; and its lossy relatives.
+
+The order matters. Weights are arranged first, small regions are compiled (little to compile), whole
+calls are captured as CUDA graphs (one launch for each call), and the scheduler never makes the host
+wait, so that the device always has the next step queued. ``docs/making-sdxl-fast.md`` takes each
+technique alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from compilers import attention, inductor, quantise, scheduling
+from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
+from compilers.cuda_graphs import CudaRecorder, GraphedCall
+from compilers.scopes import denoiser_name, resolve_scope
+from compilers.step_cache import DeepFeatures
+
+REGIONS = ("BasicTransformerBlock", "ResnetBlock2D", "CLIPEncoderLayer", "T5Block")
+"""Classes of blocks that pipelines repeat; a denoiser's own ``_repeated_blocks`` come on top."""
+
+RECOMPILES = 64
+"""One region's code is compiled for each of its shapes; torch's own limit of 8 is soon reached."""
+
+ARTIFACTS = "artifacts.bin"
+
+Technique = Literal[
+    "compile",
+    "cuda_graphs",
+    "channels_last",
+    "fuse_qkv",
+    "attention",
+    "scheduler",
+    "hold_vae",
+    "cudnn_benchmark",
+]
+
+OFF: dict[str, Any] = {
+    "compile": "none",
+    "cuda_graphs": False,
+    "channels_last": False,
+    "fuse_qkv": False,
+    "attention": "as-is",
+    "scheduler": "as-is",
+    "hold_vae": False,
+    "cudnn_benchmark": False,
+}
+"""How each technique is switched off."""
+
+
+@dataclass(frozen=True)
+class TunedOptions:
+    """Each technique can be switched off, or measured alone by switching off the others.
+
+    Attributes:
+        parts: what to work on, by scope; parts that a pipeline lacks are left out.
+        compile: ``regional`` compiles repeated blocks, ``whole`` each part as one, ``none`` not.
+        autotune: let Inductor time its matrix products; minutes of warm-up for often little gain.
+        coordinate_descent: let Inductor tune each kernel's launch further; warm-up likewise.
+        cuda_graphs: replay each part's call as one CUDA graph.
+        channels_last: put convolution weights in channels-last memory format.
+        fuse_qkv: fuse the attention projections.
+        attention: ``probe`` times the kernels that are present at this pipeline's own shapes and
+            takes the fastest that keeps the picture; or the name of one.
+        scheduler: ``no-sync`` removes waits of the host and changes no bit; ``fused`` besides takes
+            a step in fewer kernels.
+        hold_vae: keep the decoder in the precision that it decodes in, instead of converting all of
+            its weights there and back for each picture.
+        cudnn_benchmark: let cuDNN choose convolution algorithms by timing them.
+        ship_cache: keep what was compiled as one file beside the cell's compile cache.
+        alone: keep this technique as it is set, and switch off all others.
+        cache_file: such a file of another run or machine to start from. It is code: take it from
+            nobody you would not take a program from.
+    """
+
+    parts: tuple[inductor.ScopeName, ...] = ("unet", "vae.decode", "text_encoders")
+    compile: Literal["regional", "whole", "none"] = "regional"
+    autotune: bool = False
+    coordinate_descent: bool = False
+    cuda_graphs: bool = True
+    channels_last: bool = True
+    fuse_qkv: bool = True
+    attention: attention.AttentionChoice = "probe"
+    scheduler: scheduling.StepKind = "fused"
+    hold_vae: bool = True
+    cudnn_benchmark: bool = True
+    ship_cache: bool = True
+    alone: Technique | None = None
+    cache_file: str | None = None
+
+
+@dataclass(frozen=True)
+class TunedEightBitOptions(TunedOptions):
+    """Adds which layers to quantise.
+
+    Attributes:
+        min_features: linear layers with fewer features on a side keep their precision.
+    """
+
+    min_features: int = 512
+
+
+@dataclass(frozen=True)
+class TunedCacheOptions(TunedOptions):
+    """Adds how often deep features are computed. ``compile: whole`` is not among the choices.
+
+    Attributes:
+        interval: one call of the UNet in this many computes its deep features.
+    """
+
+    compile: Literal["regional", "none"] = "regional"
+    interval: int = 3
+
+    def __post_init__(self) -> None:
+        if self.interval < 2:
+            raise ValueError("interval must be 2 or more: at 1, nothing is reused")
+
+
+class Tuned:
+    """The techniques together. What a device or pipeline cannot have is left out, and said.
+
+    Attributes:
+        before_denoiser: for relatives: called with the denoiser's arguments before each call of it.
+    """
+
+    name = "tuned"
+    options: type = TunedOptions
+    environment = "current"
+    lossy = False
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+        self._details: dict[str, Any] = {}
+        self._graphs: dict[str, GraphedCall] = {}
+        self._compiles = True
+        self._ship: Callable[[], None] | None = None
+        self.before_denoiser: Callable[..., None] | None = None
+
+    def probe(self, device: str) -> Verdict:
+        """Say whether Inductor works on ``device``."""
+        return inductor.probe(device)
+
+    def prepare(self, pipeline: Any, options: Any) -> Scope:
+        """Change ``pipeline`` in place; regions compile and calls are captured when first called.
+
+        Raises:
+            UnsupportedPipelineError: the pipeline has none of the parts.
+        """
+        if options.alone is not None:
+            others = {name: off for name, off in OFF.items() if name != options.alone}
+            options = dataclasses.replace(options, **others)
+        parts = _parts_of(pipeline, options.parts)
+        device = str(getattr(pipeline, "device", "cpu"))
+        on_cuda = device.startswith("cuda")
+        self._compiles = options.compile != "none"
+        self._load_cache(options)
+        # Before what else listens to the scheduler: a schedule that is kept is not computed again.
+        scheduler = getattr(pipeline, "scheduler", None)
+        if scheduler is not None:
+            self._said.update(scheduling.apply(scheduler, options.scheduler))
+        self._arrange(pipeline, parts, options)
+        self.change_denoiser(pipeline, options)
+        if options.hold_vae and "vae.decode" in parts:
+            self._said["hold_vae"] = _hold_vae(pipeline.vae)
+        if options.cudnn_benchmark:
+            self._say_cuda("cudnn_benchmark", on_cuda)
+            if on_cuda:
+                _benchmark_convolutions()
+        self._wrap(pipeline, parts, options, device)
+        return Scope(self._claimed(pipeline, parts, options))
+
+    def change_denoiser(self, pipeline: Any, options: Any) -> None:
+        """For relatives that change the picture: called between arranging and compiling."""
+
+    def denoiser_variant(self) -> Any:
+        """For relatives: on what else the work of the denoiser's call depends."""
+        return None
+
+    def evidence(self) -> Evidence:
+        """Say which techniques are on, which were left out and why, and what the graphs did."""
+        if self._ship is not None:
+            self._ship()
+        graphs = {
+            name: {
+                "captures": graphed.counts.captures,
+                "replays": graphed.counts.replays,
+                "uncaptured": dict(graphed.counts.uncaptured),
+            }
+            for name, graphed in self._graphs.items()
+        }
+        details = {"techniques": dict(self._said), "cuda_graphs": graphs, **self._details}
+        return Evidence(
+            runtime="dynamo" if self._compiles else "modules",
+            details=details,
+            brought_bytes=self._details.get("cache_loaded_bytes", 0),
+        )
+
+    def _say_cuda(self, technique: str, on_cuda: bool) -> None:
+        self._said[technique] = "on" if on_cuda else "left out: it needs CUDA"
+
+    def _arrange(self, pipeline: Any, parts: tuple[str, ...], options: Any) -> None:
+        denoiser = denoiser_name(pipeline)
+        if options.fuse_qkv and denoiser in parts:
+            asked = inductor.InductorOptions(fuse_qkv=True)
+            try:
+                inductor.arrange_weights(pipeline, (str(denoiser),), asked)
+                self._said["fuse_qkv"] = "on"
+            except (UnsupportedPipelineError, ValueError) as error:
+                self._said["fuse_qkv"] = f"left out: {error}"
+        if options.channels_last:
+            inductor.arrange_weights(pipeline, parts, inductor.InductorOptions(channels_last=True))
+            self._said["channels_last"] = "on"
+
+    def _wrap(self, pipeline: Any, parts: tuple[str, ...], options: Any, device: str) -> None:
+        """Compile each part and put a graph around its call."""
+        on_cuda = device.startswith("cuda")
+        recorder = CudaRecorder(device) if on_cuda and options.cuda_graphs else None
+        if options.cuda_graphs:
+            self._say_cuda("cuda_graphs", on_cuda)
+        arguments = self._compile_arguments(options, on_cuda)
+        regions = set(REGIONS) | set(
+            getattr(getattr(pipeline, denoiser_name(pipeline) or "", None), "_repeated_blocks", ())
+            or ()
+        )
+        for part in parts:
+            owner_name, _, method = part.partition(".")
+            owner = getattr(pipeline, owner_name)
+            name = method or "forward"
+            is_denoiser = part == denoiser_name(pipeline)
+            written = getattr(owner, name)
+            if options.compile == "regional":
+                inside = getattr(owner, "decoder", owner) if method == "decode" else owner
+                self._compile_regions(part, inside, regions, arguments)
+            elif options.compile == "whole":
+                import torch
+
+                setattr(owner, name, torch.compile(written, **arguments))
+            if recorder is not None:
+                weights = getattr(owner, "decoder", owner) if method == "decode" else owner
+                variant = self.denoiser_variant if is_denoiser else _no_variant
+                graphed = GraphedCall(getattr(owner, name), recorder, weights, variant)
+                self._graphs[part] = graphed
+                setattr(owner, name, _plain(graphed, drops=_unused_arguments(owner, method)))
+            if is_denoiser:
+                self._guide(owner, written, options.attention, device)
+
+    def _compile_arguments(self, options: Any, on_cuda: bool) -> dict[str, Any]:
+        """Return what torch.compile is told: each shape for itself, tuned as asked."""
+        if not self._compiles:
+            return {}
+        import torch._dynamo
+
+        config: Any = torch._dynamo.config
+        limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+        setattr(config, limit, max(getattr(config, limit), RECOMPILES))
+        self._said["compile"] = options.compile
+        tuning: dict[str, Any] = {}
+        for wanted, settings in (
+            ("autotune", {"max_autotune": True}),
+            (
+                "coordinate_descent",
+                {
+                    "coordinate_descent_tuning": True,
+                    "coordinate_descent_check_all_directions": True,
+                },
+            ),
+        ):
+            if getattr(options, wanted):
+                self._say_cuda(wanted, on_cuda)
+                tuning.update(settings if on_cuda else {})
+        return {"dynamic": False, **({"options": tuning} if tuning else {})}
+
+    def _compile_regions(
+        self, part: str, module: Any, regions: set[str], arguments: dict[str, Any]
+    ) -> None:
+        found = [each for each in module.modules() if type(each).__name__ in regions]
+        if not found:
+            raise UnsupportedPipelineError(
+                f"{part}: {type(module).__name__} has none of the blocks "
+                f"{', '.join(sorted(regions))}; use compile: whole, or take it out of parts"
+            )
+        for region in found:
+            region.compile(**arguments)
+        self._details.setdefault("regions", {})[part] = len(found)
+
+    def _guide(self, denoiser: Any, written: Any, choice: str, device: str) -> None:
+        """Put around the denoiser what happens once before, and what before each of its calls."""
+        inner = denoiser.forward
+        pending = []
+        if choice != "as-is":
+            technique = f"attention {choice}"
+            self._say_cuda(technique, device.startswith("cuda"))
+            if device.startswith("cuda"):
+                if choice == "probe":
+                    pending.append(technique)
+                elif why := attention.missing(choice):
+                    self._said[technique] = f"left out: {why}"
+                else:
+                    attention.use(choice, denoiser)
+
+        if not pending and self.before_denoiser is None:
+            return
+
+        @functools.wraps(inner)
+        def guided(*args: Any, **kwargs: Any) -> Any:
+            if self.before_denoiser is not None:
+                self.before_denoiser(*args, **kwargs)
+            if pending:
+                self._choose_attention(pending.pop(), denoiser, written, device, args, kwargs)
+            return inner(*args, **kwargs)
+
+        denoiser.forward = guided
+
+    def _choose_attention(
+        self,
+        technique: str,
+        denoiser: Any,
+        written: Any,
+        device: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        with attention.eager():
+            shapes = attention.watch_shapes(lambda: written(*args, **kwargs))
+        chosen, tried = attention.probe(
+            shapes, attention.cuda_candidates(), device, attention.seconds_of
+        )
+        self._said[technique] = f"on: {chosen}"
+        self._details["attention"] = {
+            "chosen": chosen,
+            "tried": {
+                name: {"seconds": done.seconds, "error": done.error, "reason": done.reason}
+                for name, done in tried.items()
+            },
+        }
+        if chosen != "as-is":
+            attention.use(chosen, denoiser)
+
+    def _claimed(self, pipeline: Any, parts: tuple[str, ...], options: Any) -> tuple[str, ...]:
+        """Return the parts that can be proved: compiled, captured, or with changed weights."""
+        if self._compiles or self._graphs:
+            return parts
+        arranged = {denoiser_name(pipeline)} if "on" in self._said.get("fuse_qkv", "") else set()
+        if options.channels_last:
+            arranged |= {denoiser_name(pipeline), "vae.decode"}
+        return tuple(part for part in parts if part in arranged)
+
+    def _load_cache(self, options: Any) -> None:
+        """Start from what was compiled before, and arrange that it is kept afterwards."""
+        import torch
+
+        compiler: Any = getattr(torch, "compiler", None)
+        wanted = self._compiles and (options.ship_cache or options.cache_file is not None)
+        if not wanted:
+            return
+        if not hasattr(compiler, "save_cache_artifacts"):
+            self._said["ship_cache"] = "left out: this torch cannot save its compile cache"
+            return
+        folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+        kept = Path(folder).parent / ARTIFACTS if folder else None
+        source = Path(options.cache_file) if options.cache_file is not None else kept
+        if options.cache_file is not None and not (source and source.is_file()):
+            raise FileNotFoundError(f"cache_file: there is no file {options.cache_file}")
+        if source is not None and source.is_file() and not _holds_graphs(folder):
+            compiler.load_cache_artifacts(source.read_bytes())
+            self._details["cache_loaded_bytes"] = source.stat().st_size
+        if options.ship_cache and kept is not None:
+            self._said["ship_cache"] = "on"
+            self._ship = functools.partial(self._save_cache, kept)
+            atexit.register(self._ship)
+
+    def _save_cache(self, target: Path) -> None:
+        import torch
+
+        if "cache_saved_bytes" in self._details or not target.parent.is_dir():
+            return
+        compiler: Any = torch.compiler
+        saved = compiler.save_cache_artifacts()
+        if saved is not None:
+            part = target.with_suffix(".part")
+            part.write_bytes(saved[0])
+            part.replace(target)
+            self._details["cache_saved_bytes"] = len(saved[0])
+
+
+class TunedEightBit(Tuned):
+    """Adds eight-bit matrix products in the denoiser."""
+
+    options: type = TunedEightBitOptions
+    lossy = True
+    precision: quantise.Precision
+
+    def probe(self, device: str) -> Verdict:
+        """Say whether torchao and Inductor work on ``device``."""
+        verdict = quantise.probe(self.precision, device)
+        return inductor.probe(device) if verdict.supported else verdict
+
+    def change_denoiser(self, pipeline: Any, options: Any) -> None:
+        """Quantise the denoiser's large linear layers."""
+        denoiser = getattr(pipeline, denoiser_name(pipeline) or "", None)
+        if denoiser is None:
+            raise UnsupportedPipelineError(f"{type(pipeline).__name__} has no denoiser to quantise")
+        count = quantise.quantise(denoiser, self.precision, options.min_features)
+        self._said[self.precision] = "on"
+        self._details["quantised_layers"] = count
+
+
+class TunedFp8(TunedEightBit):
+    """``tuned`` with fp8 weights and activations."""
+
+    name = "tuned-fp8"
+    precision: quantise.Precision = "fp8"
+
+
+class TunedInt8(TunedEightBit):
+    """``tuned`` with int8 weights and activations."""
+
+    name = "tuned-int8"
+    precision: quantise.Precision = "int8"
+
+
+class TunedCache(Tuned):
+    """``tuned`` with deep features reused between steps."""
+
+    name = "tuned-cache"
+    options: type = TunedCacheOptions
+    lossy = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._features: DeepFeatures | None = None
+
+    def change_denoiser(self, pipeline: Any, options: Any) -> None:
+        """Wrap the UNet's inner blocks."""
+        unet = getattr(pipeline, "unet", None)
+        features = DeepFeatures(unet, pipeline.scheduler, options.interval)
+
+        def begin(*args: Any, **kwargs: Any) -> None:
+            features.begin_call(args[0] if args else kwargs["sample"])
+
+        self._features, self.before_denoiser = features, begin
+        self._said["step_cache"] = "on"
+
+    def denoiser_variant(self) -> Any:
+        """A call that reuses does other work than one that computes."""
+        return self._features is not None and self._features.reusing
+
+
+def _no_variant() -> None:
+    return None
+
+
+def _unused_arguments(owner: Any, method: str) -> tuple[str, ...]:
+    """Pipelines hand ``decode`` their generator, which this class takes and never draws from."""
+    return ("generator",) if (type(owner).__name__, method) == ("AutoencoderKL", "decode") else ()
+
+
+def _plain(graphed: GraphedCall, drops: tuple[str, ...]) -> Callable[..., Any]:
+    """A function, as libraries expect where there was one before."""
+
+    @functools.wraps(graphed)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for name in drops:
+            kwargs.pop(name, None)
+        return graphed(*args, **kwargs)
+
+    return call
+
+
+def _parts_of(pipeline: Any, asked: tuple[str, ...]) -> tuple[str, ...]:
+    found: list[str] = []
+    for name in asked:
+        try:
+            found.extend(resolve_scope(pipeline, (name,)))
+        except UnsupportedPipelineError:
+            continue
+    if not found:
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} has none of the parts {', '.join(asked)}"
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def _hold_vae(vae: Any) -> str:
+    """Keep the decoding half in the precision in which pipelines decode.
+
+    Pipelines whose VAE overflows in float16 convert all of its weights to float32 for each picture
+    and back. The other half still follows them, so what they ask the VAE for its type stays true.
+    """
+    import torch
+
+    config = getattr(vae, "config", None)
+    halves = ("encoder", "quant_conv", "decoder", "post_quant_conv")
+    if not getattr(config, "force_upcast", False) or not all(hasattr(vae, h) for h in halves):
+        return "left out: nothing converts this VAE"
+    if vae.dtype == torch.float32:
+        return "left out: this VAE is in float32 already"
+    encoding = [part for part in (vae.encoder, vae.quant_conv) if part is not None]
+    if vae.dtype == torch.float16:
+        for part in (vae.decoder, vae.post_quant_conv):
+            if part is not None:
+                part.to(torch.float32)
+
+    def to(*args: Any, **kwargs: Any) -> Any:
+        for part in encoding:
+            part.to(*args, **kwargs)
+        return vae
+
+    vae.to = to
+    return "on"
+
+
+def _benchmark_convolutions() -> None:
+    import torch
+
+    torch.backends.cudnn.benchmark = True
+
+
+def _holds_graphs(folder: str | None) -> bool:
+    return folder is not None and any(Path(folder).glob("fxgraph/*"))

@@ -1,0 +1,268 @@
+"""The page on the techniques of ``tuned``: each alone, with what records say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reports import fidelity, markdown, text
+from reports.analyse import Comparison, Finding
+from reports.fidelity import Likeness
+from reports.view import Cell, Table
+
+WAITS = "waits for a GPU"
+NO_RECORD = "not measured"
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One step of the page.
+
+    Attributes:
+        backend, options: which cells measure it: those whose options agree.
+        how: what to write in a configuration.
+        needs_cuda: whether a CPU has nothing to show.
+    """
+
+    title: str
+    backend: str
+    says: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    how: str = ""
+    needs_cuda: bool = False
+
+
+TECHNIQUES = (
+    Technique(
+        "Never make the host wait",
+        "tuned",
+        "A GPU is fast when the host is ahead of it. diffusers' ancestral scheduler draws noise on "
+        "the CPU and uploads it from pageable memory, which waits for all queued work at each "
+        "step; `set_timesteps` reads the sigmas back once a picture. Both go without a wait, and "
+        "not one bit of the picture changes. Costs nothing.",
+        {"alone": "scheduler", "scheduler": "no-sync"},
+        "{name: tuned, options: {alone: scheduler, scheduler: no-sync}}",
+    ),
+    Technique(
+        "Step in fewer kernels",
+        "tuned",
+        "An Euler step written out is one multiply-add of the latents, not six kernels. It rounds "
+        "less often than before, so the last bits differ. For epsilon prediction.",
+        {"alone": "scheduler", "scheduler": "fused"},
+        "{name: tuned, options: {alone: scheduler}}",
+        needs_cuda=True,
+    ),
+    Technique(
+        "Keep the VAE in the type it decodes in",
+        "tuned",
+        "SDXL's VAE overflows in float16, so pipelines convert all of its weights to float32 for "
+        "each picture and back. Keeping the decoder in float32 gives the same picture for 0.1 GiB "
+        "more, and is what lets its decoding be captured.",
+        {"alone": "hold_vae"},
+        "{name: tuned, options: {alone: hold_vae}}",
+        needs_cuda=True,
+    ),
+    Technique(
+        "Channels last",
+        "tuned",
+        "Tensor cores want a pixel's channels side by side. Weights are rearranged once; "
+        "convolutions stop transposing. The order of sums changes, so the last bits do.",
+        {"alone": "channels_last"},
+        "{name: tuned, options: {alone: channels_last}}",
+    ),
+    Technique(
+        "Let cuDNN time its algorithms",
+        "tuned",
+        "cuDNN guesses which convolution algorithm is fastest; told to, it measures, once for each "
+        "shape. Costs a moment in the first call.",
+        {"alone": "cudnn_benchmark"},
+        "{name: tuned, options: {alone: cudnn_benchmark}}",
+        needs_cuda=True,
+    ),
+    Technique(
+        "Fuse the projections",
+        "tuned",
+        "Query, key and value come from one matrix product instead of three: larger products, "
+        "fewer launches. The separate weights stay, so it costs their memory again.",
+        {"alone": "fuse_qkv"},
+        "{name: tuned, options: {alone: fuse_qkv}}",
+    ),
+    Technique(
+        "The fastest attention that keeps the picture",
+        "tuned",
+        "cuDNN's and torch's flash attention, FlashAttention 3 and SageAttention are timed at the "
+        "denoiser's own shapes, those that are installed. One whose error against float32 is over "
+        "twice that of the present way is not taken, which is where SageAttention has to prove "
+        "itself.",
+        {"alone": "attention"},
+        "{name: tuned, options: {alone: attention}}",
+        needs_cuda=True,
+    ),
+    Technique(
+        "CUDA graphs",
+        "tuned",
+        "At 512 pixels an eager UNet waits for its thousands of launches more than it computes. "
+        "Each part's whole call is captured once for each shape and replayed with one launch. "
+        "Costs the memory of the captured activations, and a second of warm-up.",
+        {"alone": "cuda_graphs"},
+        "{name: tuned, options: {alone: cuda_graphs}}",
+        needs_cuda=True,
+    ),
+    Technique(
+        "Compile the repeated blocks",
+        "torch-compile-regional",
+        "Most of a UNet is one kind of block, many times. Compiling that block once gives most of "
+        "what compiling everything gives, for a fraction of the wait.",
+        {"mode": "default"},
+        how="torch-compile-regional",
+    ),
+    Technique(
+        "Compile whole parts",
+        "torch-compile",
+        "The compiler sees across blocks, and takes its time. Worth it where the same shapes are "
+        "drawn for hours.",
+        {"mode": "default"},
+        how="torch-compile",
+    ),
+    Technique(
+        "All of it",
+        "tuned",
+        "The backend `tuned`: small regions compiled, whole calls captured, nothing waited for. "
+        "What was compiled is kept as one file (`artifacts.bin` in the cell's cache), which "
+        "`cache_file` takes to the next machine of the same kind and software.",
+        {"alone": None, "autotune": False},
+        "tuned",
+    ),
+    Technique(
+        "More time for the compiler",
+        "tuned",
+        "Inductor times its own matrix products and tunes each kernel's launch. Minutes of "
+        "warm-up; a shipped cache spares other machines the wait.",
+        {"alone": None, "autotune": True},
+        "{name: tuned, options: {autotune: true, coordinate_descent: true}}",
+        needs_cuda=True,
+    ),
+    Technique(
+        "Reuse deep features (lossy)",
+        "tuned-cache",
+        "Two of three steps compute only the outermost blocks and take the rest from the step "
+        "before (DeepCache). The picture changes: look at the verdict before you use it.",
+        how="tuned-cache",
+    ),
+    Technique(
+        "Eight bits: fp8 (lossy)",
+        "tuned-fp8",
+        "The denoiser's large linear layers in fp8, activations scaled as they come. Needs torchao "
+        "and a GPU of capability 8.9. The picture changes.",
+        how="tuned-fp8",
+        needs_cuda=True,
+    ),
+    Technique(
+        "Eight bits: int8 (lossy)",
+        "tuned-int8",
+        "The same in int8, which older GPUs have too. The picture changes.",
+        how="tuned-int8",
+        needs_cuda=True,
+    ),
+)
+
+INTRODUCTION = """\
+Each technique by itself, in the order in which to try them: those that cost nothing first, those
+that change the picture last. Stop where it suits you. *Gain* is the speedup of a whole call against
+diffusers as it is, with its 95 % interval; *warm-up* is waited for once per process; *memory* is
+the steady peak against the baseline's; *pictures* is the verdict against the baseline's own
+noise."""
+
+EXPLAINS = """\
+Gains do not multiply: once the launches are gone, the next technique that saves launches saves
+nothing. "All of it" is measured, not computed from the lines above it."""
+
+
+def page(
+    machines: Sequence[tuple[str, Sequence[Comparison], Sequence[Mapping[int, Likeness]]]],
+) -> str:
+    """Return ``docs/making-sdxl-fast.md``.
+
+    Args:
+        machines: name, comparisons, and what is known of their pictures.
+    """
+    parts = [
+        "<!-- Written by `make report-results` from reports/results. Change records, not this. -->",
+        "# Making SDXL fast",
+        INTRODUCTION,
+        _tables(machines),
+        EXPLAINS,
+        "## The techniques",
+    ]
+    for number, technique in enumerate(TECHNIQUES, 1):
+        parts.append(f"### {number}. {technique.title}")
+        parts.append(technique.says)
+        parts.append(f"```yaml\nbackend: [none, {technique.how}]\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _tables(
+    machines: Sequence[tuple[str, Sequence[Comparison], Sequence[Mapping[int, Likeness]]]],
+) -> str:
+    """One table for each workload in which a technique was measured; a GPU's even if none was."""
+    found = []
+    gpu = False
+    for name, comparisons, likenesses in machines:
+        for comparison, likeness in zip(comparisons, likenesses, strict=True):
+            on_gpu = comparison.group.first.device.startswith("cuda")
+            if comparison.group.workload.get("task") != "text-to-image":
+                continue
+            gpu |= on_gpu
+            title = f"{name}: {comparison.group.title}"
+            if comparison.group.synthetic:
+                title += " (synthetic weights)"
+            found.append(_table(title, comparison, likeness, on_gpu))
+    if not gpu:
+        found.insert(0, _table("A GPU: SDXL, 1024×1024, float16", None, {}, True))
+    return "\n\n".join(found)
+
+
+def _table(
+    title: str, comparison: Comparison | None, likeness: Mapping[int, Likeness], on_gpu: bool
+) -> str:
+    rows = []
+    for number, technique in enumerate(TECHNIQUES, 1):
+        index = None if comparison is None else _place(comparison, technique)
+        told = [f"{number}. {technique.title}"]
+        if comparison is None or index is None:
+            nothing = WAITS if comparison is None or technique.needs_cuda else NO_RECORD
+            if on_gpu and comparison is not None:
+                nothing = NO_RECORD
+            told += [nothing, "", "", ""]
+        else:
+            told += _said(comparison, comparison.findings[index], likeness.get(index))
+        rows.append([Cell(each) for each in told])
+    head = ["technique", "gain", "warm-up [s]", "memory", "pictures"]
+    return markdown.table(Table(title, head, rows), "##")
+
+
+def _place(comparison: Comparison, technique: Technique) -> int | None:
+    for index, finding in enumerate(comparison.findings):
+        options = finding.row.samples[0].options
+        if finding.row.backend == technique.backend and all(
+            options.get(name) == value for name, value in technique.options.items()
+        ):
+            return index
+    return None
+
+
+def _said(comparison: Comparison, finding: Finding, likeness: Likeness | None) -> list[str]:
+    if finding.speedup is None or finding.verdict is None:
+        why = "; ".join(finding.reasons) or finding.not_comparable or "no figure"
+        return [f"{finding.outcome}: {why}", "", "", ""]
+    gain = (
+        f"{text.ratio(finding.speedup.ratio)} "
+        f"({text.interval(finding.speedup.low, finding.speedup.high, text.ratio)}), "
+        f"{finding.verdict.word}"
+    )
+    own = finding.peak(comparison.meter)
+    base = finding.baseline.peak(comparison.meter) if finding.baseline else None
+    memory = "–" if own is None or base is None else f"{(own - base) / text.GIB:+.2f} GiB"
+    cache = "" if finding.row.cache == "fresh" else " (warm cache)"
+    return [gain, text.seconds(finding.warmup_s) + cache, memory, fidelity.same(likeness)]

@@ -1,0 +1,211 @@
+"""Check runs against known answers, and the harness against a bare loop on the same device.
+
+    python scripts/selfcheck.py RUN... [--pairs N] [--loop FILE]
+
+Prints one line for each known answer: expected, found, verdict. Exits with 1 if one is broken.
+Needs torch for the loop alone; without a run's baseline cell, or with ``--pairs 0``, there is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from bench import selfcheck  # noqa: E402 - the path comes first
+from bench.store import RunFolder, StoreError  # noqa: E402
+
+WARMUP_CALLS = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Check runs against known answers.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("--pairs", type=int, default=30, help="bare calls (%(default)s)")
+    parser.add_argument(
+        "--loop", type=Path, help="where the bare loop's figures are kept, and found again"
+    )
+    asked = parser.parse_args(arguments)
+    try:
+        records = [record for run in asked.runs for record in RunFolder.open(run).records()]
+    except StoreError as error:
+        print(f"selfcheck: {error}", file=sys.stderr)
+        return 2
+    lines = selfcheck.check(records, bare_loop(records, asked.pairs, asked.loop))
+    show(lines)
+    return int(selfcheck.broken(lines))
+
+
+def show(lines: Sequence[selfcheck.Line]) -> None:
+    """Print what was expected, what was found, and the verdict."""
+    width = max(len(line.what) for line in lines)
+    for line in lines:
+        found = line.found or "–"
+        why = f"  ({line.why})" if line.why else ""
+        print(f"{line.what:<{width}}  expected {line.expected}; found {found}: {line.word}{why}")
+    words = [line.word for line in lines]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    print(f"self-check: {counts}")
+
+
+def bare_loop(
+    records: Sequence[Mapping[str, Any]], pairs: int, kept: Path | None
+) -> selfcheck.Loop | None:
+    """Return the loop's figures, from ``kept`` if they are of the same cell."""
+    baseline = next(
+        (
+            record
+            for record in records
+            if record["cell"]["backend"]["name"] == "none" and record.get("outcome") == "ok"
+        ),
+        None,
+    )
+    if pairs < 1 or baseline is None:
+        return None
+    counted = {scope: work["flops"] for scope, work in (baseline.get("work") or {}).items()}
+    key = [baseline["cell_id"], pairs]
+    if kept is not None and kept.is_file():
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if found.pop("of") == key:
+            return selfcheck.Loop(**found)
+    loop = _take_turns(baseline["cell"], str(baseline["device"]), pairs, counted)
+    if kept is not None:
+        partial = kept.with_suffix(".partial")
+        partial.write_text(json.dumps({**asdict(loop), "of": key}), encoding="utf-8")
+        partial.replace(kept)
+    return loop
+
+
+def _take_turns(
+    recorded: Mapping[str, Any], device: str, pairs: int, counted: Mapping[str, int]
+) -> selfcheck.Loop:
+    """Run the cell once more; after each measured call, time a bare one."""
+    import torch
+
+    from bench.worker import sources, tasks
+    from bench.worker.cell import run_job
+
+    cell: Any = copy.deepcopy(dict(recorded))
+    cell["protocol"] = {
+        "warmup": {
+            "min_calls": WARMUP_CALLS, "max_calls": WARMUP_CALLS,
+            "stable_calls": 2, "stable_pct": 5.0,
+        },
+        "calls": {
+            "min_calls": pairs + 1, "max_calls": pairs + 1,
+            "noise_target_pct": 0.0, "time_cap_s": 1e9,
+        },
+        "rounds": 1,
+    }  # fmt: skip
+    cell.update(sweep=None, profile=False, cache="fresh")
+    workload = cell["workload"]
+    pipeline = sources.load(workload, device, allow_remote_code=False).pipeline
+    pipeline.set_progress_bar_config(disable=True)
+    inputs = tasks.prepare_inputs(pipeline, workload, device)
+    times: dict[str, list[float]] = {"harness_s": [], "bare_s": []}
+    drawn: dict[str, list[str]] = {"bare": [], "harness": []}
+    ending: dict[str, Any] = {}
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    def one_bare_call() -> float:
+        wait()
+        begin = time.perf_counter()
+        images = pipeline(**inputs.call_kwargs()).images
+        wait()
+        taken = time.perf_counter() - begin
+        drawn["bare"] = [
+            hashlib.sha256(image.convert("RGB").tobytes()).hexdigest() for image in images
+        ]
+        return taken
+
+    def listen(event: dict[str, Any]) -> None:
+        fields = event.get("fields", {})
+        if "warmup_s" in fields:
+            one_bare_call()
+        elif event["event"] == "append" and "e2e_s" in fields:
+            times["harness_s"].append(fields["e2e_s"])
+            if len(times["harness_s"]) <= pairs:
+                times["bare_s"].append(one_bare_call())
+        elif "images" in fields:
+            drawn["harness"] = [image["sha256"] for image in fields["images"]]
+        elif event["event"] == "end":
+            ending.update(event)
+
+    with tempfile.TemporaryDirectory() as folder:
+        run_job(
+            {
+                "cell": cell,
+                "round": 0,
+                "device": device,
+                "pictures_dir": folder,
+                "pictures_relative_to": folder,
+                "cache_dir": folder,
+                "prime_only": False,
+            },
+            listen,
+        )
+    if ending.get("outcome") != "ok":
+        raise SystemExit(f"the loop's cell ended {ending.get('outcome')}: {ending.get('reason')}")
+    return selfcheck.Loop(
+        harness_s=times["harness_s"],
+        bare_s=times["bare_s"],
+        same_pictures=drawn["bare"] == drawn["harness"],
+        flops=_denoiser_flops(pipeline, workload, counted),
+        counted=counted,
+    )
+
+
+def _denoiser_flops(
+    pipeline: Any, workload: Mapping[str, Any], counted: Mapping[str, int]
+) -> dict[str, int]:
+    """Count the denoiser's operations on shapes alone, with torch's own counter.
+
+    On torch's meta device nothing is computed, attention is not fused into one kernel, and the
+    count is made by other code than the record's. Empty where the architecture is not known.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from bench.worker.sources import synthetic
+
+    source, _, name = workload["model"].partition(":")
+    if source != "synthetic" or "unet" not in counted:
+        return {}
+    unet = synthetic.on_meta(name)["unet"]
+    scale = pipeline.vae_scale_factor
+    batch = workload["batch"] * (3 if workload["task"] == "edit" else 2)
+    size = (workload["height"] // scale, workload["width"] // scale)
+    more: dict[str, Any] = {}
+    if unet.config.addition_embed_type == "text_time":
+        pooled = unet.config.projection_class_embeddings_input_dim
+        pooled -= 6 * unet.config.addition_time_embed_dim
+        more["added_cond_kwargs"] = {
+            "text_embeds": torch.empty(batch, pooled, device="meta"),
+            "time_ids": torch.empty(batch, 6, device="meta"),
+        }
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        unet(
+            torch.empty(batch, unet.config.in_channels, *size, device="meta"),
+            torch.empty((), device="meta"),
+            torch.empty(batch, 77, unet.config.cross_attention_dim, device="meta"),
+            **more,
+        )
+    return {"unet": int(counter.get_total_flops()) * workload["steps"]}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

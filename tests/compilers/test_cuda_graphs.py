@@ -1,0 +1,131 @@
+"""Captures are told apart by what they depend on, and results outlive the next replay."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from compilers.cuda_graphs import GraphedCall
+
+
+class Recorder:
+    """Replays as CUDA does: the same tensors in and out, new numbers in them."""
+
+    def __init__(self) -> None:
+        self.records = 0
+
+    def holds(self, tensor: Any) -> bool:
+        return bool(tensor.dtype != torch.float64)
+
+    def record(self, function: Callable[[], Any]) -> tuple[Callable[[], Any], Any]:
+        from torch.utils import _pytree as pytree
+
+        self.records += 1
+        result = function()
+
+        def replay() -> None:
+            for old, new in zip(
+                pytree.tree_leaves(result), pytree.tree_leaves(function()), strict=True
+            ):
+                if isinstance(old, torch.Tensor):
+                    old.copy_(new)
+
+        return replay, result
+
+
+def double(value: Any, *, more: dict[str, Any] | None = None, plus: int = 0) -> Any:
+    extra = more["x"] if more else 0
+    return {"sum": value * 2 + plus + extra}, "text"
+
+
+@pytest.fixture
+def graphed() -> GraphedCall:
+    return GraphedCall(double, Recorder())
+
+
+def test_a_replay_reads_what_this_call_was_given(graphed: GraphedCall) -> None:
+    first, text = graphed(torch.ones(2), more={"x": torch.ones(2)})
+    second, _ = graphed(torch.ones(2) * 5, more={"x": torch.zeros(2)})
+    assert first["sum"].tolist() == [3.0, 3.0], "the first result survives the second call"
+    assert second["sum"].tolist() == [10.0, 10.0]
+    assert text == "text"
+    assert (graphed.counts.captures, graphed.counts.replays) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ((torch.ones(2), {}), (torch.ones(3), {})),
+        ((torch.ones(2), {}), (torch.ones(2, dtype=torch.float16), {})),
+        ((torch.ones(2, 2), {}), (torch.ones(2, 2).T, {})),
+        ((torch.ones(2), {"plus": 1}), (torch.ones(2), {"plus": 2})),
+        ((torch.ones(2), {"plus": 1}), (torch.ones(2), {"plus": True})),
+        ((torch.ones(2), {}), (torch.ones(2), {"more": {"x": torch.ones(2)}})),
+    ],
+)  # fmt: skip
+def test_other_kinds_of_arguments_are_captured_apart(
+    graphed: GraphedCall, first: Any, second: Any
+) -> None:
+    for value, more in (first, second, first, second):
+        expected = double(value, **more)[0]["sum"]
+        assert torch.equal(graphed(value, **more)[0]["sum"], expected)
+    assert (graphed.counts.captures, graphed.counts.replays) == (2, 4)
+
+
+def test_what_a_replay_cannot_read_runs_as_it_is(graphed: GraphedCall) -> None:
+    elsewhere = torch.ones(2, dtype=torch.float64)
+    assert graphed(elsewhere)[0]["sum"].tolist() == [2.0, 2.0]
+    learning = torch.ones(2, requires_grad=True)
+    assert graphed(learning)[0]["sum"].requires_grad
+    call = GraphedCall(lambda value, flag: value, Recorder())
+    assert call(torch.ones(1), object()).tolist() == [1.0]
+    assert graphed.counts.captures == call.counts.captures == 0
+    assert graphed.counts.uncaptured == {
+        "an argument lives on cpu": 1,
+        "an argument requires a gradient": 1,
+    }
+    assert call.counts.uncaptured == {"an argument is a object": 1}
+
+
+def test_a_variant_is_captured_apart() -> None:
+    state = {"factor": 1}
+    call = GraphedCall(
+        lambda value: value * state["factor"], Recorder(), variant=lambda: state["factor"]
+    )
+    found = []
+    for factor in (1, 2, 1, 2):
+        state["factor"] = factor
+        found.append(call(torch.ones(1)).item())
+    assert found == [1.0, 2.0, 1.0, 2.0]
+    assert call.counts.captures == 2
+
+
+def test_weights_that_move_are_captured_anew() -> None:
+    module = torch.nn.Linear(2, 2)
+    recorder = Recorder()
+    call = GraphedCall(module.forward, recorder, module)
+    with torch.no_grad():
+        for _ in range(2):
+            call(torch.ones(1, 2))
+        assert recorder.records == 1
+        module.bias.data = module.bias.data.clone()
+        call(torch.ones(1, 2))
+    assert recorder.records == 2
+
+
+def test_a_result_that_cannot_be_copied_is_refused() -> None:
+    with pytest.raises(TypeError, match="cannot return a object"):
+        GraphedCall(lambda value: (value, object()), Recorder())(torch.ones(1))
+
+
+def test_it_passes_for_the_function() -> None:
+    import inspect
+
+    call = GraphedCall(double, Recorder())
+    assert list(inspect.signature(call).parameters) == ["value", "more", "plus"]
+    assert functools.WRAPPER_ASSIGNMENTS[1] == "__name__"
+    assert call.__name__ == "double"  # type: ignore[attr-defined]

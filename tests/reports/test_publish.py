@@ -1,0 +1,130 @@
+"""Committed runs to the two pages: every figure from a record, what is missing named as missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.store import StoreError
+from reports import analyse, fidelity, gather, publish, techniques
+from tests.reports import make_records as make
+
+TUNED = make.Backend("tuned", 2.0, 8.0, options={"alone": None, "autotune": False})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    backends = [make.BACKENDS[0], make.BACKENDS[1], TUNED]
+    records = make.records(make.WORKLOADS[:1], backends, rounds=2)
+    folder = make.write_run(tmp_path / "runs" / "first", records)
+    make.add_pictures(folder, records, backends)
+    make.write_run(folder, records)
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path, run: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    publish.pack(run, "a-machine", tmp_path)
+    return tmp_path
+
+
+def test_a_packed_run_says_the_same_without_its_pictures(root: Path, run: Path) -> None:
+    packed = root / publish.RESULTS / "a-machine" / "first"
+    shutil.rmtree(packed / "pictures")
+    found = []
+    for folder in (run, packed):
+        pictures = fidelity.Pictures(fidelity.known([folder]))
+        comparison = analyse.compare(gather.group(gather.read([folder])))[0]
+        found.append(
+            {
+                place: likeness.verdict.word if likeness.verdict else None
+                for place, likeness in fidelity.judge(comparison, pictures).items()
+            }
+        )
+    assert found[0] == found[1]
+    assert set(found[0].values()) - {None}
+
+
+def test_large_pictures_stay_behind(root: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "PICTURE_BYTES", 0)
+    packed = publish.pack(run, "a-machine", root)
+    assert not list(packed.rglob("*.png"))
+    assert json.loads((packed / fidelity.KEPT).read_text())
+
+
+def test_comparisons_that_are_none_are_refused(root: Path) -> None:
+    kept = root / publish.RESULTS / "a-machine" / "first" / fidelity.KEPT
+    kept.write_text('{"a b": {"psnr": 3}}')
+    with pytest.raises(StoreError, match="does not hold comparisons"):
+        publish.publish(root)
+
+
+def test_the_report_has_every_part_and_its_links_lead_somewhere(root: Path) -> None:
+    page, guide = publish.publish(root)
+    content = page.read_text(encoding="utf-8")
+    for heading in ("## Question", "## Answers", "## Method", "## Limits", "## Published figures",
+                    "## Measured on a-machine"):  # fmt: skip
+        assert f"\n{heading}\n" in content
+    assert "No record of a GPU is here yet" in content
+    assert "924.378" in content, "published rows stand beside"
+    links = re.findall(r"\]\((reports/results/[^)]+)\)", content)
+    assert any("/plots/" in link for link in links)
+    assert any("/gallery/" in link for link in links)
+    for link in links:
+        assert (root / link).exists(), link
+    assert guide.read_text(encoding="utf-8").startswith("<!-- Written by `make report-results`")
+
+
+def test_it_is_the_same_each_time(root: Path) -> None:
+    pages = publish.publish(root)
+    first = [page.read_bytes() for page in pages]
+    assert [page.read_bytes() for page in publish.publish(root)] == first
+
+
+def test_nothing_measured_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no run in"):
+        publish.publish(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "Up", "../x", "a/b", ".hidden"])
+def test_a_machine_needs_the_name_of_a_folder(run: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="no name for a machine"):
+        publish.pack(run, name, tmp_path)
+
+
+def row(page: str, part: str, technique: str) -> str:
+    section = page.split(f"## {part}", 1)[1]
+    return next(line for line in section.splitlines() if technique in line)
+
+
+def test_techniques_are_filled_from_records_or_wait(root: Path) -> None:
+    page = publish.publish(root)[1].read_text(encoding="utf-8")
+    assert techniques.WAITS in row(page, "A GPU", "CUDA graphs")
+    assert "FASTER" in row(page, "a-machine", "All of it")
+    assert techniques.WAITS in row(page, "a-machine", "CUDA graphs")
+    assert techniques.NO_RECORD in row(page, "a-machine", "Fuse the projections")
+
+
+def test_every_technique_can_be_configured() -> None:
+    import yaml
+
+    from bench.config import make_plan, parse_config
+
+    for technique in techniques.TECHNIQUES:
+        backend = yaml.safe_load(technique.how)
+        plan = make_plan(
+            parse_config(
+                {
+                    "defaults": {"task": "text-to-image", "model": "embedded:sdxl"},
+                    "matrix": {"workload": [{"name": "a", "prompt": "b"}], "backend": [backend]},
+                }
+            )
+        )
+        choice = plan.cells[0]["backend"]
+        assert choice["name"] == technique.backend
+        assert all(choice["options"][key] == value for key, value in technique.options.items())
