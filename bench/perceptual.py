@@ -7,6 +7,7 @@ hold, so that a report can be written again where there is neither torch nor wei
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -185,8 +186,9 @@ class Kept:
     def __init__(self, runs: Iterable[Path]) -> None:
         self.weights: dict[Perceptual, Weights] = {}
         self._values: dict[tuple[str, Question], tuple[float, bool]] = {}
+        self._used: dict[tuple[Path, Perceptual], str] = {}
         for run in runs:
-            self._read(run / FILE)
+            self._read(run.absolute())
 
     def get(self, weights: Weights, question: Question) -> float | None:
         found = self._values.get((weights.identity, question))
@@ -211,11 +213,12 @@ class Kept:
         self._write(run, weights, line)
 
     def use(self, run: Path, weights: Weights) -> None:
-        """Note that ``weights`` are those whose scores are shown from now on."""
-        if str(self.weights.get(weights.metric)) != str(weights):
+        """Note beside ``run`` that ``weights`` are those whose scores are shown from now on."""
+        if self._used.get((run, weights.metric)) != str(weights):
             self._write(run, weights, {weights.metric: None})
 
     def _write(self, run: Path, weights: Weights, line: Mapping[str, Any]) -> None:
+        self._used[run, weights.metric] = str(weights)
         whole = {**line, "weights": weights.name, "weights_identity": weights.identity}
         try:
             with (run / FILE).open("a", encoding="utf-8") as file:
@@ -223,26 +226,29 @@ class Kept:
         except OSError:
             return  # a run that cannot be written is scored again next time
 
-    def _read(self, file: Path) -> None:
+    def _read(self, run: Path) -> None:
         try:
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = (run / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return
         for line in lines:
             try:
-                self._take(json.loads(line))
+                self._take(json.loads(line), run)
             except (ValueError, TypeError, KeyError, StopIteration):
                 continue  # a line that was cut off; its score is computed again
 
-    def _take(self, found: Any) -> None:
+    def _take(self, found: Any, run: Path) -> None:
         metric = next(each for each in PERCEPTUAL if each in found)
         weights = Weights(metric, str(found["weights"]), str(found["weights_identity"]), None)
-        self.weights[metric] = weights
         if found[metric] is not None:
             against = found["prompt" if metric == "clip_score" else "reference_sha256"]
             question = Question(metric, found["picture_sha256"], against)
-            value = float(found[metric]), bool(found.get("prompt_cut"))
-            self._values[weights.identity, question] = value
+            value = float(found[metric])
+            if not math.isfinite(value):
+                raise ValueError("not a finite number")
+            self._values[weights.identity, question] = value, bool(found.get("prompt_cut"))
+        self.weights[metric] = weights
+        self._used[run, metric] = str(weights)
 
 
 @dataclass(frozen=True, slots=True)

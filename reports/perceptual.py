@@ -67,7 +67,10 @@ class Scores:
             for finding in comparison.findings:
                 for order in _orders(comparison.group, finding):
                     own = self.weights.get(order.question.metric)
-                    if own is not None and own.path and self.value(order.question) is None:
+                    if own is None or own.path is None:
+                        continue
+                    self._kept.use(order.run, own)
+                    if self.value(order.question) is None:
                         wanted.setdefault(order.question, order)
         if wanted:
             used = {m: w for m, w in self.weights.items() if any(q.metric == m for q in wanted)}
@@ -157,7 +160,10 @@ class Scores:
                 said.append(f"{SHOWN[metric]} is left out: {self.why[metric].rstrip('.')}.")
                 continue
             lack = self.why.get(metric)
-            more = f" Not complete: {lack.rstrip('.')}." if lack else ""
+            known = (
+                "Not complete" if weights.path else "From an earlier report; no more is computed"
+            )
+            more = f" {known}: {lack.rstrip('.')}." if lack else ""
             said.append(f"{_DEFINITIONS[metric]} Weights: {weights}.{more}")
         return said
 
@@ -173,7 +179,10 @@ _DEFINITIONS: Mapping[Perceptual, str] = {
 
 
 def lpips(value: float | None) -> str:
-    return text.DASH if value is None else f"{value:.4f}"
+    if value is None:
+        return text.DASH
+    # Rounded to nothing, a small distance would read as equal pictures.
+    return f"{value:.4f}" if value == 0 or value >= 0.001 else f"{value:.1e}"
 
 
 def clip_score(value: float | None, sign: str = "") -> str:
@@ -197,8 +206,6 @@ def find(runs: Sequence[Path], asked: Mapping[Perceptual, str]) -> Scores:
         found, reason = perceptual.find(metric, asked.get(metric), os.environ)
         if found is not None:
             weights[metric] = found
-            for run in runs:
-                kept.use(run, found)
             continue
         assert reason is not None
         why[metric] = reason

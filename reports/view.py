@@ -590,6 +590,9 @@ def _fidelity(
         note += " Synthetic weights: the pictures have no content, only their equality means much."
     if with_lpips:
         note += " LPIPS is the largest of any of its pictures."
+    why = perceptual.why_no_clip_score(comparison.group)
+    if why and "clip_score" in scores.weights:
+        note += f" There is no CLIP score: {why}."
     return Table(
         "Fidelity",
         ["backend", "verdict", "max abs difference", "PSNR", "SSIM", "FLIP",

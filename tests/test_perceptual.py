@@ -142,6 +142,10 @@ def test_weights_that_cannot_be_used(made: Path, tmp_path: Path, how: str, said:
     assert said in str(reason)
 
 
+INFINITE = json.dumps(
+    {"lpips": float("inf"), "picture_sha256": "c", "reference_sha256": "d", "weights": "alex",
+     "weights_identity": "0123"}
+).encode()  # fmt: skip
 WEIGHTS = Weights("lpips", "alex", "0123", None)
 ONE, OTHER = Question("lpips", "a" * 64, "b" * 64), Question("clip_score", "a" * 64, "a <b>\nc")
 
@@ -170,13 +174,14 @@ def test_the_weights_used_last_are_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "torn", [b'{"lpips": 0.3, "pict', b"[1]", b"\xff\xfe", b'{"lpips": 1}', b""]
+    "torn", [b'{"lpips": 0.3, "pict', b"[1]", b"\xff\xfe", b'{"lpips": 1}', b"", INFINITE]
 )
 def test_a_line_that_is_torn_costs_itself_alone(tmp_path: Path, torn: bytes) -> None:
     Kept([]).add(tmp_path, WEIGHTS, ONE, 0.25)
     with (tmp_path / perceptual.FILE).open("ab") as file:
         file.write(torn + b"\n")
     kept = Kept([tmp_path])
+    assert kept.get(WEIGHTS, Question("lpips", "c", "d")) is None
     kept.add(tmp_path, WEIGHTS, Question("lpips", "c", "d"), 0.5)
     assert kept.get(WEIGHTS, ONE) == 0.25
     assert Kept([tmp_path]).get(WEIGHTS, Question("lpips", "c", "d")) == 0.5

@@ -11,7 +11,7 @@ import pytest
 from bench import perceptual as kept_scores
 from bench.cli.app import main
 from bench.perceptual import WeightsError
-from reports import build, export, perceptual, view
+from reports import build, export, gather, perceptual, view
 from tests.reports import make_records as make
 from tests.worker import tiny_clip
 
@@ -73,7 +73,7 @@ def test_the_page_the_markdown_and_the_export_say_the_same(
     differences = column(table(report, "CLIP score"), "difference")
     for name in ("torch-compile", "cached"):
         row = frame.loc[name]
-        assert distances[name].text == f"{row['cell_lpips']:.4f}"
+        assert distances[name].text == perceptual.lpips(row["cell_lpips"])
         assert fits[name].text == f"{row['cell_clip_score']:.2f}"
         assert differences[name].text == f"{row['cell_clip_score_difference']:+.2f}"
         difference = row["cell_clip_score"] - row["cell_clip_score_baseline"]
@@ -104,6 +104,7 @@ def test_a_picture_carries_its_scores_and_the_method_its_weights(
 def test_an_edit_has_no_clip_score_and_the_reason(written: tuple[build.Report, Path]) -> None:
     report, run = written
     assert table(report, "CLIP score", workload=2) is None
+    assert perceptual.EDIT in table(report, "Fidelity", workload=2).note  # type: ignore[union-attr]
     frame = export.frame([run])
     edits = frame[frame["task"] == "edit"]
     assert edits["cell_clip_score"].isna().all()
@@ -122,7 +123,9 @@ def test_pages_are_written_again_without_torch_and_without_weights(
     again = build.write([run], tmp_path / "again")
     for title in ("Fidelity", "CLIP score"):
         assert table(again, title) == table(report, title)
-    assert "Not complete: no weights were given" in " ".join(again.view.method)
+    assert "From an earlier report; no more is computed: no weights were given" in " ".join(
+        again.view.method
+    )
 
 
 def test_none_leaves_out_what_is_kept(written: tuple[build.Report, Path], tmp_path: Path) -> None:
@@ -138,8 +141,8 @@ def test_without_weights_the_reason_is_said_once(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run")
     report = build.write([run])
     page = report.markdown.read_text()
-    assert page.count("LPIPS is left out: BENCH_LPIPS says so.") == 1
-    assert page.count("CLIP score") == page.replace("BENCH_LPIPS", "").count("LPIPS") == 1
+    assert page.count("LPIPS is left out: BENCH\\_LPIPS says so.") == 1
+    assert page.count("CLIP score") == page.replace("\\_LPIPS", "").count("LPIPS") == 1
     frame = export.frame([run])
     assert frame[list(NAMES)].isna().all(axis=None)
     assert frame.loc[frame["backend"] != "none", "cell_lpips_reason"].nunique() == 1
@@ -172,22 +175,33 @@ def test_a_picture_that_was_swapped_has_no_score(
     assert why["torch-compile"].text == "–"
 
 
-def test_synthetic_weights_have_no_clip_score() -> None:
-    group = perceptual.Group("x", {"task": "text-to-image"})
-    assert perceptual.why_no_clip_score(group) is None
-    records = make.records([make.Workload("s", synthetic=True)], make.BACKENDS[:1], rounds=1)
-    assert records[0]["synthetic_weights"] is True
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (0.0, "0.0000"), (1.5e-5, "1.5e-05"), (0.00123, "0.0012"), (0.5, "0.5000")],
+)
+def test_a_small_distance_never_reads_as_none(value: float | None, shown: str) -> None:
+    assert perceptual.lpips(value) == shown
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_synthetic_weights_have_no_clip_score(tmp_path: Path, synthetic: bool) -> None:
+    made = make.records([make.Workload("s", synthetic=synthetic)], make.BACKENDS[:1], rounds=1)
+    (group,) = gather.group(gather.read([make.write_run(tmp_path / "run", made)]))
+    assert (perceptual.why_no_clip_score(group) == perceptual.SYNTHETIC) is synthetic
 
 
 def test_wrong_weights_are_refused_before_anything_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = run_of(tmp_path / "run")
+    run, alex = run_of(tmp_path / "run"), weights["lpips"]
     with pytest.raises(WeightsError, match="no such folder"):
         build.write([run], tmp_path / "out", weights={"clip_score": "/nowhere"})
     assert exit_of("report", str(run), "--lpips", str(run / "plan.json")) == 2
     assert "can run code" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    (tmp_path / "no run").mkdir()
+    assert exit_of("report", str(tmp_path / "no run"), "--lpips", str(alex)) == 2
+    assert list((tmp_path / "no run").iterdir()) == []
     assert not (run / "report.html").exists()
 
 
