@@ -34,8 +34,8 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
                 "the workload's type (level). Across: operations for each byte that diffusers' own "
                 "operators read and write one by one; a backend that fuses them moves fewer, so "
                 "its true place lies further right. Backends that skip work or narrow it are left "
-                "out. Per cent: share of the matrix product's rate. Hollow: bound by launches, the "
-                "device idles over 10 % of a call. n = processes."
+                "out. Per cent: share of the matrix product's rate; busy: of a call in which the "
+                "device computes. Hollow: under 90 %, bound by launches. n = processes."
             )
         ],
         height=lambda rows: 3.6 + 0.19 * rows["label"].nunique(),
@@ -60,11 +60,11 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     )  # fmt: skip
     shapes = style.markers(rows["label"])
     for row in rows.itertuples():
-        label = style.shorten(row.label, 40)
+        label = style.shorten(row.label, 28)
         if not style.present(row.flops_per_s):
             axes.plot([], [], linestyle="", label=f"{label}: no figure")
             continue
-        busy = f", device busy {row.busy_pct:.0f} %" if style.present(row.busy_pct) else ""
+        busy = f", busy {row.busy_pct:.0f} %" if style.present(row.busy_pct) else ""
         colour = colours[row.backend]
         axes.plot(
             row.flop_per_byte,
