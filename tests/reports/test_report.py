@@ -14,6 +14,7 @@ import pytest
 from bench.cli.app import main
 from bench.store import StoreError
 from reports import analyse, build, export, gallery, gather, text
+from reports import figures as drawing
 from tests.reports import make_records as make
 
 
@@ -81,8 +82,9 @@ def test_all_parts_are_there(written):
     report, _ = written
     out = report.page.parent
     names = {path.name for path in (out / "plots").iterdir()}
-    figures = ("end_to_end", "throughput", "warmup", "breakeven", "memory", "stages", "pareto",
-               "sweep", "sizes", "spread", "trace")  # fmt: skip
+    figures = ("end_to_end", "throughput", "warmup", "breakeven", "memory", "stages", "roofline",
+               "pareto", "sweep", "sizes", "spread", "trace")  # fmt: skip
+    assert set(figures) == drawing.NAMES
     assert names == {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     said = report.markdown.read_text()
     for name in figures:
@@ -109,7 +111,8 @@ def test_page_needs_nothing_from_outside(page, written):
 
 def test_every_figure_is_the_rounded_one(page):
     """What stands in a cell is what one of the few rules makes of the figure behind it."""
-    rules = (text.seconds, text.number, text.ratio, text.count, text.gib, text.minutes)
+    rules = (text.seconds, text.number, text.ratio, text.count, text.gib, text.minutes,
+             text.percent)  # fmt: skip
     assert len(page.values) > 200
     for value, shown in page.values:
         allowed = {rule(value) for rule in rules} | {f"{value:.4f}", str(int(value))}
@@ -263,7 +266,7 @@ def test_same_records_same_bytes(tmp_path):
         build.write([run])
         files = [p for p in run.rglob("*") if p.suffix in (".html", ".md", ".svg", ".png")]
         pages.append({p.relative_to(run): p.read_bytes() for p in files})
-    assert len(pages[0]) == 20
+    assert len(pages[0]) == 22
     assert pages[0] == pages[1]
 
 
