@@ -203,8 +203,10 @@ def _single_calls(table: Table, done: set[int]) -> tuple[list[Finding], list[Not
             continue
         if name in ("mean_s", "median_s") and table.has("e2e_s"):
             continue
+        if not table.has(name):
+            continue
         time = table.values(name)
-        calls = np.array([_calls(table, i) for i in range(len(table))])
+        calls = _all_calls(table)
         with np.errstate(invalid="ignore"):
             usable = [
                 i for i in np.flatnonzero((time > 0) & (calls >= 1)).tolist() if i not in done
@@ -227,6 +229,12 @@ def _single_calls(table: Table, done: set[int]) -> tuple[list[Finding], list[Not
                 )
             )
     return findings, notes[:20]
+
+
+def _all_calls(table: Table) -> Floats:
+    own = rows.kinds(table, rows.CLAIM)
+    _, first, inverse = np.unique(own, return_index=True, return_inverse=True)
+    return np.array([_calls(table, i) for i in first.tolist()])[inverse]
 
 
 def _calls(table: Table, i: int) -> float:
