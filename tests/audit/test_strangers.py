@@ -158,3 +158,25 @@ def test_work_grows_with_the_kinds_of_rows_and_not_with_rows(
         )
     assert not audited(tmp_path, "\n".join(lines)).findings
     assert len(asked) == 4
+
+
+def test_a_slow_row_among_three_step_counts(tmp_path: Path) -> None:
+    lines = ["model,compiler,steps,latency,it/s"]
+    for arm, own in (("eager", 0.07), ("trt", 0.042)):
+        for n in (20, 30, 50):
+            factor = 1.2 if (arm, n) == ("trt", 30) else 1.0
+            lines.append(f"a,{arm},{n},{(0.3 + n * own) * factor:.3f},{1 / own / factor:.3f}")
+    one = audited(tmp_path, "\n".join(lines))
+    assert checks(one) == ["slow-row"]
+    assert one.findings[0].rows == (4,)
+    clean = [*lines[:5], f"a,trt,30,{0.3 + 30 * 0.042:.3f},{1 / 0.042:.3f}", lines[6]]
+    assert not checks(audited(tmp_path, "\n".join(clean)))
+
+
+def test_a_percentage_by_another_definition_than_its_column(tmp_path: Path) -> None:
+    text = "model,eager (ms),compile (ms),improvement\na,1000,800,20 %\nb,1500,1000,33 %\n"
+    text += "c,900,700,{} %\nd,700,630,10 %\n"
+    assert not checks(audited(tmp_path, text.format(22)))
+    one = audited(tmp_path, text.format(29))
+    assert checks(one) == ["stated-ratio"]
+    assert "baseline ÷ this − 1" in one.findings[0].says
