@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.audit import rows
 from bench.audit.checks.batches import corrected_gaps
@@ -24,6 +25,7 @@ ONE_FACTOR = 0.04
 """Parts slow by factors closer than this are slow by one."""
 FEWEST_CALLS = 5
 """The rate of a shorter loop hangs on its first step."""
+FEWEST_EXTRA_CALLS = 20
 SMALL_SCATTER = 0.012
 LEAST_BY_RATE = 0.1
 NETWORK = ("session", "gpu", "model", "task", "backend", "dtype", "scheduler", "height", "width",
@@ -305,6 +307,12 @@ def _off_line(
     )
 
 
+def _calls_more(table: Table) -> NDArray[np.bool_]:
+    """Return which rows' schedulers call the denoiser more often than they step, (rows,)."""
+    more = {name: rows.extra_calls(name, 10) != 10 for name in set(table.text("scheduler"))}
+    return np.array([more[name] for name in table.text("scheduler")], dtype=np.bool_)
+
+
 def _by_rate(table: Table, judged: set[int]) -> list[Finding]:
     """Rows with another it/s than the same arm at other step counts, and a time to match.
 
@@ -318,6 +326,8 @@ def _by_rate(table: Table, judged: set[int]) -> list[Finding]:
         loop = calls / rate
         # A rate that is steps ÷ time says nothing of its own.
         usable = (loop > 0) & (time > loop * 1.005) & (calls >= FEWEST_CALLS)
+        # Whether such a rate counts steps or calls, nobody says; in long loops it matters less.
+        usable &= (calls >= FEWEST_EXTRA_CALLS) | ~_calls_more(table)
     at = [i for i in np.flatnonzero(usable).tolist() if i not in judged]
     arms = [group for group in rows.groups(table, NETWORK, at) if len(group) >= 3]
     if not arms:
