@@ -52,6 +52,10 @@ Meter = Literal[
     "rss",
 ]
 
+Perceptual = Literal["lpips", "clip_score"]
+"""Metrics of pictures that need weights; computed after a run, if those are there."""
+PERCEPTUAL: tuple[Perceptual, ...] = ("lpips", "clip_score")
+
 STAGES: tuple[str, ...] = (
     "text_encode_s",
     "image_encode_s",

@@ -235,6 +235,12 @@ def difference_picture(reference: Any, candidate: Any, amplify: int = AMPLIFY) -
     return clipped
 
 
+NO_FID = (
+    "FID is not offered: bench does not include the Inception network that defines it. For 5,000 "
+    "images a side and more, give the run's pictures/ folders to a tool that does."
+)
+
+
 def why_no_fid(images: int) -> str | None:
     """Return why FID must not be computed from this many ``images`` a side; None from 5,000 on.
 

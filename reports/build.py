@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import audit
 from bench.audit.readers.runs import of_records
+from bench.contract import Perceptual
 from bench.store import RunFolder
-from reports import analyse, fidelity, figures, gallery, gather, html, markdown, reference, view
+from reports import (
+    analyse,
+    fidelity,
+    figures,
+    gallery,
+    gather,
+    html,
+    markdown,
+    perceptual,
+    reference,
+    view,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,9 @@ def write(
     *,
     references: Sequence[str] = (),
     workloads: Sequence[str] = (),
+    weights: Mapping[Perceptual, str] | None = None,
+    fid: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Write the report of one or more runs. Reads records and pictures only, and needs no torch.
 
@@ -36,14 +51,21 @@ def write(
         out: folder of the report; the first run's without it.
         references: names of published rows to draw beside measured ones.
         workloads: names to keep; all if empty.
+        weights: a file or folder of weights, or ``none``, by perceptual metric.
+        fid: ask for FID, which is refused.
+        say: gets a line before something that takes long.
 
     Raises:
         bench.store.StoreError: a run cannot be read, a name is wrong, or ``out`` cannot be written.
     """
+    scores = perceptual.find(runs, weights or {})
     rows = [row for name in references for row in reference.load(name)]
     samples = gather.read(runs)
     groups = gather.group(samples, workloads)
     comparisons = analyse.compare(groups)
+    if fid:
+        perceptual.refuse_fid(comparisons)
+    scores.compute(comparisons, say)
     pictures = fidelity.Pictures()
     likenesses = [fidelity.judge(comparison, pictures) for comparison in comparisons]
     published = {
@@ -51,9 +73,9 @@ def write(
         for place, group in enumerate(groups)
         if (found := reference.beside(rows, group))
     }
-    galleries = gallery.collect(comparisons, likenesses, pictures)
+    galleries = gallery.collect(comparisons, likenesses, pictures, scores)
     drawn = figures.draw(comparisons, likenesses, published)
-    told = view.build(comparisons, likenesses, galleries, published, _audit(runs))
+    told = view.build(comparisons, likenesses, galleries, published, scores, _audit(runs))
     folder = (out or runs[0]).absolute()
     try:
         return _write(folder, told, drawn)

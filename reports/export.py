@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench import tables
 from bench.store import RunFolder
-from reports import analyse, gather
+from reports import analyse, gather, perceptual
 from reports.analyse import Finding
-from reports.gather import ReportError
+from reports.gather import Group, ReportError
+from reports.perceptual import Scores
 
 if TYPE_CHECKING:
     import pandas
@@ -48,6 +49,15 @@ CELL_COLUMNS = {
     "cell_breakeven_low_images": "lower end of its 95 % interval",
     "cell_breakeven_high_images": "upper end; null if open",
     "cell_breakeven_minutes": "the same in minutes of baseline work",
+    "cell_lpips": "largest LPIPS of its pictures from the baseline's; null if not computed",
+    "cell_lpips_weights": "name and identity of the weights",
+    "cell_lpips_reason": "why it is null",
+    "cell_clip_score": "mean CLIP score of its pictures and prompt, 0 to 100",
+    "cell_clip_score_baseline": "the same of the baseline's pictures of the same seeds",
+    "cell_clip_score_difference": "the one less the other",
+    "cell_clip_score_pictures": "seeds in that mean",
+    "cell_clip_score_weights": "name and identity of the weights",
+    "cell_clip_score_reason": "why it is null",
     "cell_trust": "yes, with care or no",
     "cell_doubts": "why not yes",
 }
@@ -72,15 +82,13 @@ def frame(runs: Sequence[Path]) -> pandas.DataFrame:
     import pandas
 
     found = analyse.compare(gather.group(gather.read(runs)))
-    cells = {
-        (sample.source.path, sample.record_id): (
-            sample.source.label,
-            _cell(finding, comparison.meter),
-        )
-        for comparison in found
-        for finding in comparison.findings
-        for sample in finding.row.samples
-    }
+    scores = perceptual.known(runs)
+    cells = {}
+    for comparison in found:
+        for finding in comparison.findings:
+            cell = _cell(finding, comparison.meter) | _scores(comparison.group, finding, scores)
+            for sample in finding.row.samples:
+                cells[sample.source.path, sample.record_id] = (sample.source.label, cell)
     rows = []
     for path in runs:
         folder = RunFolder.open(path)
@@ -122,6 +130,22 @@ def _cell(finding: Finding, meter: str | None) -> dict[str, Any]:
         "cell_breakeven_minutes": pays and pays.minutes,
         "cell_trust": finding.trust,
         "cell_doubts": " ".join(finding.doubts) or None,
+    }
+
+
+def _scores(group: Group, finding: Finding, scores: Scores) -> dict[str, Any]:
+    score = scores.of(group, finding)
+    known = {metric: str(weights) for metric, weights in scores.weights.items()}
+    return {
+        "cell_lpips": score.lpips,
+        "cell_lpips_weights": known.get("lpips"),
+        "cell_lpips_reason": score.reasons.get("lpips"),
+        "cell_clip_score": score.clip_score,
+        "cell_clip_score_baseline": score.clip_score_baseline,
+        "cell_clip_score_difference": score.clip_score_difference,
+        "cell_clip_score_pictures": None if score.clip_score is None else score.pictures,
+        "cell_clip_score_weights": known.get("clip_score"),
+        "cell_clip_score_reason": score.reasons.get("clip_score"),
     }
 
 

@@ -140,16 +140,18 @@ def _likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likene
 
 
 def _pairs(reference: Sample, sample: Sample, pictures: Pictures) -> list[Pair]:
-    by_seed = {(p.seed, p.index): p for p in reference.pictures}
     pairs = []
-    for picture in sample.pictures:
-        other = by_seed.get((picture.seed, picture.index))
-        if other is not None:
-            figures, problem = pictures.compare(other, picture)
-            pairs.append(
-                Pair(other, reference.record_id, picture, sample.record_id, figures, problem)
-            )
+    for other, picture in matches(reference, sample):
+        figures, problem = pictures.compare(other, picture)
+        pairs.append(Pair(other, reference.record_id, picture, sample.record_id, figures, problem))
     return pairs
+
+
+def matches(reference: Sample, sample: Sample) -> list[tuple[Picture, Picture]]:
+    """Return (reference, picture) for each picture whose seed and index the reference has too."""
+    by_seed = {(p.seed, p.index): p for p in reference.pictures}
+    both = ((by_seed.get((p.seed, p.index)), p) for p in sample.pictures)
+    return [(other, picture) for other, picture in both if other is not None]
 
 
 def same(likeness: Likeness | None) -> str:

@@ -15,6 +15,7 @@ from reports import fidelity
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness, Pair, Pictures
 from reports.gather import Picture
+from reports.perceptual import Scores
 
 MOST_PICTURES = 120
 """Columns in one report; what is beyond keeps its figures and is not shown."""
@@ -66,6 +67,7 @@ def collect(
     comparisons: Sequence[Comparison],
     likenesses: Sequence[Mapping[int, Likeness]],
     pictures: Pictures,
+    scores: Scores,
 ) -> list[Gallery]:
     """Return one gallery for each comparison, in order."""
     left = MOST_PICTURES
@@ -80,14 +82,20 @@ def collect(
                 skipped += 1
                 continue
             left -= 1
-            columns.append(_column(number, index, finding, likeness.get(index), pictures))
+            column = _column(number, index, finding, likeness.get(index), pictures, scores)
+            columns.append(column)
         note = f"{skipped} more backends have pictures that are not shown here." if skipped else ""
         galleries.append(Gallery(columns, note=note))
     return galleries
 
 
 def _column(
-    number: int, index: int, finding: Finding, likeness: Likeness | None, pictures: Pictures
+    number: int,
+    index: int,
+    finding: Finding,
+    likeness: Likeness | None,
+    pictures: Pictures,
+    scores: Scores,
 ) -> Column:
     """Show the worst picture that was compared, else the first."""
     pair = likeness.worst if likeness else None
@@ -118,7 +126,10 @@ def _column(
         difference=difference,
         amplified=amplified,
         identical=bool(pair and pair.figures and pair.figures.identical),
-        metrics=fidelity.metrics(pair.figures) if pair else [],
+        metrics=[
+            *(fidelity.metrics(pair.figures) if pair else []),
+            *scores.metrics(pair.reference if pair else None, picture, finding.row.first),
+        ],
         verdict=likeness.verdict.word if likeness and likeness.verdict else "",
         problem=likeness.why if likeness and not likeness.verdict else None,
         is_baseline=finding.row.is_baseline,

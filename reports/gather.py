@@ -6,6 +6,7 @@ number of records and not with what they hold.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from bench import busy, comparable
 from bench.contract import PHASES, STAGES
-from bench.store import RunFolder, StoreError
+from bench.store import Entry, RunFolder, StoreError
 
 BASELINE = "none"
 
@@ -180,20 +181,55 @@ def read(runs: Sequence[Path]) -> list[Sample]:
     Raises:
         ReportError: a folder is no run, is cut off, holds something else, or holds no record.
     """
+    collecting = gc.isenabled()
+    # Records hold no cycles, and a search for some would walk all samples time and again.
+    gc.disable()
+    try:
+        return _read(runs)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _read(runs: Sequence[Path]) -> list[Sample]:
     samples: list[Sample] = []
     interned: dict[str, Alike] = {}
     for path, label in zip(runs, _names(runs), strict=True):
-        folder = _open(path)
-        source = _source(folder, label)
-        before = len(samples)
-        for record in folder.records():
-            samples.append(_sample(record, source, interned))
-        if len(samples) == before:
+        found = _Found(label, interned)
+        entries = _open(path, found).entries()
+        if not entries:
             raise ReportError(
                 f"{path} holds no record of its plan yet, so there is nothing to report; "
                 "bench run --resume measures what is missing."
             )
+        for entry in entries:
+            sample = found.samples[entry.line]
+            if isinstance(sample, ReportError):
+                raise sample
+            samples.append(sample)
     return samples
+
+
+class _Found:
+    """What the records of one folder reduce to, by their line: a sample, or why there is none.
+
+    Which records are valid is known only once all are read, so an error waits until then.
+    """
+
+    def __init__(self, label: str, interned: dict[str, Alike]) -> None:
+        self.samples: dict[int, Sample | ReportError] = {}
+        self._label = label
+        self._interned = interned
+        self._source: Source | None = None
+
+    def __call__(self, folder: RunFolder, entry: Entry, record: Mapping[str, Any]) -> None:
+        if self._source is None:
+            self._source = _source(folder, self._label)
+        try:
+            self.samples[entry.line] = _sample(record, self._source, self._interned)
+        except ReportError as error:
+            # Its traceback would keep the record.
+            self.samples[entry.line] = error.with_traceback(None)
 
 
 def group(samples: Iterable[Sample], workloads: Sequence[str] = ()) -> list[Group]:
@@ -228,8 +264,8 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
 
 
-def _open(path: Path) -> RunFolder:
-    folder = RunFolder.open(path)
+def _open(path: Path, found: _Found) -> RunFolder:
+    folder = RunFolder.open(path, found)
     if folder.journal.torn_at is not None:
         raise ReportError(
             f"{folder.path / 'records.jsonl'} is cut off: it ends in an unfinished line at byte "
@@ -384,7 +420,7 @@ def _stage(call: Any) -> tuple[float | None, ...]:
         raise _Foreign("stages is not a list of tables")
     found: tuple[Any, ...] = tuple(map(call.get, STAGES))
     # As for lists of numbers: most calls hold floats throughout.
-    if all(type(value) is float for value in found) and math.isfinite(sum(found)):
+    if {*map(type, found)} == {float} and math.isfinite(sum(found)):
         return found
     return tuple(_number(call, name) for name in STAGES)
 
@@ -555,7 +591,7 @@ def _numbers(values: Any, name: str) -> list[float]:
     if not isinstance(values, list):
         raise _Foreign(f"{name} is not a list")
     # Most lists are floats throughout, and of ten thousand records there are many lists.
-    if all(type(value) is float for value in values) and math.isfinite(sum(values)):
+    if {*map(type, values)} == {float} and math.isfinite(sum(values)):
         return values
     found = []
     for value in values:
@@ -571,7 +607,7 @@ def _numbers(values: Any, name: str) -> list[float]:
 
 def _times(values: Any, name: str) -> tuple[float, ...]:
     found = _numbers(values, name)
-    if any(value <= 0 for value in found):
+    if found and min(found) <= 0:
         raise _Foreign(f"{name} holds a number that is not above 0")
     return tuple(found)
 

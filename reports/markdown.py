@@ -32,7 +32,7 @@ def render(view: View, drawn: Sequence[Drawn]) -> str:
         if table is not None:
             parts.append(_table(table, "##"))
     parts.append("## Method")
-    parts.append("\n".join(f"- {line}" for line in view.method))
+    parts.append("\n".join(f"- {_text(line)}" for line in view.method))
     parts.append("## Runs")
     parts.append(
         "\n".join(

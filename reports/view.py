@@ -13,11 +13,12 @@ from typing import Any
 
 from bench.audit import Audited
 from bench.contract import PHASES, STAGES
-from reports import fidelity, frames, text
+from reports import fidelity, frames, perceptual, text
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness
 from reports.gallery import Gallery
 from reports.gather import BASELINE, Group, Sample, Source
+from reports.perceptual import Scores
 from reports.reference import Published
 
 
@@ -99,12 +100,13 @@ def build(
     likenesses: Sequence[Mapping[int, Likeness]],
     galleries: Sequence[Gallery],
     published: frames.References,
+    scores: Scores,
     audited: Sequence[Audited],
 ) -> View:
     samples = [s for c in comparisons for f in c.findings for s in f.row.samples]
     sources = list({id(s.source): s.source for s in samples}.values())
     workloads = [
-        _workload(number, comparison, likeness, gallery)
+        _workload(number, comparison, likeness, gallery, scores)
         for number, (comparison, likeness, gallery) in enumerate(
             zip(comparisons, likenesses, galleries, strict=True), 1
         )
@@ -123,7 +125,7 @@ def build(
         records=_records(comparisons),
         published=_published(comparisons, published),
         audit=_audit(audited),
-        method=list(METHOD),
+        method=[*METHOD, *scores.method(), perceptual.why_no_fid(comparisons)],
     )
 
 
@@ -191,8 +193,7 @@ METHOD = (
     (
         f"Pictures are compared image by image at equal seed, with the baseline's first process as "
         f"reference and its further processes as control. The threshold is "
-        f"{fidelity.THRESHOLD_DB:g} dB PSNR. FID is not given: under 5,000 images it estimates "
-        f"nothing."
+        f"{fidelity.THRESHOLD_DB:g} dB PSNR."
     ),
     (
         "Trust: yes when nothing speaks against the verdict; with care when a process showed "
@@ -211,7 +212,11 @@ METHOD = (
 
 
 def _workload(
-    number: int, comparison: Comparison, likeness: Mapping[int, Likeness], gallery: Gallery
+    number: int,
+    comparison: Comparison,
+    likeness: Mapping[int, Likeness],
+    gallery: Gallery,
+    scores: Scores,
 ) -> Workload:
     group = comparison.group
     return Workload(
@@ -223,7 +228,8 @@ def _workload(
             for table in (
                 _speed(comparison),
                 _cost(comparison),
-                _fidelity(comparison, likeness),
+                _fidelity(comparison, likeness, scores),
+                _clip_scores(comparison, scores),
                 _verdicts(comparison),
                 _stages(comparison),
                 _memory(comparison),
@@ -537,8 +543,14 @@ def _cost(comparison: Comparison) -> Table:
     )  # fmt: skip
 
 
-def _fidelity(comparison: Comparison, likeness: Mapping[int, Likeness]) -> Table | None:
+def _fidelity(
+    comparison: Comparison, likeness: Mapping[int, Likeness], scores: Scores
+) -> Table | None:
     rows = []
+    distances = {
+        index: scores.of(comparison.group, comparison.findings[index]) for index in likeness
+    }
+    with_lpips = any(each.lpips is not None for each in distances.values())
     for index, finding in enumerate(comparison.findings):
         found = likeness.get(index)
         if found is None:
@@ -553,6 +565,7 @@ def _fidelity(comparison: Comparison, likeness: Mapping[int, Likeness]) -> Table
                     Cell(figures.get(name, text.DASH), None, "number")
                     for name in ("max abs difference", "PSNR", "SSIM", "FLIP")
                 ),
+                *([_distance(distances[index].lpips)] if with_lpips else []),
                 Cell(str(len([p for p in found.pairs if p.figures])), None, "number"),
                 Cell(str(len([p for p in found.control if p.figures])), None, "number"),
                 Cell(found.verdict.reason if found.verdict else f"{found.why}."),
@@ -563,13 +576,56 @@ def _fidelity(comparison: Comparison, likeness: Mapping[int, Likeness]) -> Table
     note = "Figures of the worst picture of each backend, against the baseline's of the same seed."
     if comparison.group.synthetic:
         note += " Synthetic weights: the pictures have no content, only their equality means much."
+    if with_lpips:
+        note += " LPIPS is the largest of any of its pictures."
+    why = perceptual.why_no_clip_score(comparison.group)
+    if why and "clip_score" in scores.weights:
+        note += f" There is no CLIP score: {why}."
     return Table(
         "Fidelity",
-        ["backend", "verdict", "max abs difference", "PSNR", "SSIM", "FLIP", "pictures",
-         "control pairs", "why"],
+        ["backend", "verdict", "max abs difference", "PSNR", "SSIM", "FLIP",
+         *(["LPIPS"] if with_lpips else []), "pictures", "control pairs", "why"],
         rows,
         note,
     )  # fmt: skip
+
+
+def _distance(value: float | None) -> Cell:
+    return Cell(perceptual.lpips(value), value, "number")
+
+
+def _clip_scores(comparison: Comparison, scores: Scores) -> Table | None:
+    if "clip_score" not in scores.weights or perceptual.why_no_clip_score(comparison.group):
+        return None
+    found = [(f, scores.of(comparison.group, f)) for f in comparison.findings if f.ok]
+    rows = [
+        [
+            _name(finding),
+            *(
+                Cell(perceptual.clip_score(value, sign), value, "number")
+                for value, sign in (
+                    (score.clip_score, ""),
+                    (score.clip_score_baseline, ""),
+                    (score.clip_score_difference, "+"),
+                )
+            ),
+            Cell(str(score.pictures), score.pictures, "number"),
+            Cell(score.reasons.get("clip_score", text.DASH)),
+        ]
+        for finding, score in found
+        if score.pictures
+    ]
+    if not rows:
+        return None
+    note = "How well pictures fit the prompt, 0 to 100; beside it the baseline's of the same seeds."
+    if any(score.prompt_cut for _, score in found):
+        note += " The prompt is longer than CLIP reads; its end was cut off."
+    return Table(
+        "CLIP score",
+        ["backend", "CLIP score", "baseline", "difference", "seeds", "why"],
+        rows,
+        note,
+    )
 
 
 def _verdicts(comparison: Comparison) -> Table | None:

@@ -46,7 +46,7 @@ PLAN_S = 2.0
 PLAN_CELLS = 10_000
 CELL_S = 0.150
 RENDER_S = 20.0
-RENDER_RECORDS = (2_500, 10_000)
+RENDER_RECORDS = (2_500, 5_000, 10_000)
 
 PROMPT = "a big red house on grass in the middle under a blue sky"
 SEED, STEPS, SIDE, THREADS = 333, 10, 128, 1
@@ -344,9 +344,13 @@ make.write_run(Path({str(run)!r}), made)
             peaks.append(peak)
             bound = RENDER_S if count == max(RENDER_RECORDS) else None
             yield judged(f"bench report on {count:,} records", [cost], bound)
-    told = " and ".join(f"{peak / 1024**2:.0f} MiB" for peak in peaks)
-    grown = (peaks[-1] - peaks[0]) / (RENDER_RECORDS[-1] - RENDER_RECORDS[0])
-    yield Result("its peak memory", f"{told}: {grown / 1024:.0f} KiB more for each record")
+    told = ", ".join(f"{peak / 1024**2:.0f} MiB" for peak in peaks)
+    # Equal where memory grows in proportion to the records.
+    grown = ", ".join(
+        f"{(high - low) / (more - few) / 1024:.0f}"
+        for (few, low), (more, high) in itertools.pairwise(zip(RENDER_RECORDS, peaks, strict=True))
+    )
+    yield Result("its peak memory", f"{told}; KiB more for each record: {grown}")
 
 
 def one_process(*arguments: str) -> tuple[Cost, int]:

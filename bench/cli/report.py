@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from bench.contract import Perceptual
 
 
 def report(
@@ -27,25 +30,51 @@ def report(
         list[str] | None,
         typer.Option("--workload", metavar="NAME", help="Only this workload. Repeatable."),
     ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            "--clip",
+            metavar="DIR",
+            help="CLIP model for CLIP scores, or none.  [default: BENCH_CLIP, or a cached one]",
+        ),
+    ] = None,
+    lpips: Annotated[
+        str | None,
+        typer.Option(
+            "--lpips",
+            metavar="FILE",
+            help="Weights of LPIPS as safetensors, or none.  [default: BENCH_LPIPS]",
+        ),
+    ] = None,
+    fid: Annotated[
+        bool, typer.Option("--fid", help="Refused, and why: FID wants 5,000 images.")
+    ] = False,
 ) -> None:
     """Write REPORT.md, report.html and plots/ from stored records.
 
-    Which backend is fastest, by how much, at what cost, and when it pays. Only reads the runs,
-    needs neither torch nor a network, and can be repeated on old records at any time. Several runs
-    are shown side by side, and compared only where they are alike.
+    Which backend is fastest, by how much, at what cost, and when it pays. Reads stored records and
+    pictures, needs neither torch nor a network, and can be repeated at any time. Several runs are
+    shown side by side, and compared only where they are alike. LPIPS and CLIP score are computed
+    where their weights are, with torch, and then kept beside the run.
 
     \b
     Examples:
       bench report runs/quickstart
       bench report runs/monday runs/tuesday --out reports/week
       bench report runs/realvisxl --reference onediff_t2i_i2i
+      bench report runs/realvisxl --clip clip-vit-large-patch14 --lpips lpips-alex.safetensors
 
     \b
     Exit codes:
       0  written, whatever the outcomes are
-      2  a run cannot be read, a name is wrong, or the folder cannot be written
+      2  a run cannot be read, a name or weights are wrong, the folder cannot be written, or --fid
     """  # noqa: D301 - click reads \b as a character
-    write(runs, out, references=reference or (), workloads=workload or ())
+    asked: dict[Perceptual, str] = {}
+    if clip:
+        asked["clip_score"] = clip
+    if lpips:
+        asked["lpips"] = lpips
+    write(runs, out, references=reference or (), workloads=workload or (), weights=asked, fid=fid)
 
 
 def write(
@@ -54,6 +83,8 @@ def write(
     *,
     references: list[str] | tuple[()] = (),
     workloads: list[str] | tuple[()] = (),
+    weights: dict[Perceptual, str] | None = None,
+    fid: bool = False,
 ) -> None:
     """Write the report and say where it is; ``bench run --report`` ends with this.
 
@@ -63,6 +94,14 @@ def write(
     from bench.tables import shown_path
     from reports import build
 
-    written = build.write(runs, out, references=references, workloads=workloads)
+    written = build.write(
+        runs,
+        out,
+        references=references,
+        workloads=workloads,
+        weights=weights,
+        fid=fid,
+        say=lambda line: typer.echo(line, err=True),
+    )
     typer.echo(f"Report:   {shown_path(written.page)}")
     typer.echo(f"Markdown: {shown_path(written.markdown)}")

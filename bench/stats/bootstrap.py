@@ -215,7 +215,14 @@ def _order(processes: Sequence[_Floats]) -> tuple[int, ...]:
 
 def _levels(ordered: Sequence[_Floats]) -> tuple[_Floats, float, float]:
     """Return the processes' log medians, their variance, and the mean one that calls explain."""
-    found = np.array([_bootstrap_median(calls) for calls in ordered])
+    return _levels_of(tuple(calls.tobytes() for calls in ordered))
+
+
+@lru_cache(maxsize=64)
+def _levels_of(ordered: tuple[bytes, ...]) -> tuple[_Floats, float, float]:
+    """Remember them: one arm is asked for its centre and its draws, and a baseline by every row."""
+    found = np.array([_bootstrap_median(np.frombuffer(calls)) for calls in ordered])
+    found.flags.writeable = False
     medians = found[:, 0]
     between = float(medians.var(ddof=1)) if len(ordered) > 1 else 0.0
     return medians, between, float(found[:, 1].mean())

@@ -14,7 +14,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -37,11 +37,18 @@ class RunFolder:
         journal: all entries of records.jsonl.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, each: Callable[[RunFolder, Entry, Record], None] | None = None
+    ) -> None:
         self.path = path.absolute()
         self._lock: int | None = None
         self._header = self._read_header()
-        self.journal = Journal(self.path / "records.jsonl")
+
+        def told(entry: Entry, record: dict[str, Any]) -> None:
+            assert each is not None
+            each(self, entry, cast("Record", record))
+
+        self.journal = Journal(self.path / "records.jsonl", None if each is None else told)
 
     @property
     def run_id(self) -> str:
@@ -61,8 +68,16 @@ class RunFolder:
         return (Path(path) / "plan.json").is_file()
 
     @classmethod
-    def open(cls, path: Path | str) -> RunFolder:
+    def open(
+        cls,
+        path: Path | str,
+        each: Callable[[RunFolder, Entry, Record], None] | None = None,
+    ) -> RunFolder:
         """Open an existing run for reading.
+
+        Args:
+            each: told every record, valid or not, while the journal's index is read; at that time
+                the folder has its plan and no journal yet. `entries` says which are valid.
 
         Raises:
             StoreError: there is no run, or it cannot be read.
@@ -70,7 +85,7 @@ class RunFolder:
         path = Path(path)
         if not cls.holds_run(path):
             raise StoreError(f"{path} is not the folder of a run: it has no plan.json.")
-        return cls(path)
+        return cls(path, each)
 
     @classmethod
     def acquire(cls, path: Path | str) -> RunFolder:
@@ -172,12 +187,14 @@ class RunFolder:
             every: also those that a retry superseded and those of what the current plan no
                 longer has. Without it, at most one for each (cell_id, round) of the plan.
         """
-        entries: Iterable[Entry] = self.journal.entries
-        if not every:
-            keys, valid = self.current_keys(), self.journal.latest
-            entries = (e for e in entries if valid[e.key] is e and e.key in keys)
+        entries = self.journal.entries if every else self.entries()
         for record in self.journal.read(iter(entries)):
             yield cast("Record", record)
+
+    def entries(self) -> list[Entry]:
+        """The valid entry of each (cell_id, round) of the current plan, in the order measured."""
+        keys, valid = self.current_keys(), self.journal.latest
+        return [e for e in self.journal.entries if valid[e.key] is e and e.key in keys]
 
     def close(self) -> None:
         """Release the lock; the folder can still be read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,21 +63,25 @@ class Journal:
 
     Args:
         path: the file; it need not exist.
+        each: told each record with its entry while the index is read, so that who needs them all
+            need not parse them a second time.
 
     Raises:
         StoreError: a line other than the last is no record, or a record has a newer schema.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, each: Callable[[Entry, dict[str, Any]], None] | None = None
+    ) -> None:
         self.path = path
         self.entries: list[Entry] = []
         self.latest: dict[Key, Entry] = {}
         self.torn_at: int | None = None
         self._fd: int | None = None
         self._lines = 0
-        self._scan()
+        self._scan(each)
 
-    def _scan(self) -> None:
+    def _scan(self, each: Callable[[Entry, dict[str, Any]], None] | None) -> None:
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -102,7 +106,10 @@ class Journal:
                     except ValueError:
                         torn = (offset, number, "the line is not JSON")
                     else:
-                        self._index(self._entry(value, number, offset, len(line)))
+                        entry = self._entry(value, number, offset, len(line))
+                        self._index(entry)
+                        if each is not None:
+                            each(entry, value)
                 if torn is None:
                     offset += len(line)
                     self._lines = number

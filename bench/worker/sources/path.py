@@ -226,8 +226,11 @@ def select(names: Iterable[str], variant: str | None) -> list[str]:
     return chosen or [file for file in names if variant_of(file) is None]
 
 
-def check_safetensors(file: Path, shown: str) -> None:
+def check_safetensors(file: Path, shown: str) -> dict[str, Any]:
     """Read a safetensors file's header and compare what it promises with the file's size.
+
+    Returns:
+        The header: for each tensor by its name ``dtype``, ``shape`` and ``data_offsets``.
 
     Raises:
         SourceError: a truncated file, a Git LFS pointer, or something else by that name.
@@ -245,14 +248,8 @@ def check_safetensors(file: Path, shown: str) -> None:
             raise SourceError(f"{where} is truncated or no safetensors file ({size} bytes).")
         try:
             header = json.loads(stream.read(length))
-            promised = max(
-                (
-                    entry["data_offsets"][1]
-                    for key, entry in header.items()
-                    if key != "__metadata__"
-                ),
-                default=0,
-            )
+            tensors = {key: entry for key, entry in header.items() if key != "__metadata__"}
+            promised = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise SourceError(f"{where} is no safetensors file.") from error
     if 8 + length + promised != size:
@@ -260,6 +257,7 @@ def check_safetensors(file: Path, shown: str) -> None:
             f"{where} is damaged: {size} bytes, and its header promises {8 + length + promised}. "
             "Fetch it again."
         )
+    return tensors
 
 
 def denoiser_channels(folder: Path) -> int | None:
