@@ -23,7 +23,7 @@ VERBS = {
     "show": "Show the table of a run.",
     "report": "Write REPORT.md, report.html and plots/ from stored records.",
     "export": "Write one flat table: a row for each record, unrounded.",
-    "audit": "Find what cannot be true in a table of results, anyone's.",
+    "audit": "Find what cannot be true, or cannot be compared, in a table of results.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",

@@ -25,7 +25,7 @@ TIMES = ("e2e_s", "warmup_s", "first_call_s", "compile_s", "total_s", "first_s",
 RATES = ("it_per_s", "images_per_s")
 QUALITY = ("fid", "clip_score", "lpips", "ssim", "psnr")
 MEMORY = ("peak_bytes", "mean_bytes")
-CHANCE = 2.5e-3
+CHANCE = 4e-3
 """Expected number of chance agreements, over all columns, below which one is a finding."""
 FEWEST_UNITS = 10_000
 """A figure of fewer printed steps (1.982) may agree by chance, however far the others lie."""
