@@ -29,8 +29,8 @@ _NOT_BASELINE = re.compile(
     r"compil(?!er\W*(?:none|off))|inductor|nexfort|oneflow|tensorrt|trt", re.IGNORECASE
 )
 _BACKEND = re.compile(
-    r"compile|inductor|nexfort|oneflow|onediff|tensorrt|\btrt\b|xformers|deepcache|aitemplate|"
-    r"sfast|stable.?fast|onnx|openvino|optimi[sz]ed|accelerated|quant|fp8|int8|\bjit\b",
+    r"compile|inductor|nexfort|one.?flow|one.?diff|tensor.?rt|\btrt\b|xformers|deep.?cache|"
+    r"aitemplate|sfast|stable.?fast|onnx|openvino|optimi[sz]ed|accelerated|quant|fp8|int8|\bjit\b",
     re.IGNORECASE,
 )
 _EMPTY = {"", "-", "–", "—", "n/a", "na", "nan", "none", "null", "?", "not stated", "unknown"}
@@ -42,6 +42,15 @@ def is_baseline(arm: str) -> bool:
     """Whether an arm's name is that of the unaccelerated baseline, such as none or eager."""
     text = arm.strip()
     return len(text) <= 40 and bool(_BASELINE.fullmatch(text)) and not _NOT_BASELINE.search(text)
+
+
+def arm_of(header: str) -> str:
+    """Return the arm that a header names ("eager", "tensorrt"), "" for none."""
+    found = _BACKEND.search(header)
+    if found:
+        return found[0].lower()
+    words = re.split(r"[^\w]+|_", header)
+    return next((word.lower() for word in words if word and is_baseline(word)), "")
 
 
 def build(
@@ -146,23 +155,22 @@ def _melt(
         or any(m is not None and m.name in ("e2e_s", "backend") for m in meanings)
     ):
         return meanings, headers, cells
-    columns_of_arms = {i for i, _, _ in arms}
+    others = [name for _, name, _ in arms if not is_baseline(name)]
+    ratios = _ratios_of_arms(headers, {i for i, _, _ in arms}, others)
+    columns_of_arms = {i for i, _, _ in arms} | set(ratios.values())
     kept = [i for i in range(len(headers)) if i not in columns_of_arms]
+    ratio = columns.meaning(headers[next(iter(ratios.values()))]) if ratios else None
     rows = len(table.lines)
-    ratios = {"speedup", "change_pct"}
     made: list[list[str]] = [[] for _ in kept]
+    stated: list[str] = []
     backend: list[str] = []
     times: list[str] = []
     lines: list[int] = []
-    others = [name for _, name, _ in arms if not is_baseline(name)]
     for row in range(rows):
         for i, name, unit in arms:
             for place, k in enumerate(kept):
-                meaning = meanings[k]
-                ratio = meaning is not None and meaning.name in ratios
-                made[place].append(
-                    "" if ratio and (is_baseline(name) or len(others) > 1) else cells[k][row]
-                )
+                made[place].append(cells[k][row])
+            stated.append(cells[ratios[name]][row] if name in ratios else "")
             backend.append(name)
             times.append(f"{cells[i][row]} {unit}" if cells[i][row] else "")
             lines.append(table.lines[row])
@@ -170,12 +178,51 @@ def _melt(
     table.guesses = [g for g in table.guesses if not any(repr(headers[i]) in g for i, _, _ in arms)]
     listed = ", ".join(repr(headers[i]) for i, _, _ in arms)
     table.guesses.append(f"columns {listed} are read as the arms of a comparison, a row each")
+    table.guesses = [
+        g for g in table.guesses if not any(f"column {headers[k]!r}" in g for k in ratios.values())
+    ]
+    if ratio is not None:
+        kept_ratio = next(iter(ratios.values()))
+        meanings = [*(meanings[i] for i in kept), ratio]
+        headers = [*(headers[i] for i in kept), headers[kept_ratio]]
+        made.append(stated)
+        kept = list(range(len(meanings)))
     return (
         [*(meanings[i] for i in kept), Meaning("backend", "", None, False),
          Meaning("e2e_s", "s", 1.0, False)],
         [*(headers[i] for i in kept), "arm", "time"],
         [*made, backend, times],
     )  # fmt: skip
+
+
+def _ratios_of_arms(
+    headers: Sequence[str], arms: set[int], others: Sequence[str]
+) -> dict[str, int]:
+    """Return which column states the speedup of which arm: the one that names it, or the only one.
+
+    Columns that state another ratio than the first, or of which nobody knows the arm, are not
+    among them.
+    """
+    found: dict[str, int] = {}
+    kind = None
+    for i, header in enumerate(headers):
+        meaning = columns.meaning(header) if i not in arms else None
+        if meaning is None or meaning.name not in ("speedup", "change_pct"):
+            continue
+        if kind is not None and (meaning.name, meaning.unit) != kind:
+            continue
+        named = [name for name in others if _bare(name) in _bare(header)]
+        if not named and len(others) == 1:
+            named = list(others)
+        if len(named) == 1 and named[0] not in found:
+            found[named[0]] = i
+            kind = (meaning.name, meaning.unit)
+    return found
+
+
+def _bare(name: str) -> str:
+    bare = re.sub(r"[\W_]+", "", name.lower())
+    return bare.replace("tensorrt", "trt").replace("compiled", "compile")
 
 
 def _take(
@@ -305,16 +352,21 @@ def _size(text: str, *, whole: bool) -> tuple[int, int] | None:
 
 
 def _arms(table: Table) -> None:
-    if "backend" in table.texts or "name" not in table.texts:
+    if "backend" in table.texts:
         return
-    arms = table.texts["name"]
-    if any(is_baseline(arm) for arm in arms):
+    for source in ("name", "task"):
+        arms = table.text(source)
+        if not any(is_baseline(arm) for arm in arms):
+            continue
         table.texts["backend"] = list(arms)
-        table.headers["backend"] = table.header("name")
+        table.headers["backend"] = table.header(source)
         table.guesses.append(
-            f"column {table.header('name')!r} is read as the arms of a comparison, because it "
+            f"column {table.header(source)!r} is read as the arms of a comparison, because it "
             "holds a baseline"
         )
+        if source == "task":
+            del table.texts["task"]
+        return
 
 
 def _milliseconds(table: Table) -> None:

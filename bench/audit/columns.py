@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from bench.audit.table import AuditError
@@ -79,6 +80,7 @@ FACTS: dict[str, str] = {
     "scheduler": "scheduler or sampler",
     "size": "picture size, as WIDTHxHEIGHT",
     "meter": "what measured the memory",
+    "prompt": "prompt or input picture",
     "label": "label of a picture",
     "picture": "identity of a picture",
     "torch": "version of torch",
@@ -165,6 +167,7 @@ ALIASES: dict[str, str] = {
     "scheduler": "scheduler | sampler | scheduler class",
     "size": "size | resolution | image size | dimensions | picture size",
     "meter": "meter | mem meter | memory meter | cell meter | measured with",
+    "prompt": "prompt | caption | input | input image | subject",
     "label": "label | image label | picture label | image",
     "picture": "picture | image id | picture id | sha256 | image hash",
     "torch": "torch | pytorch | torch version | pytorch version",
@@ -177,7 +180,52 @@ ALIASES: dict[str, str] = {
 }
 """Header words by name, with units already off; `` | `` stands between spellings."""
 
-_BY_WORDS = {words.strip(): name for name, texts in ALIASES.items() for words in texts.split(" | ")}
+TRANSLATED: dict[str, str] = {
+    "e2e_s": "laufzeit | zeit | dauer | inferenzzeit | latenz | temps | duree | latence | "
+    "temps d'inference | tiempo | latencia | tiempo de inferencia | tempo | latenza | 时间 | "
+    "耗时 | 推理时间 | 延迟 | 生成时间 | 時間 | 推論時間 | 生成時間 | レイテンシ | 処理時間",
+    "it_per_s": "iterationen/s | iterationen pro sekunde | iterations par seconde | "
+    "iteraciones por segundo | 迭代速度",
+    "warmup_s": "aufwarmzeit | aufwarmen | prechauffage | temps de prechauffage | calentamiento | "
+    "预热时间 | 预热 | ウォームアップ | ウォームアップ時間",
+    "compile_s": "kompilierzeit | temps de compilation | tiempo de compilacion | 编译时间 | "
+    "コンパイル時間",
+    "total_s": "gesamtzeit | temps total | tiempo total | tempo totale | 总时间 | 合計時間",
+    "mean_s": "mittelwert | moyenne | media | 平均 | 平均时间 | 平均時間",
+    "peak_bytes": "speicher | spitzenspeicher | grafikspeicher | memoire | memoire max | memoria | "
+    "显存 | 显存占用 | 峰值显存 | 内存 | メモリ | 最大メモリ",
+    "steps": "schritte | etapes | pas | pasos | passi | 步数 | 推理步数 | ステップ数 | ステップ",
+    "strength": "starke | stufenstarke | 强度 | 強度",
+    "speedup": "beschleunigung | acceleration factor | aceleracion | accelerazione | 加速比 | "
+    "高速化率",
+    "change_pct": "verbesserung | ersparnis | amelioration | gain de temps | mejora | 提升 | "
+    "改善率",
+    "baseline_s": "basiszeit | temps de reference | 基准时间",
+    "height": "hohe | hauteur | altura | 高度 | 高さ",
+    "width": "breite | largeur | ancho | 宽度 | 幅",
+    "batch": "stapelgrosse | taille de lot | taille du lot | tamano de lote | 批大小 | "
+    "バッチサイズ",
+    "runs": "laufe | messungen | wiederholungen | essais | repetitions | repeticiones | 次数 | "
+    "运行次数 | 回数",
+    "model": "modell | modele | modelo | modello | netz | 模型 | モデル",
+    "backend": "moteur | compilateur | motor | motore | compilador | 后端 | 编译器 | バックエンド",
+    "gpu": "grafikkarte | carte | carte graphique | tarjeta | scheda | 显卡 | グラフィックカード",
+    "dtype": "genauigkeit | datentyp | precisione | precision numerique | 精度 | データ型",
+    "scheduler": "planificateur | 采样器 | 调度器 | サンプラー",
+    "size": "auflosung | bildgrosse | taille | resolucion | tamano | risoluzione | 分辨率 | 解像度",
+    "name": "konfiguration | nom | nombre | nome | 配置 | 方法 | 構成",
+    "task": "aufgabe | tache | tarea | 任务 | タスク",
+    "prompt": "eingabe | invite | 提示词 | プロンプト",
+}
+"""Headers in German, French, Spanish, Italian, Chinese and Japanese, in lower case and without
+accents, as `ALIASES`."""
+
+_BY_WORDS = {
+    words.strip(): name
+    for spelt in (TRANSLATED, ALIASES)
+    for name, texts in spelt.items()
+    for words in texts.split(" | ")
+}
 
 KNOWN_BY: tuple[tuple[tuple[str, ...], str], ...] = (
     (("warm", "count"), "warmups"),
@@ -194,7 +242,7 @@ KNOWN_BY: tuple[tuple[tuple[str, ...], str], ...] = (
     (("it/s",), "it_per_s"),
     (("iter", "sec"), "it_per_s"),
     (("speedup",), "speedup"),
-    (("speed-up",), "speedup"),
+    (("speed up",), "speedup"),
     (("fid",), "fid"),
     (("clip", "score"), "clip_score"),
     (("improvement",), "change_pct"),
@@ -232,11 +280,13 @@ SCALES: dict[Kind, dict[str, float]] = {
         "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9,
         "m": 60.0, "min": 60.0, "mins": 60.0, "minute": 60.0, "minutes": 60.0,
         "h": 3600.0, "hour": 3600.0, "hours": 3600.0,
+        "sek": 1.0, "sekunden": 1.0, "secondes": 1.0, "segundos": 1.0, "secondi": 1.0, "秒": 1.0,
+        "毫秒": 1e-3, "ミリ秒": 1e-3,
     },
     "memory": {
         "b": 1.0, "byte": 1.0, "bytes": 1.0,
         "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 1024.0, "mib": 1024.0**2, "gib": 1024.0**3,
-        "m": 1e6, "g": 1e9,
+        "m": 1e6, "g": 1e9, "ko": 1e3, "mo": 1e6, "go": 1e9, "mio": 1024.0**2, "gio": 1024.0**3,
     },
     "rate": {"it/s": 1.0, "its": 1.0, "steps/s": 1.0, "img/s": 1.0, "images/s": 1.0, "hz": 1.0,
              "it/min": 1 / 60, "img/min": 1 / 60, "images/min": 1 / 60, "s/it": -1.0,
@@ -275,7 +325,7 @@ def scale_of(kind: Kind, unit: str) -> float | None:
 
 def split(header: str) -> tuple[str, str]:
     """Return the header's words without its unit, in lower case, and the unit ("" for none)."""
-    text = header.strip().strip("*_`").replace("\ufeff", "")
+    text = unicodedata.normalize("NFKC", header).strip().strip("*_`").replace("\ufeff", "")
     unit = ""
     for inside in _BRACKETS.findall(text):
         if inside.lower() in _UNIT_WORDS or inside.lower() in ("m", "b", "g", "h"):
@@ -283,8 +333,9 @@ def split(header: str) -> tuple[str, str]:
     text = _BRACKETS.sub(
         lambda m: " " if m[1].lower() == unit.lower() and unit else f" {m[1]} ", text
     )
-    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    words = re.sub(r"[\s_,:;.\-–?#]+", " ", text).strip().lower()
+    # batchSize is two words; GiB and TensorRT are one.
+    text = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)
+    words = _plain(re.sub(r"[\s_,:;.\-–?#]+", " ", text).strip().lower())
     if not unit:
         parts = words.split(" ")
         if len(parts) > 1 and parts[-1] == "%":
@@ -300,6 +351,15 @@ def split(header: str) -> tuple[str, str]:
             if parts[i] in {"s", "ms", "mib", "gib", "mb", "gb", "pct"} and parts[i - 1] != "per":
                 return " ".join(parts[:i] + parts[i + 1 :]), parts[i]
     return words, unit
+
+
+def _plain(text: str) -> str:
+    """Return Latin letters without their accents; other scripts stay as they are."""
+    if text.isascii():
+        return text
+    parts = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+    bare = "".join(c for c in parts if not "\u0300" <= c <= "\u036f")
+    return unicodedata.normalize("NFC", bare)
 
 
 METERS: tuple[tuple[str, str], ...] = (
@@ -352,6 +412,9 @@ def meaning(header: str) -> Meaning | None:
 def _by_unit(name: str, unit: str) -> str | None:
     """Return what a name is in this unit: memory in per cent is a share, step in ms a time."""
     low = unit.lower()
+    if kind_of(name) == "text" and (low in SCALES["time"] or low in SCALES["memory"]):
+        # "compiled (s)" is a time of that arm.
+        return None
     if low in ("%", "pct", "percent"):
         return {
             "peak_bytes": "peak_memory_pct",

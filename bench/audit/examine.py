@@ -45,10 +45,11 @@ def audit(paths: Sequence[Path], maps: Mapping[str, Meaning] | None = None) -> l
             )
     for table in tables:
         if not table.numbers:
+            unknown = [header.strip() for header in table.ignored if header.strip()]
             raise AuditError(
-                f"{table.file} cannot be audited: none of its columns is known "
-                f"({', '.join(table.ignored[:12])}); name them with --map, for example --map "
-                f"{(table.ignored or ['time'])[0]}=e2e."
+                f"{table.file} cannot be audited: no column of figures is known in it "
+                f"({', '.join(unknown[:12])}); name them with --map, for example --map "
+                f"'{(unknown or ['time'])[0]}=e2e'."
             )
     return [examine(table) for table in tables]
 

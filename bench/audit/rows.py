@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.audit.build import is_baseline
 from bench.audit.table import Floats, Table
 
-COMPARED = ("session", "round", "model", "task", "height", "width")
+COMPARED = ("session", "round", "model", "task", "prompt", "height", "width")
 """What the rows of one comparison share at least."""
 
 ARM_FIELDS = (
@@ -19,6 +20,9 @@ ARM_FIELDS = (
     "scheduler", "torch", "diffusers", "cuda", "driver", "warmups", "runs",
 )  # fmt: skip
 """What the arms of a comparison should share too, by the name that a finding uses."""
+
+CLAIM = ("steps", "steps_effective", "denoiser_calls", "strength", "scheduler")
+"""What a row says of how often the denoiser was called."""
 
 _CANDIDATES = 64
 _NAMED_ROWS = 6
@@ -35,45 +39,78 @@ class Pair:
 
 def field(table: Table, name: str) -> list[str]:
     """Return a column as texts that can be compared, "" where nothing stands."""
-    if name in table.texts:
-        return [text.strip() for text in table.texts[name]]
-    if name in table.numbers:
-        return ["" if v != v else f"{v:.10g}" for v in table.numbers[name].values.tolist()]
-    return [""] * len(table)
+    found: list[str] | None = table.memo.get(("field", name))
+    if found is None:
+        if name in table.texts:
+            found = [text.strip() for text in table.texts[name]]
+        elif name in table.numbers:
+            values, inverse = np.unique(table.numbers[name].values, return_inverse=True)
+            texts = ["" if v != v else f"{v:.10g}" for v in values.tolist()]
+            found = [texts[k] for k in inverse.tolist()]
+        else:
+            found = [""] * len(table)
+        table.memo["field", name] = found
+    return found
+
+
+def kinds(table: Table, names: Sequence[str]) -> NDArray[np.int64]:
+    """Return one number for each row, (rows,): equal where rows agree in all of ``names``."""
+    key = ("kinds", *names)
+    found: NDArray[np.int64] | None = table.memo.get(key)
+    if found is None:
+        found = np.zeros(len(table), dtype=np.int64)
+        for name in names:
+            if not table.has(name):
+                continue
+            number: dict[str, int] = {}
+            own = np.array([number.setdefault(t, len(number)) for t in field(table, name)])
+            # Numbered anew each time, so that no product grows beyond 64 bits.
+            found = np.unique(found * len(number) + own, return_inverse=True)[1].astype(np.int64)
+        table.memo[key] = found
+    return found
 
 
 def groups(
     table: Table, names: Sequence[str], rows: Iterable[int] | None = None
 ) -> list[list[int]]:
     """Return rows that agree in all of ``names``, in the order of the table."""
-    columns = [field(table, name) for name in names]
-    found: dict[tuple[str, ...], list[int]] = {}
+    own = kinds(table, names).tolist()
+    found: dict[int, list[int]] = {}
     for i in range(len(table)) if rows is None else rows:
-        found.setdefault(tuple(column[i] for column in columns), []).append(i)
+        found.setdefault(own[i], []).append(i)
     return list(found.values())
 
 
 def pairs(table: Table) -> list[Pair]:
     """Return each accelerated row with the baseline row most like it, if there is one."""
+    found: list[Pair] | None = table.memo.get("pairs")
+    if found is None:
+        found = table.memo["pairs"] = _pairs(table)
+    return found
+
+
+def _pairs(table: Table) -> list[Pair]:
     if "backend" not in table.texts:
         return []
     arms = table.texts["backend"]
-    base = [is_baseline(arm) for arm in arms]
+    known = {arm: is_baseline(arm) for arm in set(arms)}
+    base = [known[arm] for arm in arms]
     if not any(base) or all(base):
         return []
     columns = [(name, field(table, name)) for name in ARM_FIELDS if table.has(name)]
     # A run's rounds and calls are repeats; how many there are makes no arm unequal.
     columns = [(name, column) for name, column in columns if name != "runs"]
+    settings = kinds(table, [name for name, _ in columns]).tolist()
     found = []
     for group in groups(table, [name for name in COMPARED if table.has(name)]):
         bases = [i for i in group if base[i]]
-        exact: dict[tuple[str, ...], int] = {}
+        exact: dict[int, int] = {}
         for i in bases:
-            exact.setdefault(tuple(column[i] for _, column in columns), i)
+            exact.setdefault(settings[i], i)
         for i in group:
             if base[i] or not arms[i] or not bases:
                 continue
-            like = exact.get(tuple(column[i] for _, column in columns))
+            like = exact.get(settings[i])
             if like is not None:
                 found.append(Pair(like, i, ()))
                 continue
@@ -92,6 +129,17 @@ def calls_candidates(table: Table, i: int) -> list[float]:
     The claim itself; what hooks counted; steps × strength, which image-to-image takes; and what the
     scheduler makes of a step.
     """
+    key = ("candidates", CLAIM)
+    if key not in table.memo:
+        table.memo[key] = (kinds(table, CLAIM).tolist(), {})
+    own, known = table.memo[key]
+    if own[i] not in known:
+        known[own[i]] = _calls_candidates(table, i)
+    found: list[float] = known[own[i]]
+    return found
+
+
+def _calls_candidates(table: Table, i: int) -> list[float]:
     found: list[float] = []
     steps = float(table.values("steps")[i])
     for name in ("steps", "steps_effective", "denoiser_calls"):

@@ -73,6 +73,8 @@ class Table:
     summaries: Table | None = None
     counted: bool = False
     memories: list[tuple[str, Numbers]] = field(default_factory=list)
+    memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What the checks derive from a finished table and ask for again."""
     _absent: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ VERBS = {
     "compare": "Compare a run with a baseline, figure by figure, and exit accordingly.",
     "gate": "Measure a matrix, compare it with a baseline, and confirm regressions.",
     "history": "Draw each figure over the runs of a folder, with change points marked.",
-    "audit": "Find what cannot be true in a table of results, anyone's.",
+    "audit": "Find what cannot be true, or cannot be compared, in a table of results.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "env": "Build, check and remove the interpreters that backends live in.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",

@@ -146,7 +146,42 @@ def speedups(rng: random.Random, *, noise: float | None = None) -> Made:
     return Made(rows, decimals={"e2e_s": 3, "speedup": 2, "change_pct": 1})
 
 
-CLEAN: tuple[Callable[..., Made], ...] = (arms, sweep, batches, memory, speedups)
+def strengths(rng: random.Random, *, noise: float | None = None) -> Made:
+    """Image-to-image at several strengths, by schedulers that call once or twice for a step.
+
+    The rate counts steps, as progress bars of diffusers do, or calls of the denoiser.
+    """
+    noise = rng.choice([0.0, 0.002, 0.005, 0.01]) if noise is None else noise
+    call = rng.uniform(0.03, 0.3)
+    fixed = rng.uniform(1.2, 5) * call
+    schedulers = rng.sample(
+        ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "DDIMScheduler", "PNDMScheduler",
+         "KDPM2DiscreteScheduler", "UniPCMultistepScheduler"], rng.randint(1, 3),
+    )  # fmt: skip
+    by_calls, with_rate = rng.random() < 0.5, rng.random() < 0.6
+    backends = ["none", *rng.sample(BACKENDS, rng.randint(0, 2))]
+    speed = {backend: rng.uniform(1.0, 2.5) for backend in backends[1:]} | {"none": 1.0}
+    rows = []
+    for scheduler in schedulers:
+        twice = "Heun" in scheduler or "KDPM2" in scheduler
+        for steps in rng.sample([10, 20, 30, 40, 50], rng.randint(1, 3)):
+            for strength in rng.sample([0.3, 0.4, 0.5, 0.6, 0.75, 0.8, 1.0], rng.randint(2, 4)):
+                for backend in backends:
+                    ran = int(steps * strength + 1e-9)
+                    calls = 2 * ran - 1 if twice else ran + 1 if "PNDM" in scheduler else ran
+                    loop = calls * call / speed[backend]
+                    row: Row = {
+                        "model": "acme/wide-net-2b", "task": "i2i", "backend": backend,
+                        "scheduler": scheduler, "steps": steps, "strength": strength,
+                        "height": 768, "width": 768, "e2e_s": (fixed + loop) * jitter(rng, noise),
+                    }  # fmt: skip
+                    if with_rate:
+                        row["it_per_s"] = (calls if by_calls else ran) / loop * jitter(rng, noise)
+                    rows.append(row)
+    return Made(rows, decimals={"e2e_s": 3, "it_per_s": 2, "strength": 2})
+
+
+CLEAN: tuple[Callable[..., Made], ...] = (arms, sweep, batches, memory, speedups, strengths)
 
 
 # ---- planting ----

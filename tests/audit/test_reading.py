@@ -103,7 +103,7 @@ def test_two_columns_of_one_meaning_keep_the_first(tmp_path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n\x00\x00\x07", "no text"),
         (b"hello", "no table"),
         (b"a,b\n", "no rows"),
-        (b"a,b\n1,2\n", "none of its columns is known"),
+        (b"a,b\n1,2\n", "no column of figures is known"),
         (b"{broken", "none"),
         (b'{"a": 1}', "neither"),
         (b"[" * 100_000, "deeply"),
@@ -221,7 +221,7 @@ def test_nonsense_is_refused_or_audited(tmp_path: Path) -> None:
         lines += [[rng.choice(values) for _ in range(width)] for _ in range(height)]
         path.write_text("\n".join(";".join(line) for line in lines))
         try:
-            said = render(audit([path]))
+            text = render(audit([path]))
         except AuditError as error:
-            said = str(error) if str(error).startswith(str(path)) else ""
-        assert said
+            text = str(error)
+        assert str(path) in text

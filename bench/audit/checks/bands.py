@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.audit import rows
-from bench.audit.build import is_baseline
 from bench.audit.checks.meters import meters
 from bench.audit.finding import Finding, Note
 from bench.audit.rows import figure
@@ -135,15 +134,20 @@ def _usable(table: Table, networks: list[str]) -> list[int]:
 def _steps(table: Table) -> list[Finding]:
     networks = _networks(table)
     rate, step = table.values("it_per_s"), table.values("step_s")
-    batch = table.values("batch")
+    batch, time = table.values("batch"), table.values("e2e_s")
+    steps, strength = table.values("steps"), table.values("strength")
     found: dict[tuple[Band, str], list[tuple[int, float]]] = {}
     gap = table.values("gap_s") if not table.has("it_per_s") else np.full(len(table), np.nan)
     for i in _usable(table, networks):
         seconds = 1 / rate[i] if rate[i] > 0 else step[i]
         if not seconds > 0:
-            steps, strength = table.values("steps")[i], table.values("strength")[i]
-            ran = steps * strength if 0 < strength <= 1 else steps
+            ran = steps[i] * strength[i] if 0 < strength[i] <= 1 else steps[i]
             seconds = gap[i] / ran if gap[i] > 0 and ran >= 10 else np.nan
+        if not seconds > 0 and time[i] > 0 and steps[i] >= 1:
+            # The loop is a part of the call, so a step takes no longer than this.
+            part = strength[i]
+            ran = rows.effective_steps(steps[i], part) if 0 < part < 1 else steps[i]
+            seconds = (time[i] + table.half("e2e_s")[i]) / max(ran, 1)
         if not seconds > 0:
             continue
         each = float(seconds) / (float(batch[i]) if batch[i] >= 1 else 1.0)
@@ -184,10 +188,13 @@ def _memory(table: Table) -> list[Finding]:
     found: dict[tuple[Band, str], list[tuple[int, float]]] = {}
     known = meters(table)
     for i in _usable(table, networks):
-        texts = " ".join(table.text(n)[i] for n in ("backend", "name", "model", "scope"))
-        if not peak[i] > 0 or SAVING.search(texts) or known[i] == "host resident":
+        if not peak[i] > 0 or known[i] == "host resident":
             continue
         for band, _ in _bands(table, i, networks[i], MEMORY_BANDS):
+            if not band.low / MEMORY_ROOM <= peak[i] <= band.high * MEMORY_ROOM:
+                texts = " ".join(table.text(n)[i] for n in ("backend", "name", "model", "scope"))
+                if SAVING.search(texts):
+                    continue
             if peak[i] < band.low / MEMORY_ROOM:
                 found.setdefault((band, "little"), []).append((i, float(peak[i])))
             elif peak[i] > band.high * MEMORY_ROOM and not table.values("batch")[i] > 1:
@@ -231,8 +238,7 @@ def _speedups(table: Table) -> list[Finding]:
     networks = _networks(table)
     found: dict[str, list[tuple[rows.Pair, float]]] = {}
     for pair in rows.pairs(table):
-        texts = f"{table.text('backend')[pair.other]} {table.text('name')[pair.other]}"
-        if pair.differs or SAVING.search(texts) or is_baseline(table.text("backend")[pair.other]):
+        if pair.differs:
             continue
         if not networks[pair.other] and not table.has("it_per_s"):
             continue
@@ -245,10 +251,11 @@ def _speedups(table: Table) -> list[Finding]:
             )
         if ratio != ratio:
             continue
-        if ratio > LARGEST_SPEEDUP * ROOM:
-            found.setdefault("faster", []).append((pair, ratio))
-        elif ratio < 1 / (LARGEST_SPEEDUP * ROOM):
-            found.setdefault("slower", []).append((pair, ratio))
+        if 1 / (LARGEST_SPEEDUP * ROOM) <= ratio <= LARGEST_SPEEDUP * ROOM:
+            continue
+        texts = f"{table.text('backend')[pair.other]} {table.text('name')[pair.other]}"
+        if not SAVING.search(texts):
+            found.setdefault("faster" if ratio > 1 else "slower", []).append((pair, ratio))
     findings = []
     for word, group in found.items():
         pair, ratio = max(group, key=lambda entry: abs(np.log(entry[1])))

@@ -25,16 +25,20 @@ TIMES = ("e2e_s", "warmup_s", "first_call_s", "compile_s", "total_s", "first_s",
 RATES = ("it_per_s", "images_per_s")
 QUALITY = ("fid", "clip_score", "lpips", "ssim", "psnr")
 MEMORY = ("peak_bytes", "mean_bytes")
-CHANCE = 1e-3
+CHANCE = 4e-3
 """Expected number of chance agreements, over all columns, below which one is a finding."""
 FEWEST_UNITS = 10_000
 """A figure of fewer printed steps (1.982) may agree by chance, however far the others lie."""
+FEWEST_CELLS = 3
+"""So many of them in one pair of rows are judged all the same."""
+SHORTEST_UNITS = 100
+"""A figure of fewer printed steps (0.97) tells nothing in any company."""
 MOST_REPEATS = 3
 """A value on more rows than this is a property of the column, not a copied cell."""
 LARGEST_TABLE = 5000
 """Among more rows, figures agree by chance too often to tell anything."""
 UNLIKE = ("model", "task", "backend", "height", "width", "batch", "steps", "strength", "dtype",
-          "gpu", "scheduler", "guidance")  # fmt: skip
+          "gpu", "scheduler", "guidance", "prompt")  # fmt: skip
 UNLIKE_STEP = {"model", "backend", "height", "width", "batch", "dtype", "gpu"}
 """What changes the time of a single step."""
 STARTS = ("warmup_s", "first_call_s", "compile_s", "load_s")
@@ -66,12 +70,14 @@ def _cells(table: Table) -> list[Finding]:
         names = [name for name, _ in cells]
         if all((b, name) in explained for name in names):
             continue
-        chance = math.prod(min(c, 1.0) for _, c in cells)
-        if len(cells) > 1:
-            # Columns of one row hang together: the second is half as telling as by itself.
-            chance = min(c for _, c in cells) * math.sqrt(
-                math.prod(sorted(min(c, 1.0) for _, c in cells)[1:])
-            )
+        if all(_digits(table.numbers[name], a) < FEWEST_UNITS for name in names) and (
+            len(names) < FEWEST_CELLS
+        ):
+            continue
+        first, *further = sorted(chance for _, chance in cells)
+        # Given that two rows agree once, one pair is left to agree in the other columns; and since
+        # columns of one row hang together, a further one is half as telling as by itself.
+        chance = first * math.sqrt(math.prod(min(1.0, 2 * c / len(table)) for c in further))
         if chance > CHANCE:
             continue
         explained |= {(b, name) for name in names}
@@ -127,7 +133,7 @@ def _unlike(table: Table, alike: dict[str, list[str]], name: str, a: int, b: int
         return True
     if name in RATES or not set(different) & {"steps", "strength"}:
         # A step takes as long whatever the task and the number of steps.
-        return name in STARTS and bool(different)
+        return name in STARTS and bool(set(different) - {"prompt"})
     if name == "first_s":
         return "steps" in different
     return _ran(table, a) != _ran(table, b)
@@ -138,6 +144,11 @@ def _ran(table: Table, i: int) -> float:
     return rows.effective_steps(steps, strength) if 0 < strength < 1 else steps
 
 
+def _digits(column: Numbers, i: int) -> float:
+    """Return a figure in printed steps, infinite for an unrounded one."""
+    return abs(float(column.values[i])) / column.step if column.step > 0 else math.inf
+
+
 def _chance(column: Numbers, a: int) -> float:
     """Return how many pairs of the column's figures are expected to agree by chance."""
     values = column.values[np.isfinite(column.values)]
@@ -146,15 +157,15 @@ def _chance(column: Numbers, a: int) -> float:
         return 1e-9
     value = float(column.values[a])
     step = column.step
-    digits = abs(value) / step
-    if digits < FEWEST_UNITS:
+    digits = _digits(column, a)
+    if digits < SHORTEST_UNITS:
         return 1.0
     if digits > 1e15:
         return 1e-9
     # Trailing zeros were chosen by a person, not measured.
     while step < abs(value) and abs(value / step / 10 - round(value / step / 10)) < 1e-6:
         step *= 10
-    if abs(value) / step < FEWEST_UNITS / 10:
+    if abs(value) / step < min(FEWEST_UNITS, digits) / 10:
         return 1.0
     others = np.sort(np.abs(values[values != value] - value))
     if len(others) < 3:

@@ -37,6 +37,8 @@ def check(table: Table) -> tuple[list[Finding], list[Note]]:
             findings += _stated(table, i, n, part, ran)
         if 0 < part < 1 and ran != n and not np.isfinite(effective[i]):
             fewer.setdefault((n, part, ran), []).append(i)
+        if calls[i] == n and ran != n and not table.counted:
+            findings.append(_all_called(table, i, n, part, ran))
         makes = rows.extra_calls(schedulers[i], ran)
         if makes != ran:
             if calls[i] == calls[i] and calls[i] == ran and not table.counted:
@@ -130,6 +132,19 @@ def _uncounted(table: Table, i: int, ran: float, makes: float) -> Finding:
         f"{makes:g} for {ran:g} steps.",
         (i,),
         f"{scheduler}: {ran:g} steps → {makes:g} calls, stated {ran:g}",
+        "a counter on the denoiser",
+    )
+
+
+def _all_called(table: Table, i: int, n: float, part: float, ran: float) -> Finding:
+    return Finding(
+        CHECK,
+        "likely",
+        0.6,
+        f"{rows.label(table, i)} states {n:g} calls of the denoiser, as if all its steps ran; "
+        f"strength {part:g} leaves {ran:g}.",
+        (i,),
+        f"int({n:g} × {part:g}) = {ran:g}, stated {n:g}",
         "a counter on the denoiser",
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bench.audit import rows
-from bench.audit.build import is_baseline
+from bench.audit.build import arm_of, is_baseline
 from bench.audit.columns import meter_of
 from bench.audit.finding import Finding, Note
 from bench.audit.rows import figure
@@ -21,7 +21,8 @@ GIB = 1024**3
 
 def meters(table: Table) -> list[str]:
     """Return the meter of each row's memory figure, "" where none is stated or there is none."""
-    stated = [meter_of(text) for text in table.text("meter")]
+    known = {text: meter_of(text) for text in set(table.text("meter"))}
+    stated = [known[text] for text in table.text("meter")]
     own = table.memories[0][0] if table.memories else ""
     values = table.values("peak_bytes")
     return [(meter or own) if values[i] == values[i] else "" for i, meter in enumerate(stated)]
@@ -67,7 +68,7 @@ def _columns(table: Table) -> list[Finding]:
     """Memory in several columns, and an arm with its figure in another one than its baseline."""
     if len(table.memories) < 2:
         return []
-    findings = []
+    findings = _columns_of_arms(table)
     filled = [np.isfinite(column.values) for _, column in table.memories]
     for pair in rows.pairs(table):
         have = [(k, f) for k, f in enumerate(filled) if f[pair.base] or f[pair.other]]
@@ -90,6 +91,35 @@ def _columns(table: Table) -> list[Finding]:
             )
         )
     return findings
+
+
+def _columns_of_arms(table: Table) -> list[Finding]:
+    """Columns such as "eager allocated" and "TensorRT nvidia-smi", each of one arm."""
+    named = [
+        (arm, meter, column)
+        for meter, column in table.memories
+        if (arm := arm_of(column.header)) and meter
+    ]
+    for arm, meter, column in named[1:]:
+        first_arm, first_meter, first = named[0]
+        both = np.flatnonzero(np.isfinite(column.values) & np.isfinite(first.values)).tolist()
+        if arm == first_arm or meter == first_meter or not both:
+            continue
+        i = both[0]
+        return [
+            Finding(
+                CHECK,
+                "certain",
+                0.8,
+                f"{first.header!r} and {column.header!r} are memory by different meters, "
+                f"{first_meter} and {meter}: they cannot be compared.",
+                tuple(both),
+                f"{rows.label(table, i)}: {figure(first.values[i] / GIB)} GiB ({first_meter}) "
+                f"beside {figure(column.values[i] / GIB)} GiB ({meter})",
+                "both arms measured by one meter",
+            )
+        ]
+    return []
 
 
 def _unpaired(table: Table, found: list[str]) -> list[Finding]:

@@ -89,10 +89,24 @@ def _ratios(table: Table, name: str) -> list[Finding]:
     count, measure, word, sign = best
     form = FORMS[name][word]
     wrong = [i for i in rated if not fits(measure, form, bases.get(i, -1), i, sign)]
-    wrong = [i for i in wrong if not _any(table, name, measures, bases, i, stated, half)]
+    otherwise = [i for i in wrong if _any(table, name, measures, bases, i, stated, half)]
+    wrong = [i for i in wrong if i not in otherwise]
+    if count >= 2 * max(len(otherwise), 1):
+
+        def meant(i: int) -> str:
+            base = bases.get(i, -1)
+            return next((w for w, f in FORMS[name].items() if fits(measure, f, base, i, sign)), "")
+
+        mixed = [
+            _otherwise(table, name, measure, word, meant(i), sign, bases.get(i, -1), i, stated)
+            for i in otherwise
+            if meant(i)
+        ]
+    else:
+        mixed = []
     if not wrong or (count == 0 and len(rated) < 2):
-        return _lone(table, name, wrong, measure, form, bases, stated)
-    findings = []
+        return [*mixed, *_lone(table, name, wrong, measure, form, bases, stated)]
+    findings = mixed
     names = [n for n in rows.COMPARED if table.has(n)]
     members = {i: group for group in rows.groups(table, names) for i in group}
     moved: dict[int, int] = {}
@@ -165,6 +179,32 @@ def _lone(
         word = next(w for w, f in FORMS[name].items() if f is form)
         findings.append(_not_it(table, name, measure, word, form, 1.0, base, i, stated))
     return findings
+
+
+def _otherwise(
+    table: Table,
+    name: str,
+    measure: tuple[str, bool],
+    word: str,
+    meant: str,
+    sign: float,
+    base: int,
+    i: int,
+    stated: Floats,
+) -> Finding:
+    """A row whose ratio is right by another definition than that of the other rows."""
+    first, second = _times(table, measure, base, i)
+    value = sign * FORMS[name][word](first, second)
+    return Finding(
+        RATIO,
+        "likely",
+        0.55,
+        f"The {table.header(name)!r} of {rows.label(table, i)} is {meant}, where the other rows "
+        f"state {word}.",
+        (i, base) if base >= 0 else (i,),
+        f"{word} with {figure(first)} and {figure(second)} gives {value:.4g}, stated {stated[i]:g}",
+        "one definition for the whole column",
+    )
 
 
 def _not_it(

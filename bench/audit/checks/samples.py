@@ -20,6 +20,14 @@ def check(table: Table) -> tuple[list[Finding], list[Note]]:
     """Return FID of too few pictures; and note what the table does not say of its samples."""
     findings = _fid(table)
     notes = []
+    if table.has("fid") and not findings and not _says_how_many(table):
+        notes.append(
+            Note(
+                CHECK,
+                f"The table does not say over how many pictures its FID was taken; below "
+                f"{FID_PICTURES:,} it means nothing.",
+            )
+        )
     runs = table.values("runs")
     timed = any(table.has(n) for n in ("e2e_s", "total_s", "mean_s", "median_s"))
     if timed and not np.isfinite(runs).any():
@@ -43,6 +51,10 @@ def check(table: Table) -> tuple[list[Finding], list[Note]]:
     if timed and not any(table.text("gpu")):
         notes.append(Note(CHECK, "The table does not say on which graphics card it was measured."))
     return findings, notes
+
+
+def _says_how_many(table: Table) -> bool:
+    return table.has("n_fid") or table.has("samples") or bool(re.search(r"\d", table.header("fid")))
 
 
 def _fid(table: Table) -> list[Finding]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.audit import rows
 from bench.audit.checks.batches import corrected_gaps
@@ -22,6 +23,11 @@ CHECK = "slow-row"
 STEPS = "implied-steps"
 ONE_FACTOR = 0.04
 """Parts slow by factors closer than this are slow by one."""
+FEWEST_CALLS = 5
+"""The rate of a shorter loop hangs on its first step."""
+FEWEST_EXTRA_CALLS = 20
+SMALL_SCATTER = 0.012
+LEAST_BY_RATE = 0.1
 NETWORK = ("session", "gpu", "model", "task", "backend", "dtype", "scheduler", "height", "width",
            "batch", "guidance")  # fmt: skip
 SETTLE = (
@@ -45,6 +51,7 @@ def check(table: Table) -> tuple[list[Finding], list[Note]]:
     made, told = _single_calls(table, done)
     findings += made
     notes += told
+    findings += _by_rate(table, {i for finding in findings for i in finding.rows} | done)
     findings += _repeats(table, {i for finding in findings for i in finding.rows} | done)
     return findings, notes
 
@@ -203,8 +210,10 @@ def _single_calls(table: Table, done: set[int]) -> tuple[list[Finding], list[Not
             continue
         if name in ("mean_s", "median_s") and table.has("e2e_s"):
             continue
+        if not table.has(name):
+            continue
         time = table.values(name)
-        calls = np.array([_calls(table, i) for i in range(len(table))])
+        calls = _all_calls(table)
         with np.errstate(invalid="ignore"):
             usable = [
                 i for i in np.flatnonzero((time > 0) & (calls >= 1)).tolist() if i not in done
@@ -227,6 +236,12 @@ def _single_calls(table: Table, done: set[int]) -> tuple[list[Finding], list[Not
                 )
             )
     return findings, notes[:20]
+
+
+def _all_calls(table: Table) -> Floats:
+    own = rows.kinds(table, rows.CLAIM)
+    _, first, inverse = np.unique(own, return_index=True, return_inverse=True)
+    return np.array([_calls(table, i) for i in first.tolist()])[inverse]
 
 
 def _calls(table: Table, i: int) -> float:
@@ -290,6 +305,67 @@ def _off_line(
         f"{1 + off:.4g}",
         SETTLE,
     )
+
+
+def _calls_more(table: Table) -> NDArray[np.bool_]:
+    """Return which rows' schedulers call the denoiser more often than they step, (rows,)."""
+    more = {name: rows.extra_calls(name, 10) != 10 for name in set(table.text("scheduler"))}
+    return np.array([more[name] for name in table.text("scheduler")], dtype=np.bool_)
+
+
+def _by_rate(table: Table, judged: set[int]) -> list[Finding]:
+    """Rows with another it/s than the same arm at other step counts, and a time to match.
+
+    Too few step counts for a line are enough for this, since a step takes as long however many
+    there are.
+    """
+    time, rate, calls = table.values("e2e_s"), table.values("it_per_s"), _all_calls(table)
+    if not table.has("e2e_s", "it_per_s"):
+        return []
+    with np.errstate(all="ignore"):
+        loop = calls / rate
+        # A rate that is steps ÷ time says nothing of its own.
+        usable = (loop > 0) & (time > loop * 1.005) & (calls >= FEWEST_CALLS)
+        # Whether such a rate counts steps or calls, nobody says; in long loops it matters less.
+        usable &= (calls >= FEWEST_EXTRA_CALLS) | ~_calls_more(table)
+    at = [i for i in np.flatnonzero(usable).tolist() if i not in judged]
+    arms = [group for group in rows.groups(table, NETWORK, at) if len(group) >= 3]
+    if not arms:
+        return []
+    off = {
+        i: float(np.median(rate[group]) / rate[i] - 1) for group in arms for i in group
+    }  # fmt: skip
+    scale = max(1.4826 * float(np.median(np.abs(list(off.values())))), SMALL_SCATTER)
+    findings = []
+    for group in arms:
+        far = [i for i in group if abs(off[i]) > max(6 * scale, LEAST_BY_RATE)]
+        rest = [i for i in group if i not in far]
+        if not far or len(far) > len(group) // 3 or len(rest) < 2:
+            continue
+        usual = float(np.median(rate[rest]))
+        fixed = float(np.median(time[rest] - calls[rest] / usual))
+        for i in far:
+            whole = float(time[i]) / (fixed + float(calls[i]) / usual) - 1
+            if fixed <= 0 or abs(whole - off[i]) > max(ONE_FACTOR, 0.3 * abs(off[i])):
+                continue
+            word = "slow" if off[i] > 0 else "quick"
+            findings.append(
+                Finding(
+                    CHECK,
+                    "likely",
+                    0.5,
+                    f"{rows.label(table, i)} is {abs(whole) * 100:.1f} % {word} as a whole and "
+                    f"{abs(off[i]) * 100:.1f} % in its it/s, against the same arm in "
+                    f"{rows.places(table, rest)}: one factor in all its parts is another state of "
+                    "the card, not other work.",
+                    (i,),
+                    f"{figure(usual)} it/s ÷ {figure(float(rate[i]))} it/s = {1 + off[i]:.4g}; "
+                    f"{figure(float(time[i]), 's')} ÷ ({figure(fixed)} + {calls[i]:g} ÷ "
+                    f"{figure(usual)}) s = {1 + whole:.4g}",
+                    SETTLE,
+                )
+            )
+    return findings
 
 
 def _repeats(table: Table, judged: set[int]) -> list[Finding]:
