@@ -6,10 +6,13 @@ nothing, and nothing here loads the compiler into a process that does not use it
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import CodeType
 from typing import Any
 
 ELSEWHERE = "elsewhere"
@@ -18,6 +21,9 @@ METRICS_KEPT = 4096
 
 # What compiling gives up on without being broken: the frame runs eager and dynamo goes on.
 SOFT_FAILURES = ("Unsupported", "UserError", "SkipFrame", "SkipCodeRecursiveException")
+# How torch's log begins an error that it swallows, and how Python ends a traceback.
+SWALLOWED_MARK = "WON'T CONVERT "
+RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Failed)\w*: .*)$", re.MULTILINE)
 LIMIT_MARKS = ("recompile limit", "recompile_limit", "cache_size_limit")
 
 
@@ -29,7 +35,7 @@ class Counts:
         graphs: graphs compiled.
         graph_breaks: places where a graph ended because torch could not trace on.
         attempts: times torch set out to compile some code.
-        recompiles: attempts on code that had been compiled before; 0 if torch does not count them.
+        recompiles: attempts on code that had been compiled before.
     """
 
     graphs: int = 0
@@ -53,13 +59,18 @@ def read_counts() -> Counts:
     from torch._dynamo import convert_frame
     from torch._dynamo.utils import counters
 
-    by_frame: Mapping[Any, int] = getattr(convert_frame, "FRAME_COMPILE_COUNTER", {})
-    frames = counters["frames"]["total"]
+    by_frame: Mapping[Any, int] | None = getattr(convert_frame, "FRAME_COMPILE_COUNTER", None)
+    if by_frame is None:  # torch 2.0
+        attempts = counters["frames"]["total"]
+        recompiles = sum(len(reasons) for reasons in _guard_failures().values())
+    else:
+        attempts = sum(by_frame.values())
+        recompiles = sum(count - 1 for count in by_frame.values() if count > 1)
     return Counts(
         graphs=counters["stats"]["unique_graphs"],
         graph_breaks=sum(counters["graph_break"].values()),
-        attempts=sum(by_frame.values()) if by_frame else frames,
-        recompiles=sum(count - 1 for count in by_frame.values() if count > 1),
+        attempts=attempts,
+        recompiles=recompiles,
     )
 
 
@@ -110,11 +121,16 @@ class CompilerLog:
     _breaks: Counter[str] = field(default_factory=Counter)
     _metrics: int = 0
     _caches: dict[str, int] = field(default_factory=dict)
+    _guards: dict[Any, int] = field(default_factory=dict)
+    _swallowed: int = 0
 
     def __post_init__(self) -> None:
+        _SWALLOWED.listen()
+        self._swallowed = len(_SWALLOWED.errors)
         self._breaks = Counter(_dynamo_counter("graph_break"))
         self._metrics = len(_compilation_metrics())
         self._caches = _cache_counters()
+        self._guards = {code: len(reasons) for code, reasons in _guard_failures().items()}
 
     def graph_breaks(self) -> list[dict[str, Any]]:
         """Return each reason for a graph break with its count, the most frequent first."""
@@ -135,6 +151,10 @@ class CompilerLog:
                 # A guard is followed by the line of source that it came from.
                 guard = _first_line(reason).partition(" # ")[0]
                 found.append(f"{getattr(metric, 'co_name', '?')}: {guard}")
+        for code, reasons in self._new_guard_failures():
+            for reason in reasons:
+                guard = _first_line(reason or "a guard").partition(" # ")[0]
+                found.append(f"{code.co_name}: {guard}")
         return list(dict.fromkeys(found))
 
     def failures(self) -> list[str]:
@@ -148,6 +168,8 @@ class CompilerLog:
             if kind and not any(soft in kind for soft in SOFT_FAILURES):
                 reason = _first_line(getattr(metric, "fail_reason", None) or "")
                 found.append(f"{getattr(metric, 'co_name', '?')}: {kind}: {reason}".rstrip(": "))
+        if not _has_metrics():
+            found += _SWALLOWED.errors[self._swallowed :]
         return list(dict.fromkeys(found))
 
     def limits_hit(self) -> list[str]:
@@ -157,6 +179,10 @@ class CompilerLog:
             reason = getattr(metric, "fail_reason", None) or ""
             if any(mark in reason for mark in LIMIT_MARKS):
                 found.append(getattr(metric, "co_name", None) or "?")
+        for code, _ in self._new_guard_failures():
+            # As many versions as torch keeps, and none of them fitted.
+            if len(_guard_failures()[code]) >= _torch_2_0_limit():
+                found.append(code.co_name)
         return list(dict.fromkeys(found))
 
     def compile_cache(self) -> dict[str, int] | None:
@@ -166,6 +192,35 @@ class CompilerLog:
 
     def _new_metrics(self) -> Sequence[Any]:
         return _compilation_metrics()[self._metrics :]
+
+    def _new_guard_failures(self) -> list[tuple[CodeType, list[str | None]]]:
+        return [
+            (code, reasons[self._guards.get(code, 0) :])
+            for code, reasons in _guard_failures().items()
+            if len(reasons) > self._guards.get(code, 0)
+        ]
+
+
+class _SwallowedErrors(logging.Handler):
+    """Listens to torch's log, where a torch without a compilation log tells what it swallowed."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.errors: list[str] = []
+
+    def listen(self) -> None:
+        # A name only: it loads nothing, and a handler is added once.
+        logging.getLogger("torch._dynamo.convert_frame").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text.startswith(SWALLOWED_MARK):
+            name = text[len(SWALLOWED_MARK) :].partition(" ")[0]
+            raised = RAISED.findall(text)
+            self.errors.append(f"{name}: {_first_line(raised[-1] if raised else 'an error')}")
+
+
+_SWALLOWED = _SwallowedErrors()
 
 
 def keep_metrics() -> None:
@@ -185,12 +240,39 @@ def _dynamo_counter(name: str) -> Mapping[str, int]:
     return found
 
 
+def _has_metrics() -> bool:
+    utils = getattr(sys.modules.get("torch._dynamo"), "utils", None)
+    return hasattr(utils, "get_compilation_metrics")
+
+
 def _compilation_metrics() -> list[Any]:
     if "torch._dynamo" not in sys.modules:
         return []
     utils: Any = sys.modules["torch._dynamo"].utils
     read = getattr(utils, "get_compilation_metrics", None)
     return list(read()) if read is not None else []
+
+
+def _guard_failures() -> Mapping[CodeType, list[str | None]]:
+    """Return why compiled code did not fit a call, by code, where torch keeps no better log.
+
+    That is torch 2.0, whose own count of recompilations is the length of these lists.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return {}
+    from torch._dynamo import convert_frame, utils
+
+    if hasattr(convert_frame, "FRAME_COMPILE_COUNTER"):
+        return {}
+    found: Mapping[CodeType, list[str | None]] = utils.guard_failures
+    return found
+
+
+def _torch_2_0_limit() -> int:
+    from torch._dynamo import config
+
+    limit: int = config.cache_size_limit
+    return limit
 
 
 def _cache_counters() -> dict[str, int]:
