@@ -21,9 +21,11 @@ METRICS_KEPT = 4096
 
 # What compiling gives up on without being broken: the frame runs eager and dynamo goes on.
 SOFT_FAILURES = ("Unsupported", "UserError", "SkipFrame", "SkipCodeRecursiveException")
-# How torch's log begins an error that it swallows, and how Python ends a traceback.
+# How torch's log begins an error that it swallows, how Python ends a traceback, and how the log
+# names what it stops compiling anew.
 SWALLOWED_MARK = "WON'T CONVERT "
 RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Failed)\w*: .*)$", re.MULTILINE)
+LIMITED = re.compile(r"hit config\.\w*limit .*\n\s*function: '([^']+)'")
 LIMIT_MARKS = ("recompile limit", "recompile_limit", "cache_size_limit")
 
 
@@ -123,10 +125,12 @@ class CompilerLog:
     _caches: dict[str, int] = field(default_factory=dict)
     _guards: dict[Any, int] = field(default_factory=dict)
     _swallowed: int = 0
+    _limited: int = 0
 
     def __post_init__(self) -> None:
-        _SWALLOWED.listen()
-        self._swallowed = len(_SWALLOWED.errors)
+        _HEARD.listen()
+        self._swallowed = len(_HEARD.swallowed)
+        self._limited = len(_HEARD.limited)
         self._breaks = Counter(_dynamo_counter("graph_break"))
         self._metrics = len(_compilation_metrics())
         self._caches = _cache_counters()
@@ -168,8 +172,8 @@ class CompilerLog:
             if kind and not any(soft in kind for soft in SOFT_FAILURES):
                 reason = _first_line(getattr(metric, "fail_reason", None) or "")
                 found.append(f"{getattr(metric, 'co_name', '?')}: {kind}: {reason}".rstrip(": "))
-        if not _has_metrics():
-            found += _SWALLOWED.errors[self._swallowed :]
+        if not _metrics_tell("fail_type"):
+            found += _HEARD.swallowed[self._swallowed :]
         return list(dict.fromkeys(found))
 
     def limits_hit(self) -> list[str]:
@@ -179,11 +183,7 @@ class CompilerLog:
             reason = getattr(metric, "fail_reason", None) or ""
             if any(mark in reason for mark in LIMIT_MARKS):
                 found.append(getattr(metric, "co_name", None) or "?")
-        for code, _ in self._new_guard_failures():
-            # As many versions as torch keeps, and none of them fitted.
-            if len(_guard_failures()[code]) >= _torch_2_0_limit():
-                found.append(code.co_name)
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys([*found, *_HEARD.limited[self._limited :]]))
 
     def compile_cache(self) -> dict[str, int] | None:
         """Return hits, misses and bypasses of Inductor's disk cache; None if torch had no use."""
@@ -201,12 +201,18 @@ class CompilerLog:
         ]
 
 
-class _SwallowedErrors(logging.Handler):
-    """Listens to torch's log, where a torch without a compilation log tells what it swallowed."""
+class _Heard(logging.Handler):
+    """Listens to torch's log for what older ones tell nowhere else.
+
+    Attributes:
+        swallowed: errors that torch ran eager around, with the code's name.
+        limited: code that reached the recompile limit.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.errors: list[str] = []
+        self.swallowed: list[str] = []
+        self.limited: list[str] = []
 
     def listen(self) -> None:
         # A name only: it loads nothing, and a handler is added once.
@@ -214,13 +220,14 @@ class _SwallowedErrors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
+        self.limited += LIMITED.findall(text)
         if text.startswith(SWALLOWED_MARK):
             name = text[len(SWALLOWED_MARK) :].partition(" ")[0]
             raised = RAISED.findall(text)
-            self.errors.append(f"{name}: {_first_line(raised[-1] if raised else 'an error')}")
+            self.swallowed.append(f"{name}: {_first_line(raised[-1] if raised else 'an error')}")
 
 
-_SWALLOWED = _SwallowedErrors()
+_HEARD = _Heard()
 
 
 def keep_metrics() -> None:
@@ -240,9 +247,11 @@ def _dynamo_counter(name: str) -> Mapping[str, int]:
     return found
 
 
-def _has_metrics() -> bool:
+def _metrics_tell(name: str) -> bool:
+    """Say whether an entry of this torch's compilation log has the field ``name``."""
     utils = getattr(sys.modules.get("torch._dynamo"), "utils", None)
-    return hasattr(utils, "get_compilation_metrics")
+    entry = getattr(utils, "CompilationMetrics", None)
+    return name in getattr(entry, "__dataclass_fields__", {})
 
 
 def _compilation_metrics() -> list[Any]:
@@ -254,25 +263,15 @@ def _compilation_metrics() -> list[Any]:
 
 
 def _guard_failures() -> Mapping[CodeType, list[str | None]]:
-    """Return why compiled code did not fit a call, by code, where torch keeps no better log.
+    """Return why compiled code did not fit a call, by code, where the compilation log does not.
 
-    That is torch 2.0, whose own count of recompilations is the length of these lists.
+    In torch 2.0 each entry is one recompilation; later there is one for each version tried.
     """
-    if "torch._dynamo" not in sys.modules:
+    if "torch._dynamo" not in sys.modules or _metrics_tell("recompile_reason"):
         return {}
-    from torch._dynamo import convert_frame, utils
-
-    if hasattr(convert_frame, "FRAME_COMPILE_COUNTER"):
-        return {}
-    found: Mapping[CodeType, list[str | None]] = utils.guard_failures
+    utils: Any = sys.modules["torch._dynamo"].utils
+    found: Mapping[CodeType, list[str | None]] = getattr(utils, "guard_failures", {})
     return found
-
-
-def _torch_2_0_limit() -> int:
-    from torch._dynamo import config
-
-    limit: int = config.cache_size_limit
-    return limit
 
 
 def _cache_counters() -> dict[str, int]:

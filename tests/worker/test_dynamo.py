@@ -76,40 +76,45 @@ class TestCompilerLog:
         assert log.limits_hit() == ["forward"]
         assert log.failures() == []
 
-    def test_what_torch_2_0_swallows_is_read_from_its_log(
+    def test_what_older_torches_tell_in_their_log_alone(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(dynamo, "_has_metrics", lambda: False)
+        monkeypatch.setattr(dynamo, "_metrics_tell", lambda name: False)
         told = logging.getLogger("torch._dynamo.convert_frame")
         dynamo.CompilerLog()
         told.error("WON'T CONVERT before /x.py line 1\nValueError: of an earlier cell")
+        told.warning(
+            "torch._dynamo hit config.cache_size_limit (8)\n   function: 'before' (/x.py:1)"
+        )
         log = dynamo.CompilerLog()
+        told.error("something else")
+        assert (log.failures(), log.limits_hit()) == ([], [])
         told.error(
             "WON'T CONVERT forward /x.py line 207 \ndue to: \nTraceback (most recent call last):\n"
             '  File "/x.py", line 202, in compiler\nRuntimeError: no code\n\n'
             "torch._dynamo.exc.BackendCompilerFailed: compiler raised RuntimeError: no code\n\n"
             "Set torch._dynamo.config.verbose=True for more information\n"
         )
-        told.error("something else")
         assert log.failures() == [
             "forward: BackendCompilerFailed: compiler raised RuntimeError: no code"
         ]
+        told.warning(
+            "torch._dynamo hit config.cache_size_limit (%d)\n   function: %s\n   reasons:  x\n",
+            2,
+            "'decode' (/x.py:1032)",
+        )
+        assert log.limits_hit() == ["decode"]
 
-    def test_torch_2_0_tells_by_failed_guards_what_it_compiled_again(
+    def test_older_torches_tell_by_failed_guards_why_they_compiled_again(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         guards: dict[Any, list[str | None]] = {compile("1", "x.py", "eval"): ["an old one"]}
         monkeypatch.setattr(dynamo, "_guard_failures", lambda: guards)
-        monkeypatch.setattr(dynamo, "_torch_2_0_limit", lambda: 3)
         log = dynamo.CompilerLog()
-        (code,) = guards
-        assert (log.recompile_reasons(), log.limits_hit()) == ([], [])
-        guards[code].append("sizes mismatch # in forward")
-        assert log.recompile_reasons() == ["<module>: sizes mismatch"]
-        assert log.limits_hit() == []
-        guards[code].append(None)
+        (reasons,) = guards.values()
+        assert log.recompile_reasons() == []
+        reasons += ["sizes mismatch # in forward", None]
         assert log.recompile_reasons() == ["<module>: sizes mismatch", "<module>: a guard"]
-        assert log.limits_hit() == ["<module>"]
 
     def test_a_torch_without_a_compilation_log_gives_none(
         self, monkeypatch: pytest.MonkeyPatch

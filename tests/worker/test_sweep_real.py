@@ -79,9 +79,9 @@ def test_a_compiler_pays_for_new_sizes_until_its_recompile_limit(
     torch._dynamo.reset()
     config = torch._dynamo.config
     # each size is a graph of its own: the cell's, one more, and no third
-    torch_2_0 = not hasattr(config, "automatic_dynamic_shapes")
-    automatic = {} if torch_2_0 else {"automatic_dynamic_shapes": False}
-    changes: dict[str, Any] = {limits()[0]: 2, **automatic}
+    changes: dict[str, Any] = {limits()[0]: 2}
+    if hasattr(config, "automatic_dynamic_shapes"):
+        changes["automatic_dynamic_shapes"] = False
     with config.patch(changes):
         told = swept(
             tmp_path,
@@ -95,7 +95,7 @@ def test_a_compiler_pays_for_new_sizes_until_its_recompile_limit(
     assert (own["outcome"], own["graphs"], own["recompiles"]) == ("ok", 0, 0)
     assert (new["outcome"], new["graphs"], new["recompiles"]) == ("ok", 1, 1)
     assert eager["outcome"] == "fallback"
-    # torch 2.0 gives up on the denoiser too, and goes on to compile functions that it calls
-    assert (eager["graphs"] > 0) == torch_2_0
+    # Older torches give up on the denoiser and go on to compile functions that it calls.
+    assert (eager["graphs"] > 0) == (limits()[0] == "cache_size_limit")
     assert "recompile limit" in eager["reason"]
     assert [point.median_s is None for point in size_sweep([told])] == [False, False, True]
