@@ -2,7 +2,8 @@
 # The tests of the worker under old interpreters and torches, and the check of each backend: what
 # is too long for every change. Builds the environments that are missing (several gigabytes).
 #
-#   scripts/test_environments.sh [ENVIRONMENT …]     nexfort, nexfort310 and oneflow by default
+#   scripts/test_environments.sh [ENVIRONMENT …]     nexfort, nexfort310 and oneflow by default;
+#                                                    nexfort310 is nexfort under Python 3.10
 #
 # PYTHON=.venv/bin/python   interpreter that has `bench`
 set -u
@@ -12,6 +13,11 @@ PYTHON=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
+if [ -z "${BENCH_ENVIRONMENT_FILES:-}" ]; then
+  export BENCH_ENVIRONMENT_FILES=$tools/declared
+  mkdir "$BENCH_ENVIRONMENT_FILES"
+  printf 'extends = "nexfort"\npython = ["3.10"]\n' > "$BENCH_ENVIRONMENT_FILES/nexfort310.toml"
+fi
 failed=0
 begun=$SECONDS
 
