@@ -6,10 +6,13 @@ nothing, and nothing here loads the compiler into a process that does not use it
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import CodeType
 from typing import Any
 
 ELSEWHERE = "elsewhere"
@@ -18,6 +21,11 @@ METRICS_KEPT = 4096
 
 # What compiling gives up on without being broken: the frame runs eager and dynamo goes on.
 SOFT_FAILURES = ("Unsupported", "UserError", "SkipFrame", "SkipCodeRecursiveException")
+# How torch's log begins an error that it swallows, how Python ends a traceback, and how the log
+# names what it stops compiling anew.
+SWALLOWED_MARK = "WON'T CONVERT "
+RAISED = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Failed)\w*: .*)$", re.MULTILINE)
+LIMITED = re.compile(r"hit config\.\w*limit .*\n\s*function: '([^']+)'")
 LIMIT_MARKS = ("recompile limit", "recompile_limit", "cache_size_limit")
 
 
@@ -29,7 +37,7 @@ class Counts:
         graphs: graphs compiled.
         graph_breaks: places where a graph ended because torch could not trace on.
         attempts: times torch set out to compile some code.
-        recompiles: attempts on code that had been compiled before; 0 if torch does not count them.
+        recompiles: attempts on code that had been compiled before.
     """
 
     graphs: int = 0
@@ -53,13 +61,18 @@ def read_counts() -> Counts:
     from torch._dynamo import convert_frame
     from torch._dynamo.utils import counters
 
-    by_frame: Mapping[Any, int] = getattr(convert_frame, "FRAME_COMPILE_COUNTER", {})
-    frames = counters["frames"]["total"]
+    by_frame: Mapping[Any, int] | None = getattr(convert_frame, "FRAME_COMPILE_COUNTER", None)
+    if by_frame is None:  # torch 2.0
+        attempts = counters["frames"]["total"]
+        recompiles = sum(len(reasons) for reasons in _guard_failures().values())
+    else:
+        attempts = sum(by_frame.values())
+        recompiles = sum(count - 1 for count in by_frame.values() if count > 1)
     return Counts(
         graphs=counters["stats"]["unique_graphs"],
         graph_breaks=sum(counters["graph_break"].values()),
-        attempts=sum(by_frame.values()) if by_frame else frames,
-        recompiles=sum(count - 1 for count in by_frame.values() if count > 1),
+        attempts=attempts,
+        recompiles=recompiles,
     )
 
 
@@ -110,11 +123,18 @@ class CompilerLog:
     _breaks: Counter[str] = field(default_factory=Counter)
     _metrics: int = 0
     _caches: dict[str, int] = field(default_factory=dict)
+    _guards: dict[Any, int] = field(default_factory=dict)
+    _swallowed: int = 0
+    _limited: int = 0
 
     def __post_init__(self) -> None:
+        _HEARD.listen()
+        self._swallowed = len(_HEARD.swallowed)
+        self._limited = len(_HEARD.limited)
         self._breaks = Counter(_dynamo_counter("graph_break"))
         self._metrics = len(_compilation_metrics())
         self._caches = _cache_counters()
+        self._guards = {code: len(reasons) for code, reasons in _guard_failures().items()}
 
     def graph_breaks(self) -> list[dict[str, Any]]:
         """Return each reason for a graph break with its count, the most frequent first."""
@@ -135,6 +155,10 @@ class CompilerLog:
                 # A guard is followed by the line of source that it came from.
                 guard = _first_line(reason).partition(" # ")[0]
                 found.append(f"{getattr(metric, 'co_name', '?')}: {guard}")
+        for code, reasons in self._new_guard_failures():
+            for reason in reasons:
+                guard = _first_line(reason or "a guard").partition(" # ")[0]
+                found.append(f"{code.co_name}: {guard}")
         return list(dict.fromkeys(found))
 
     def failures(self) -> list[str]:
@@ -148,6 +172,8 @@ class CompilerLog:
             if kind and not any(soft in kind for soft in SOFT_FAILURES):
                 reason = _first_line(getattr(metric, "fail_reason", None) or "")
                 found.append(f"{getattr(metric, 'co_name', '?')}: {kind}: {reason}".rstrip(": "))
+        if not _metrics_tell("fail_type"):
+            found += _HEARD.swallowed[self._swallowed :]
         return list(dict.fromkeys(found))
 
     def limits_hit(self) -> list[str]:
@@ -157,7 +183,7 @@ class CompilerLog:
             reason = getattr(metric, "fail_reason", None) or ""
             if any(mark in reason for mark in LIMIT_MARKS):
                 found.append(getattr(metric, "co_name", None) or "?")
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys([*found, *_HEARD.limited[self._limited :]]))
 
     def compile_cache(self) -> dict[str, int] | None:
         """Return hits, misses and bypasses of Inductor's disk cache; None if torch had no use."""
@@ -166,6 +192,42 @@ class CompilerLog:
 
     def _new_metrics(self) -> Sequence[Any]:
         return _compilation_metrics()[self._metrics :]
+
+    def _new_guard_failures(self) -> list[tuple[CodeType, list[str | None]]]:
+        return [
+            (code, reasons[self._guards.get(code, 0) :])
+            for code, reasons in _guard_failures().items()
+            if len(reasons) > self._guards.get(code, 0)
+        ]
+
+
+class _Heard(logging.Handler):
+    """Listens to torch's log for what older ones tell nowhere else.
+
+    Attributes:
+        swallowed: errors that torch ran eager around, with the code's name.
+        limited: code that reached the recompile limit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.swallowed: list[str] = []
+        self.limited: list[str] = []
+
+    def listen(self) -> None:
+        # A name only: it loads nothing, and a handler is added once.
+        logging.getLogger("torch._dynamo.convert_frame").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self.limited += LIMITED.findall(text)
+        if text.startswith(SWALLOWED_MARK):
+            name = text[len(SWALLOWED_MARK) :].partition(" ")[0]
+            raised = RAISED.findall(text)
+            self.swallowed.append(f"{name}: {_first_line(raised[-1] if raised else 'an error')}")
+
+
+_HEARD = _Heard()
 
 
 def keep_metrics() -> None:
@@ -185,12 +247,31 @@ def _dynamo_counter(name: str) -> Mapping[str, int]:
     return found
 
 
+def _metrics_tell(name: str) -> bool:
+    """Say whether an entry of this torch's compilation log has the field ``name``."""
+    utils = getattr(sys.modules.get("torch._dynamo"), "utils", None)
+    entry = getattr(utils, "CompilationMetrics", None)
+    return name in getattr(entry, "__dataclass_fields__", {})
+
+
 def _compilation_metrics() -> list[Any]:
     if "torch._dynamo" not in sys.modules:
         return []
     utils: Any = sys.modules["torch._dynamo"].utils
     read = getattr(utils, "get_compilation_metrics", None)
     return list(read()) if read is not None else []
+
+
+def _guard_failures() -> Mapping[CodeType, list[str | None]]:
+    """Return why compiled code did not fit a call, by code, where the compilation log does not.
+
+    In torch 2.0 each entry is one recompilation; later there is one for each version tried.
+    """
+    if "torch._dynamo" not in sys.modules or _metrics_tell("recompile_reason"):
+        return {}
+    utils: Any = sys.modules["torch._dynamo"].utils
+    found: Mapping[CodeType, list[str | None]] = getattr(utils, "guard_failures", {})
+    return found
 
 
 def _cache_counters() -> dict[str, int]:

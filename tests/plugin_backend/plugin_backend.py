@@ -13,6 +13,17 @@ from typing import Any
 from compilers.base import Evidence, NoOptions, Scope, Verdict
 
 
+def limits() -> tuple[str, ...]:
+    """Name the settings of this torch that end recompiling."""
+    from torch._dynamo import config
+
+    new = ("recompile_limit", "accumulated_recompile_limit")
+    old = ("cache_size_limit", "accumulated_cache_size_limit")
+    return tuple(
+        name for name in (new if hasattr(config, new[0]) else old) if hasattr(config, name)
+    )
+
+
 @dataclass(frozen=True)
 class GoodOptions:
     """Options of ``plugin-good``."""
@@ -148,8 +159,8 @@ class Restless(_Plugin):
             output = forward(*args, **kwargs)
             return (compiled(output[0], next(calls)), *output[1:])
 
-        torch._dynamo.config.recompile_limit = 10**6
-        torch._dynamo.config.accumulated_recompile_limit = 10**6
+        for name in limits():
+            setattr(torch._dynamo.config, name, 10**6)
         pipeline.unet.forward = restless
         return Scope(("unet",))
 

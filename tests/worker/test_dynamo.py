@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,6 +76,46 @@ class TestCompilerLog:
         assert log.limits_hit() == ["forward"]
         assert log.failures() == []
 
+    def test_what_older_torches_tell_in_their_log_alone(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dynamo, "_metrics_tell", lambda name: False)
+        told = logging.getLogger("torch._dynamo.convert_frame")
+        dynamo.CompilerLog()
+        told.error("WON'T CONVERT before /x.py line 1\nValueError: of an earlier cell")
+        told.warning(
+            "torch._dynamo hit config.cache_size_limit (8)\n   function: 'before' (/x.py:1)"
+        )
+        log = dynamo.CompilerLog()
+        told.error("something else")
+        assert (log.failures(), log.limits_hit()) == ([], [])
+        told.error(
+            "WON'T CONVERT forward /x.py line 207 \ndue to: \nTraceback (most recent call last):\n"
+            '  File "/x.py", line 202, in compiler\nRuntimeError: no code\n\n'
+            "torch._dynamo.exc.BackendCompilerFailed: compiler raised RuntimeError: no code\n\n"
+            "Set torch._dynamo.config.verbose=True for more information\n"
+        )
+        assert log.failures() == [
+            "forward: BackendCompilerFailed: compiler raised RuntimeError: no code"
+        ]
+        told.warning(
+            "torch._dynamo hit config.cache_size_limit (%d)\n   function: %s\n   reasons:  x\n",
+            2,
+            "'decode' (/x.py:1032)",
+        )
+        assert log.limits_hit() == ["decode"]
+
+    def test_older_torches_tell_by_failed_guards_why_they_compiled_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        guards: dict[Any, list[str | None]] = {compile("1", "x.py", "eval"): ["an old one"]}
+        monkeypatch.setattr(dynamo, "_guard_failures", lambda: guards)
+        log = dynamo.CompilerLog()
+        (reasons,) = guards.values()
+        assert log.recompile_reasons() == []
+        reasons += ["sizes mismatch # in forward", None]
+        assert log.recompile_reasons() == ["<module>: sizes mismatch", "<module>: a guard"]
+
     def test_a_torch_without_a_compilation_log_gives_none(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -87,8 +128,8 @@ def test_real_counters_see_graphs_breaks_and_recompiles() -> None:
     import torch._dynamo
 
     torch._dynamo.reset()
-    log = dynamo.CompilerLog()
     before = dynamo.read_counts()
+    log = dynamo.CompilerLog()
 
     def work(x: Any, n: int) -> Any:
         x = x * 2

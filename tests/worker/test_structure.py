@@ -63,6 +63,10 @@ def test_an_equal_copy_is_no_change(pipeline: Any) -> None:
 
 
 def _compile_in_place(pipeline: Any) -> None:
+    import torch
+
+    if not hasattr(torch.nn.Module, "compile"):
+        pytest.skip("torch 2.0 and 2.1 cannot compile a module in place")
     pipeline.unet.linear.compile(backend="eager")
 
 

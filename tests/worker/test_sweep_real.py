@@ -9,6 +9,7 @@ import pytest
 
 from bench.sweeps import size_sweep, step_sweep
 from tests import plugin_backend
+from tests.plugin_backend.plugin_backend import limits
 from tests.worker import fakes, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -72,13 +73,16 @@ def test_a_compiler_pays_for_new_sizes_until_its_recompile_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
+    import torch._dynamo
 
     monkeypatch.syspath_prepend(str(plugin_backend.install(tmp_path / "plugins")))
     torch._dynamo.reset()
     config = torch._dynamo.config
-    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
     # each size is a graph of its own: the cell's, one more, and no third
-    with config.patch({limit: 2, "automatic_dynamic_shapes": False}):
+    changes: dict[str, Any] = {limits()[0]: 2}
+    if hasattr(config, "automatic_dynamic_shapes"):
+        changes["automatic_dynamic_shapes"] = False
+    with config.patch(changes):
         told = swept(
             tmp_path,
             "sd15",
@@ -90,6 +94,8 @@ def test_a_compiler_pays_for_new_sizes_until_its_recompile_limit(
     own, new, eager = told["sweep_size"]
     assert (own["outcome"], own["graphs"], own["recompiles"]) == ("ok", 0, 0)
     assert (new["outcome"], new["graphs"], new["recompiles"]) == ("ok", 1, 1)
-    assert (eager["outcome"], eager["graphs"]) == ("fallback", 0)
+    assert eager["outcome"] == "fallback"
+    # Older torches give up on the denoiser and go on to compile functions that it calls.
+    assert (eager["graphs"] > 0) == (limits()[0] == "cache_size_limit")
     assert "recompile limit" in eager["reason"]
     assert [point.median_s is None for point in size_sweep([told])] == [False, False, True]
