@@ -337,9 +337,9 @@ def _by_rate(table: Table, judged: set[int]) -> list[Finding]:
     ]
     if not arms:
         return []
-    off = {
-        i: float(np.median(rate[group]) / rate[i] - 1) for group in arms for i in group
-    }  # fmt: skip
+    off: dict[int, float] = {}
+    for group in arms:
+        off |= zip(group, (np.median(rate[group]) / rate[group] - 1).tolist(), strict=True)
     scale = max(1.4826 * float(np.median(np.abs(list(off.values())))), SMALL_SCATTER)
     findings = []
     for group in arms:
