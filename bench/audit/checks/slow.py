@@ -329,12 +329,17 @@ def _by_rate(table: Table, judged: set[int]) -> list[Finding]:
         # Whether such a rate counts steps or calls, nobody says; in long loops it matters less.
         usable &= (calls >= FEWEST_EXTRA_CALLS) | ~_calls_more(table)
     at = [i for i in np.flatnonzero(usable).tolist() if i not in judged]
-    arms = [group for group in rows.groups(table, NETWORK, at) if len(group) >= 3]
+    # Mere repeats are judged by their own scatter below.
+    arms = [
+        group
+        for group in rows.groups(table, NETWORK, at)
+        if len(group) >= 3 and len(set(calls[group].tolist())) > 1
+    ]
     if not arms:
         return []
-    off = {
-        i: float(np.median(rate[group]) / rate[i] - 1) for group in arms for i in group
-    }  # fmt: skip
+    off: dict[int, float] = {}
+    for group in arms:
+        off |= zip(group, (np.median(rate[group]) / rate[group] - 1).tolist(), strict=True)
     scale = max(1.4826 * float(np.median(np.abs(list(off.values())))), SMALL_SCATTER)
     findings = []
     for group in arms:
