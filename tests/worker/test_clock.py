@@ -47,3 +47,21 @@ def test_cuda_marks_are_events_in_seconds_and_are_used_again(
     clock.synchronize()
     assert waits == ["cuda:1"]
     assert clock.seconds([]) == []
+
+
+def test_a_second_runtime_is_waited_for_before_torch_and_marks_stay_torchs() -> None:
+    waits: list[str] = []
+
+    class Torch(clocks.HostClock):
+        def synchronize(self) -> None:
+            waits.append("torch")
+
+    torch_clock = Torch()
+    both = clocks.BothRuntimes(torch_clock, lambda: waits.append("second"))
+    both.synchronize()
+    assert waits == ["second", "torch"]
+    marks = [both.mark(), both.mark()]
+    assert both.seconds(marks) == torch_clock.seconds(marks)
+    assert waits == ["second", "torch"], "a mark must not wait"
+    assert both.device_events == torch_clock.device_events
+    assert both.no_events_reason == torch_clock.no_events_reason

@@ -118,3 +118,10 @@ def test_options_that_ask_for_a_scope_must_be_proved_even_if_the_backend_forgets
     options = SimpleNamespace(scope=("unet", "text_encoders", "vae.decode"))
     wanted = evidence.wanted_scopes(pipeline, options, ("transformer",))
     assert wanted == ("transformer", "text_encoder", "vae.decode")
+
+
+def test_a_fallback_that_the_backend_admits_outweighs_what_was_seen() -> None:
+    assert decide(counts=compiled(unet=1)).active
+    found = decide(counts=compiled(unet=1), admitted="two of three blocks ran eager")
+    assert not found.active
+    assert "two of three blocks ran eager" in (found.reason or "")

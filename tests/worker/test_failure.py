@@ -89,3 +89,43 @@ def test_secrets_reach_neither_reason_nor_log(monkeypatch: pytest.MonkeyPatch) -
     assert "hf_abcdef123" not in failure.outcome_and_reason(error, "loading")[1]
     assert "hf_abcdef123" not in failure.trace(error)
     assert "[HF_TOKEN]" in failure.trace(error)
+
+
+@pytest.mark.parametrize("code", [1, None])
+def test_the_last_words_of_a_library_that_ends_the_process(code: int | None) -> None:
+    import subprocess
+    import sys
+    import tempfile
+
+    script = (
+        "from bench.worker import failure\n"
+        "print('loading')\n"
+        "print('Key is empty.')\n"
+        "print('  ')\n"
+        "import sys\n"
+        f"print(failure.sentence(SystemExit({code}), 'preparing'), file=sys.stderr)\n"
+    )
+    with tempfile.TemporaryFile() as log:
+        told = subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stderr.strip()
+    assert told == (
+        f"something ended the process with status {code or 0}, "
+        "and its last words were: Key is empty (while preparing)"
+    )
+
+
+def test_without_a_log_there_are_no_last_words() -> None:
+    import subprocess
+    import sys
+
+    script = "from bench.worker import failure; print('x'); print(failure.last_words())"
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    assert said.split() == ["x", "None"]

@@ -68,3 +68,30 @@ def test_cuda_meters_are_kept_apart_and_peaks_are_reset(monkeypatch: pytest.Monk
     }
     assert resets == ["cuda:1"]
     assert "memory.nvml.process_used" in meters.null_reasons
+
+
+def test_a_backends_own_runtime_has_a_meter_of_its_own() -> None:
+    class Runtime:
+        known = True
+
+        def synchronize(self) -> None:
+            raise AssertionError("reading does not wait")
+
+        def memory_used(self) -> tuple[Any, int | None, str | None]:
+            if self.known:
+                return "oneflow.device_used", 7, None
+            return "oneflow.device_used", None, "the driver does not tell"
+
+    meters = Meters("cpu")
+    meters.start()
+    before = [reading["meter"] for reading in meters.read("load")]
+    assert "oneflow.device_used" not in before
+    runtime = meters.runtime = Runtime()
+    (reading,) = [r for r in meters.read("steady") if r["meter"] not in before]
+    assert (reading["meter"], reading["bytes"]) == ("oneflow.device_used", 7)
+    assert (reading["scope"], reading["phase"]) == ("device", "steady")
+    assert "memory.oneflow.device_used" not in meters.null_reasons
+    runtime.known = False
+    (reading,) = [r for r in meters.read("steady") if r["meter"] not in before]
+    assert reading["bytes"] is None
+    assert meters.null_reasons["memory.oneflow.device_used"] == "the driver does not tell"
