@@ -42,7 +42,8 @@ def test_names_need_no_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["sdxl", "sdxl-pix2pix", "sd15-pix2pix"]
+    full = ["sdxl", "sdxl-pix2pix", "sd15-pix2pix"]
+    assert done.stdout.split() == [*full, *(f"{name}-small" for name in full)]
 
 
 def test_unknown_names_get_the_nearest() -> None:

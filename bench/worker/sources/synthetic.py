@@ -132,8 +132,8 @@ def _narrowed(name: str) -> dict[str, Any]:
     unet: dict[str, Any] = {
         **plan["unet"],
         "sample_size": 16,
-        "down_block_types": (plan["unet"]["down_block_types"][0], "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", plan["unet"]["up_block_types"][-1]),
+        "down_block_types": tuple(dict.fromkeys(plan["unet"]["down_block_types"])),
+        "up_block_types": tuple(dict.fromkeys(plan["unet"]["up_block_types"])),
         "block_out_channels": (32, 64),
         "layers_per_block": 1,
         "attention_head_dim": 2,
