@@ -292,7 +292,7 @@ def _measure(row: Row) -> Finding:
     finding.processes = len(good)
     finding.calls = sum(len(s.e2e_s) for s in good)
     finding.steps_per_s_e2e = _middle(v for s in good for v in s.steps_per_s_e2e)
-    finding.step_s = _middle(at[0] for s in good for at in s.steps_trace)
+    finding.step_s = _middle(s.step_s for s in good)
     finding.device_e2e_s = _middle(v for s in good for v in s.device_e2e_s)
     finding.load_s = _middle(s.load_s for s in good)
     finding.prepare_s = _middle(s.prepare_s for s in good)

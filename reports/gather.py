@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench import busy, comparable
@@ -107,6 +108,7 @@ class Sample:
     it_per_s: tuple[float, ...]
     steps_per_s_e2e: tuple[float, ...]
     stages: tuple[tuple[float | None, ...], ...]
+    step_s: float | None
     steps_trace: tuple[tuple[float, float, float], ...]
     peaks: tuple[Peak, ...]
     pictures: tuple[Picture, ...]
@@ -335,6 +337,7 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
     warmups = _numbers(record.get("warmup_s"), "warmup_s")
     stages = _list(record, "stages")
     traces = _list(record, "step_s")
+    steps = [_numbers(call, "step_s") for call in traces]
     return Sample(
         source=source,
         record_id=_text(record, "record_id"),
@@ -370,7 +373,8 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
         it_per_s=tuple(v for v in _numbers(record.get("it_per_s"), "it_per_s") if v > 0),
         steps_per_s_e2e=_times(record.get("steps_per_s_e2e"), "steps_per_s_e2e"),
         stages=tuple(_stage(call) for call in stages),
-        steps_trace=_trace([_numbers(call, "step_s") for call in traces]),
+        step_s=median(intervals) if (intervals := [v for call in steps for v in call]) else None,
+        steps_trace=_trace(steps),
         peaks=tuple(_peaks(record)),
         pictures=tuple(_pictures(record, source)),
         sweep=_sweep(record, cell),

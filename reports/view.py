@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from textwrap import shorten
 from typing import Any
 
@@ -160,13 +161,16 @@ METHOD = (
     (
         "End-to-end time runs from synchronised start to PIL pictures and synchronised end. The "
         "median "
-        "is over all measured calls. With several processes its interval is a two-level bootstrap "
-        "(processes, then calls within them), with one process the order-statistic interval of its "
-        "calls, from 6 calls on. All intervals are 95 %."
+        "is over all measured calls. With several processes its interval is that median times and "
+        "divided by a factor: Student's t for so few processes, times the standard error that a "
+        "two-level bootstrap (processes, then calls within them) has on the log scale. Two "
+        "processes know little of their own spread, so theirs may be wider than all calls seen. "
+        "With one process it is the order-statistic interval of its calls, from 6 calls on; so "
+        "are the intervals of it/s. All intervals are 95 %."
     ),
     (
-        "Speedup is the baseline's median over the backend's, with a hierarchical bootstrap "
-        "interval. "
+        "Speedup is the baseline's median over the backend's, its interval made in the same way, "
+        "with Welch's degrees of freedom. "
         "Only like is compared with like: model, revision, task, effective steps, scheduler, size, "
         "batch, guidance, data type, device, threads and machine must be equal; otherwise the "
         "field "
@@ -182,7 +186,8 @@ METHOD = (
     (
         "Break-even: (first call of the backend − first call of the baseline) ÷ (saving per "
         "call), in "
-        "images; never when the interval of the saving reaches 0. Warm-up time is the sum of all "
+        "images; preparation is not part of it, and is stated where it would change the answer; "
+        "never when the interval of the saving reaches 0. Warm-up time is the sum of all "
         "warm-up calls, the first included."
     ),
     (
@@ -204,9 +209,8 @@ METHOD = (
         "dropped."
     ),
     (
-        "Only outcome ok enters a figure. Records of more than 200 cells use 400 bootstrap "
-        "replicates "
-        "instead of 2,000."
+        "Only outcome ok enters a figure. Break-even intervals are drawn: 2,000 bootstrap "
+        "replicates, 400 for records of more than 200 cells."
     ),
 )
 
@@ -336,7 +340,7 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
     if comparison.best is None:
         words = {f.verdict.word for f in comparison.findings if f.verdict}
         if "UNCLEAR" in words:
-            return f"No backend is clearly faster; the best of them is {subject.row.short}"
+            return f"None is clearly faster than {BASELINE}; nearest to it: {subject.row.short}"
         return f"{BASELINE} is fastest; next is {subject.row.short}"
     says = f"{subject.row.short} is fastest"
     if comparison.several_environments:
@@ -394,10 +398,40 @@ def _pays_words(comparison: Comparison, subject: Finding) -> list[str]:
             span = text.interval(own.low_images, own.high_images, text.count)
             told.append(f"95 % interval {span}")
         told.append(f"{text.minutes(own.minutes)} min of baseline work")
+    prepared = _pays_prepared(subject)
+    if prepared is not None:
+        told.append(prepared)
     other = comparison.sibling(subject)
     if other is not None:
         told.append(f"{other.row.cache} cache: {_pays(other)}")
     return told
+
+
+def _pays_prepared(subject: Finding) -> str | None:
+    """Say after how many images it pays with preparation, if that is another answer.
+
+    Break-even is defined over first calls. A backend that compiles ahead of time waits before.
+    """
+    own, base = subject.breakeven, subject.baseline
+    if own is None or base is None or own.kind == "never":
+        return None
+    waits = (subject.prepare_s, subject.first_call_s, base.prepare_s, base.first_call_s)
+    if None in waits or subject.e2e is None or base.e2e is None:
+        return None
+    prepare_s, first_s, base_prepare_s, base_first_s = (wait or 0.0 for wait in waits)
+    saving_s = base.e2e.value - subject.e2e.value
+    if saving_s <= 0:
+        return None
+    batch = int(subject.row.first.workload.get("batch") or 1)
+    extra_s = prepare_s + first_s - base_prepare_s - base_first_s
+    images = max(0, ceil(extra_s / saving_s * batch))
+    without = own.images or 0
+    if images <= max(1.05 * without, without + 1):
+        return None
+    return (
+        f"with its preparation of {text.seconds(prepare_s)} s, which break-even leaves out, after "
+        f"{text.plural(images, 'image')}"
+    )
 
 
 def _pays(finding: Finding) -> str:

@@ -441,3 +441,32 @@ def test_no_torch_in_a_report():
         "sys.exit(any(m in sys.modules for m in ('torch', 'diffusers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_preparation_is_told_where_it_changes_when_a_backend_pays(tmp_path):
+    """600 s of compiling ahead of time, then 1 s saved per image: 600 images, not the first."""
+    records = make.records(make.WORKLOADS[:1], rounds=2)
+    for one in records:
+        if one["cell"]["backend"]["name"] != "none":
+            one["prepare_s"] = 600.0
+            one["first_call_s"] = 0.5
+            one["e2e_s"] = [0.5 + 0.0001 * place for place in range(len(one["e2e_s"]))]
+        else:
+            one["prepare_s"] = 0.0
+            one["first_call_s"] = 1.5
+            one["e2e_s"] = [1.5 + 0.0001 * place for place in range(len(one["e2e_s"]))]
+    run = make.write_run(tmp_path / "run", records)
+    said = build.write([run]).markdown.read_text()
+    batch = int(records[0]["cell"]["workload"].get("batch") or 1)
+    images = text.count(599 * batch)
+    assert "with its preparation of 600 s" in said or "with its preparation of 600.0 s" in said
+    assert f"after {images} images" in said
+
+
+def test_json_export_keeps_every_digit(tmp_path):
+    records = make.records(make.WORKLOADS[:1], rounds=1)
+    for one in records:
+        one["prepare_s"] = 8.737002644920722e-06
+    run = make.write_run(tmp_path / "run", records)
+    rows = json.loads(export.render([run], "json"))
+    assert {row["prepare_s"] for row in rows} == {8.737002644920722e-06}
