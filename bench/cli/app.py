@@ -116,10 +116,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Errors that a user can mend are printed as their message alone, with exit code 2; any other
     exception is a bug and keeps its traceback.
+
+    Args:
+        argv: the arguments, if they are not those of this process. A program that calls this
+            keeps its signals: only our own process ends quietly when its reader goes (``| head``).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in arguments if not word.startswith("-")), None)
-    if verb not in OUTLIVE_THEIR_READER and hasattr(signal, "SIGPIPE"):
+    ours = argv is None and verb not in OUTLIVE_THEIR_READER
+    if ours and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         app(args=arguments, prog_name="bench")

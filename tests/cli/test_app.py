@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -174,7 +175,10 @@ def test_show_survives_a_torn_record(run_folder: Path) -> None:
 def test_a_reader_that_goes_away_is_no_error(run_folder: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    code = f"from bench.cli.app import main; main(['show', {str(run_folder)!r}])"
+    code = (
+        "import sys; from bench.cli.app import main; "
+        f"sys.argv[1:] = ['show', {str(run_folder)!r}]; main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         stdout=write,
@@ -190,3 +194,10 @@ def test_a_reader_that_goes_away_is_no_error(run_folder: Path) -> None:
 
 def test_show_needs_no_pandas(run_folder: Path) -> None:
     assert not modules_loaded_by(f"['show', {str(run_folder)!r}]") & set(HEAVY)
+
+
+def test_a_program_that_calls_main_keeps_its_signals() -> None:
+    before = signal.getsignal(signal.SIGPIPE)
+    with pytest.raises(SystemExit):
+        app.main(["--version"])
+    assert signal.getsignal(signal.SIGPIPE) == before == signal.SIG_IGN
