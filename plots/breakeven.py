@@ -28,15 +28,32 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         nothing="No record holds a first call and an end-to-end time.",
         notes=[
             (
-                "Lines: median first call + images × median end-to-end time. Large mark: where "
-                "the line falls below the baseline's; the broad bar is the 95 % interval of that "
-                "number. Never: the interval of the saving reaches 0. Both axes are logarithmic. "
-                "n = processes."
+                "Lines: median first call + images × median end-to-end time. Both axes are "
+                "logarithmic. n = processes."
             ),
+            _marks(table),
         ],
         height=lambda rows: 3.4 + 0.2 * len(rows),
         colours=colours,
     )
+
+
+def _marks(table: pd.DataFrame) -> str:
+    """Return what the panels' marks mean, of those that are drawn."""
+    kinds = set(table["kind"])
+    said = []
+    if "after" in kinds:
+        said.append(
+            "Large mark: where the line falls below the baseline's; the broad bar is the 95 % "
+            "interval of that number."
+        )
+    elif "immediately" in kinds:
+        said.append("No line crosses the baseline's: what pays does so from the first image.")
+    elif "never" in kinds:
+        said.append("Nothing pays here, so no crossing is marked.")
+    if "never" in kinds:
+        said.append("Never: the interval of the saving reaches 0.")
+    return " ".join(said)
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:

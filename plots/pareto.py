@@ -31,8 +31,11 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
                 "interval. Up: peak signal-to-noise ratio of the worst picture against the "
                 "baseline's of the same seed; identical pictures, whose ratio is infinite, lie on "
                 "the top line. Dashed: the threshold. Dotted: the baseline against itself in "
-                "another process."
+                "another process. The ratio's axis is logarithmic: a step is a factor."
             ),
+            "Arrow: the interval goes on beyond the axis."
+            if any(_beyond(style.of(table, name)) for name in style.workloads(table))
+            else "",
         ],
         height=lambda rows: 3.2 + 0.2 * len(rows),
         colours=colours,
@@ -45,11 +48,17 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     low = min([threshold, *known]) - 6
     top = max([threshold, *known]) + 14
     shapes = style.markers(rows["label"])
+    least, most = _reach(rows)
     for row in rows.itertuples():
         height = top - 4 if row.identical else row.psnr_db
         colour = colours[row.backend]
         if style.present(row.low) and style.present(row.high):
-            axes.plot([row.low, row.high], [height, height], color=colour, alpha=0.5, linewidth=2.5)
+            ends = [min(max(end, least), most) for end in (row.low, row.high)]
+            axes.plot(ends, [height, height], color=colour, alpha=0.5, linewidth=2.5)
+            if row.low < least:
+                axes.plot(least, height, "<", color=colour, markersize=7)
+            if row.high > most:
+                axes.plot(most, height, ">", color=colour, markersize=7)
         told = "identical" if row.identical else f"{row.psnr_db:.1f} dB"
         axes.plot(
             row.speedup,
@@ -97,10 +106,23 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
             fontsize=8,
             color=style.FAINT,
         )
-    xs = [v for c in ("speedup", "low", "high") for v in rows[c] if style.present(v)]
-    width = max(max([1.0, *xs]) - min([1.0, *xs]), 0.2)
-    axes.set_xlim(min([1.0, *xs]) - 0.12 * width, max([1.0, *xs]) + 0.35 * width)
+    xs = [1.0, *rows["speedup"], *rows["low"], *rows["high"]]
+    inside = [min(max(float(v), least), most) for v in xs if style.present(v)]
+    style.plain_log(axes, "x", min(inside), max(inside))
     axes.set_ylim(low, top)
-    axes.set_xlabel("speedup over the baseline [×], right is faster")
+    axes.set_xlabel("speedup over the baseline [×], logarithmic, right is faster")
     axes.set_ylabel("PSNR of the worst picture [dB]")
     style.legend_below(axes)
+
+
+def _reach(rows: pd.DataFrame) -> tuple[float, float]:
+    """Return where bars end: an interval of two processes may be a thousand times the ratio."""
+    points = [1.0, *rows["speedup"]]
+    return min(points) / 1.6, 1.6 * max(points)
+
+
+def _beyond(rows: pd.DataFrame) -> bool:
+    least, most = _reach(rows)
+    return any(style.present(v) and v < least for v in rows["low"]) or any(
+        style.present(v) and v > most for v in rows["high"]
+    )

@@ -12,13 +12,14 @@ from statistics import median
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from plots import style
 
 TITLE = "Run-to-run spread of the end-to-end time"
 
-REACH_PCT = 25.0
-"""Half-width of the axis at most; calls further out are drawn at the edge and counted."""
+LINEAR_PCT = 25.0
+"""Calls further out than this stretch the axis, which is logarithmic from here on."""
 
 
 def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
@@ -33,8 +34,8 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
                 "Each dot is one measured call, each line of dots one process, the bar its "
                 "median. Where the lines of a backend lie further apart than the dots within "
                 "them, more rounds help and more calls do not. Right: standard deviation between "
-                "process medians and within processes (robust); n = processes × calls. Arrows at "
-                "the edge: calls beyond the axis."
+                "process medians and within processes (robust); n = processes × calls. Beyond "
+                f"{LINEAR_PCT:g} % the axis is logarithmic."
             ),
         ],
         height=lambda rows: (
@@ -53,7 +54,10 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     heights = dict(zip(labels, style.rows(axes, labels), strict=True))
     off = 100 * (rows["e2e_s"] / rows["median_s"] - 1)
     spans = off.abs()
-    reach = min(max(float(spans.quantile(0.98)) * 1.15, 0.5), REACH_PCT)
+    reach = max(float(spans.max()) * 1.15, 0.5)
+    if reach > LINEAR_PCT:
+        axes.set_xscale("symlog", linthresh=LINEAR_PCT)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     for label, own in rows.groupby("label", sort=False):
         parts = list(own.groupby("process", sort=True))
         colour = colours[own["backend"].iloc[0]]
@@ -61,25 +65,17 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
             shift = 0.0 if len(parts) == 1 else 0.36 - 0.72 * number / (len(parts) - 1)
             height = heights[str(label)] + shift
             values = [float(v) for v in off.loc[calls.index]]
-            inside = [v for v in values if abs(v) <= reach]
             axes.plot(
-                inside,
-                [height] * len(inside),
+                values,
+                [height] * len(values),
                 "o",
                 color=colour,
                 markersize=3.2,
                 alpha=0.55,
                 markeredgewidth=0,
             )
-            for side, marker in ((1, ">"), (-1, "<")):
-                beyond = [v for v in values if v * side > reach]
-                if beyond:
-                    axes.plot(side * reach * 1.04, height, marker, color=colour, markersize=5)
             middle = median(values)
-            if abs(middle) <= reach:
-                axes.plot(
-                    [middle, middle], [height - 0.07, height + 0.07], color=colour, linewidth=2.2
-                )
+            axes.plot([middle, middle], [height - 0.07, height + 0.07], color=colour, linewidth=2.2)
         first = own.iloc[0]
         told = [
             f"{word} {value:.1f} %"

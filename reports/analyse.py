@@ -20,7 +20,7 @@ from bench.stats.order import CONFIDENCE
 from bench.stats.verdict import Verdict, verdict
 from bench.sweeps import SizePoint, StepSweep, size_sweep, step_sweep
 from reports import text
-from reports.gather import Group, Row, Sample
+from reports.gather import NO_RECORD, Group, Row, Sample
 
 MANY_ROWS = 200
 """Above this number of rows, break-even is drawn less often, so that huge reports stay quick."""
@@ -92,28 +92,32 @@ class Finding:
     @property
     def counts(self) -> Counter[str]:
         """Rounds by outcome, and those of the plan without a record."""
-        found = Counter(sample.outcome for sample in self.row.samples)
-        missing = self.row.samples[0].rounds_planned - len(self.row.samples)
+        found = Counter(sample.outcome for sample in self.row.recorded)
+        missing = self.row.samples[0].rounds_planned - found.total()
         if missing > 0 and self.row.split is None:
-            found["no record"] = missing
+            found[NO_RECORD] = missing
         return found
 
     @property
     def outcome(self) -> str:
         """``ok``, or the commonest other outcome; with its share if rounds ended differently."""
         counts = self.counts
-        name = max(counts, key=lambda key: (key == "ok", key != "no record", counts[key]))
+        name = max(counts, key=lambda key: (key == "ok", key != NO_RECORD, counts[key]))
         total = sum(counts.values())
         return name if counts[name] == total else f"{name} {counts[name]} of {total}"
 
     @property
     def reasons(self) -> list[str]:
-        """Of the rounds that are not ok, each once."""
+        """Of the rounds that are not ok, each once; those without a record together."""
         found = [
             f"{s.outcome}: {s.reason or 'no reason was given'}"
-            for s in self.row.samples
+            for s in self.row.recorded
             if s.outcome != "ok"
         ]
+        missing, total = self.counts[NO_RECORD], self.counts.total()
+        if missing:
+            of = "" if missing == total else f" of {missing} of {total} rounds"
+            found.append(f"{NO_RECORD}{of} (the run has not finished, or was interrupted)")
         return list(dict.fromkeys(found))
 
     def peak(self, meter: str | None, phase: str = "steady") -> int | None:

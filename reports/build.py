@@ -10,7 +10,6 @@ from pathlib import Path
 from bench import audit
 from bench.audit.readers.runs import of_records
 from bench.contract import Perceptual
-from bench.store import RunFolder
 from reports import (
     analyse,
     fidelity,
@@ -75,7 +74,7 @@ def write(
     }
     galleries = gallery.collect(comparisons, likenesses, pictures, scores)
     drawn = figures.draw(comparisons, likenesses, published)
-    told = view.build(comparisons, likenesses, galleries, published, scores, _audit(runs))
+    told = view.build(comparisons, likenesses, galleries, published, scores, _audit(comparisons))
     folder = (out or runs[0]).absolute()
     try:
         return _write(folder, told, drawn)
@@ -86,9 +85,20 @@ def write(
         ) from error
 
 
-def _audit(runs: Sequence[Path]) -> list[audit.Audited]:
-    found = ((path, list(RunFolder.open(path).records())) for path in runs)
-    return [audit.examine(of_records(str(path), records)) for path, records in found if records]
+def _audit(comparisons: Sequence[analyse.Comparison]) -> list[audit.Audited]:
+    """Audit the reported records of each run, numbered as ``bench audit`` numbers them."""
+    samples = [s for c in comparisons for f in c.findings for s in f.row.recorded]
+    found = []
+    for source in {id(s.source): s.source for s in samples}.values():
+        own = {s.record_id for s in samples if s.source is source}
+        kept = [
+            (line, record)
+            for line, record in enumerate(source.folder.records(), 1)
+            if record["record_id"] in own
+        ]
+        lines, records = zip(*kept, strict=True)
+        found.append(audit.examine(of_records(source.label, list(records), lines=lines)))
+    return found
 
 
 def _write(folder: Path, told: view.View, drawn: Sequence[figures.Drawn]) -> Report:

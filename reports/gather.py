@@ -20,6 +20,8 @@ from bench.contract import PHASES, STAGES
 from bench.store import Entry, RunFolder, StoreError
 
 BASELINE = "none"
+NO_RECORD = "no record"
+"""Outcome of a sample that stands for a planned cell of which no process has ended yet."""
 
 
 class ReportError(StoreError):
@@ -28,7 +30,11 @@ class ReportError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A run folder. ``label`` is its name, made unique among the runs of one report."""
+    """A run folder. ``label`` is its name, made unique among the runs of one report.
+
+    ``folder`` is the run as it was when its samples were read: what else is read of it comes from
+    there, so that a report on a run that goes on is one snapshot.
+    """
 
     label: str
     path: Path
@@ -37,6 +43,7 @@ class Source:
     created_utc: str
     version: str
     host: Mapping[str, Any]
+    folder: RunFolder = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,10 @@ class Sample:
     def ok(self) -> bool:
         return self.outcome == "ok" and bool(self.e2e_s)
 
+    @property
+    def recorded(self) -> bool:
+        return self.outcome != NO_RECORD
+
 
 @dataclass(slots=True)
 class Row:
@@ -140,6 +151,10 @@ class Row:
     short: str
     samples: list[Sample]
     split: str | None = None
+
+    @property
+    def recorded(self) -> list[Sample]:
+        return [sample for sample in self.samples if sample.recorded]
 
     @property
     def good(self) -> list[Sample]:
@@ -243,8 +258,24 @@ class _Found:
             self.samples[entry.line] = error.with_traceback(None)
 
 
+def check(run: Path) -> None:
+    """Check that every record of a run that counts is one that can be shown.
+
+    Raises:
+        StoreError: one is not; a run that has no record, or an unfinished last line, is no error.
+    """
+    found = _Found(run.name, {})
+    for entry in RunFolder.open(run, found).entries():
+        sample = found.samples[entry.line]
+        if isinstance(sample, ReportError):
+            raise sample
+
+
 def group(samples: Iterable[Sample], workloads: Sequence[str] = ()) -> list[Group]:
     """Group samples by workload and device, and pool the rounds of each cell.
+
+    A cell that the plan of a sample's run holds and of which there is no sample gets a row too,
+    with one sample whose outcome is `NO_RECORD`.
 
     Args:
         samples: as `read` returns them.
@@ -254,6 +285,7 @@ def group(samples: Iterable[Sample], workloads: Sequence[str] = ()) -> list[Grou
         ReportError: no sample is of any of ``workloads``.
     """
     kept = list(samples)
+    kept += _without_record(kept)
     if workloads:
         known = list(dict.fromkeys(str(s.workload.get("name")) for s in kept))
         missing = [name for name in workloads if name not in known]
@@ -285,6 +317,25 @@ def _open(path: Path, found: _Found) -> RunFolder:
     return folder
 
 
+def _without_record(samples: Sequence[Sample]) -> list[Sample]:
+    """Return a sample for each planned cell that none of ``samples`` is of."""
+    found = []
+    for source in {id(s.source): s.source for s in samples}.values():
+        cells = {cell["cell_id"]: cell for cell in source.folder.plan.get("cells", [])}
+        entries = source.folder.entries()
+        # A plan may ask for any device; which one that is, the records say.
+        devices = {cells[e.cell_id].get("device"): e.device for e in entries if e.device}
+        measured = {s.cell_id for s in samples if s.source is source}
+        for cell_id, cell in cells.items():
+            if cell_id in measured:
+                continue
+            device = devices.get(cell.get("device"), cell.get("device"))
+            stands = {"record_id": "", "cell_id": cell_id, "cell": cell, "name": cell.get("name"),
+                      "round": 0, "sequence": 0, "outcome": NO_RECORD, "device": device}  # fmt: skip
+            found.append(_sample(stands, source, {}))
+    return found
+
+
 def _names(runs: Sequence[Path]) -> list[str]:
     """Return a short unique name for each path: its last part, or as many parts as it takes."""
     absolute = [path.absolute() for path in runs]
@@ -310,6 +361,7 @@ def _source(folder: RunFolder, label: str) -> Source:
         created_utc=str(header.get("created_utc", "")),
         version=str(header.get("bench_version", "")),
         host=folder.host,
+        folder=folder,
     )
 
 
@@ -334,7 +386,7 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
     found = _mapping(record, "backend", optional=True)
     if not asked or not choice:
         raise _Foreign("its cell has no workload or no backend")
-    warmups = _numbers(record.get("warmup_s"), "warmup_s")
+    warmups = _times(record.get("warmup_s"), "warmup_s")
     stages = _list(record, "stages")
     traces = _list(record, "step_s")
     steps = [_numbers(call, "step_s") for call in traces]
@@ -457,7 +509,9 @@ def _peaks(record: Mapping[str, Any]) -> Iterable[Peak]:
             raise _Foreign("memory is not a list of readings")
         if reading.get("bytes") is not None and reading.get("phase") in PHASES:
             yield Peak(
-                comparable.meter(record, reading), str(reading["phase"]), int(reading["bytes"])
+                comparable.meter(record, reading),
+                str(reading["phase"]),
+                _whole(reading, "bytes"),
             )
 
 

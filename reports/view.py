@@ -18,7 +18,7 @@ from reports import fidelity, frames, perceptual, text
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness
 from reports.gallery import Gallery
-from reports.gather import BASELINE, Group, Sample, Source
+from reports.gather import BASELINE, NO_RECORD, Group, Sample, Source
 from reports.perceptual import Scores
 from reports.reference import Published
 
@@ -104,7 +104,7 @@ def build(
     scores: Scores,
     audited: Sequence[Audited],
 ) -> View:
-    samples = [s for c in comparisons for f in c.findings for s in f.row.samples]
+    samples = [s for c in comparisons for f in c.findings for s in f.row.recorded]
     sources = list({id(s.source): s.source for s in samples}.values())
     workloads = [
         _workload(number, comparison, likeness, gallery, scores)
@@ -136,26 +136,35 @@ def _audit(audited: Sequence[Audited]) -> Table:
     rows = [
         [
             Cell(finding.sure),
+            Cell(_audited(one, finding.rows, several=len(audited) > 1)),
             Cell(finding.says),
             Cell(finding.arithmetic),
             Cell(finding.settle),
         ]
-        for _, finding in found
+        for one, finding in found
     ]
     if not rows:
-        rows = [[Cell("–"), Cell("nothing contradicts itself"), Cell("–"), Cell("–")]]
+        says = ("–", "–", "nothing contradicts itself", "–", "–")
+        rows = [[Cell(word) for word in says]]
     records = text.plural(sum(len(one.table) for one in audited), "record")
     note = (
         f"bench audit went over {records}: {text.plural(len(found), 'finding')}. docs/audit.md "
         "says what it checks."
     )
     return Table(
-        "Audit of these records", ["sure", "finding", "sum", "what settles it"], rows, note
+        "Audit of these records", ["sure", "cells", "finding", "sum", "what settles it"], rows, note
     )
 
 
+def _audited(one: Audited, rows: Sequence[int], *, several: bool) -> str:
+    """Name the cells that a finding is about, and the numbers that it calls their records by."""
+    names = one.table.text("name")
+    found = [f"{names[i]} (record {one.table.lines[i]})" for i in rows]
+    run = f"{one.table.file}: " if several else ""
+    return f"{run}{text.listed(found, 6)}"
+
+
 ONLY_BASELINE = "Only the baseline was measured"
-NO_ROUND = "not every planned round was measured"
 
 METHOD = (
     (
@@ -303,8 +312,11 @@ def _nothing(comparison: Comparison) -> tuple[str, list[str]]:
         return "No backend gave a figure", ["No process ended ok."]
     if all(f.row.is_baseline for f in ok):
         told = " and ".join(f"{text.seconds(f.e2e.value)} s" for f in ok if f.e2e)
-        why = f"One call of {BASELINE} takes {told}; there is nothing to compare it with."
-        return ONLY_BASELINE, [why]
+        why = f"One call of {BASELINE} takes {told}; there is nothing to compare it with"
+        waited = [f.row.label for f in comparison.findings if not f.row.recorded]
+        if waited:
+            why += f" yet, as there is {NO_RECORD} of {text.listed(waited)}"
+        return ONLY_BASELINE, [f"{why}."]
     timed = sorted((f.e2e.value, f.row.label) for f in ok if f.e2e)
     alone = text.listed((f"{label} {text.seconds(value)} s" for value, label in timed), 4)
     unlike = [f"{f.row.label}: not comparable, {f.not_comparable}." for f in ok if f.not_comparable]
@@ -320,7 +332,7 @@ def _lost(comparison: Comparison) -> list[str]:
     for f in comparison.findings:
         if f.outcome == "ok":
             continue
-        said = "; ".join(f.reasons) or NO_ROUND
+        said = "; ".join(f.reasons)
         if f.ok:
             said = f"{f.outcome}; {said}"
         found.setdefault(shorten(said, 240, placeholder=" …"), []).append(f.row.label)
@@ -883,9 +895,7 @@ def _outcomes(comparisons: Sequence[Comparison]) -> Table | None:
             Cell(c.group.title),
             _name(f),
             _outcome(f),
-            Cell(
-                "; ".join(reason.removeprefix(f"{f.outcome}: ") for reason in f.reasons) or NO_ROUND
-            ),
+            Cell("; ".join(reason.removeprefix(f"{f.outcome}: ") for reason in f.reasons)),
         ]
         for c in comparisons
         for f in c.findings
@@ -942,7 +952,7 @@ def _records(comparisons: Sequence[Comparison]) -> Table:
     rows = []
     for c in comparisons:
         for f in c.findings:
-            for s in f.row.samples:
+            for s in f.row.recorded:
                 times = sorted(s.e2e_s) if s.ok else []
                 middle = (
                     (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2 if times else None

@@ -68,7 +68,7 @@ def shown(path: Path) -> str:
 @pytest.mark.parametrize("path", files("bench", without="bench/worker/"), ids=shown)
 def test_the_parent_never_imports_torch(path: Path) -> None:
     asked_to_report = shown(path) in {
-        f"bench/cli/{verb}.py" for verb in ("report", "export", "history")
+        f"bench/cli/{verb}.py" for verb in ("report", "export", "history", "show")
     }
     later = {"plots", "scripts"} | (set() if asked_to_report else {"reports"})
     assert not packages(imports(path)) & (HEAVY | later)

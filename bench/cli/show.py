@@ -34,10 +34,13 @@ def show(
     \b
     Exit codes:
       0  shown, whatever the outcomes are
-      2  there is no run in that folder, or it cannot be read
+      2  there is no run in that folder, it cannot be read, or a record in it is none of
+     bench's
     """  # noqa: D301 - click reads \b as a character
     from bench import tables
+    from reports import gather
 
+    gather.check(run)
     if json_:
         groups = tables.read(run, all_rounds=all_rounds)
         print(json.dumps(tables.as_json(groups), indent=1, ensure_ascii=False))

@@ -470,3 +470,35 @@ def test_json_export_keeps_every_digit(tmp_path):
     run = make.write_run(tmp_path / "run", records)
     rows = json.loads(export.render([run], "json"))
     assert {row["prepare_s"] for row in rows} == {8.737002644920722e-06}
+
+
+def test_a_cell_without_a_record_is_listed(tmp_path):
+    records = make.records(make.WORKLOADS[2:], make.BACKENDS[::2], rounds=2)
+    run = small(tmp_path, records)
+    kept = [r for r in records if r["cell"]["backend"]["name"] == "none"]
+    lines = (run / "records.jsonl").read_text().splitlines(keepends=True)
+    (run / "records.jsonl").write_text("".join(x for x in lines if "/none" in x[:400]))
+    view = build.write([run]).view
+    assert len(kept) == 2
+    said = "torch-compile-regional: no record (the run has not finished, or was interrupted)"
+    answer = view.workloads[0].answer
+    assert said in answer.lost
+    assert "no record of torch-compile-regional" in answer.why[0]
+    assert view.outcomes.rows[0][2].text == "no record"
+    speed = view.workloads[0].tables[0]
+    assert [row[1].text for row in speed.rows] == ["ok", "no record"]
+    assert view.counts == "1 workload, 2 cells, 2 records"
+
+
+def test_show_refuses_what_report_refuses(tmp_path, capsys):
+    run = small(tmp_path)
+    file = run / "records.jsonl"
+    file.write_text(file.read_text().replace('"e2e_s":[', '"e2e_s":[-1,', 1))
+    said = []
+    for verb in ("show", "report"):
+        with pytest.raises(SystemExit) as ended:
+            main([verb, str(run)])
+        assert ended.value.code == 2
+        said.append(capsys.readouterr().err)
+    assert "not above 0" in said[0]
+    assert said[0] == said[1]

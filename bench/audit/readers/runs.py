@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,14 @@ def read(path: Path, maps: Mapping[str, Meaning]) -> Table:
 
 
 def of_records(
-    shown: str, records: list[Record], maps: Mapping[str, Meaning] | None = None
+    shown: str,
+    records: list[Record],
+    maps: Mapping[str, Meaning] | None = None,
+    lines: Sequence[int] = (),
 ) -> Table:
     """Return one row for each record; figures as `bench.tables` derives them.
+
+    ``lines`` are the numbers that the records are called by; from 1 without them.
 
     Raises:
         AuditError: there are none.
@@ -83,7 +88,7 @@ def of_records(
         "records of a run",
         list(_COLUMNS.values()),
         cells,
-        range(1, len(records) + 1),
+        lines or range(1, len(records) + 1),
         maps=maps or {},
         place="record",
     )
