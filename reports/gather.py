@@ -331,7 +331,8 @@ def _without_record(samples: Sequence[Sample]) -> list[Sample]:
                 continue
             device = devices.get(cell.get("device"), cell.get("device"))
             stands = {"record_id": "", "cell_id": cell_id, "cell": cell, "name": cell.get("name"),
-                      "round": 0, "sequence": 0, "outcome": NO_RECORD, "device": device}  # fmt: skip
+                      "round": 0, "sequence": 0, "outcome": NO_RECORD,
+                      "device": device}  # fmt: skip
             found.append(_sample(stands, source, {}))
     return found
 
