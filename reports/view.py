@@ -352,7 +352,7 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
     if comparison.best is None:
         words = {f.verdict.word for f in comparison.findings if f.verdict}
         if "UNCLEAR" in words:
-            return f"None is clearly faster than {BASELINE}; nearest to it: {subject.row.short}"
+            return f"No backend is clearly faster; nearest to {BASELINE}: {subject.row.short}"
         return f"{BASELINE} is fastest; next is {subject.row.short}"
     says = f"{subject.row.short} is fastest"
     if comparison.several_environments:
