@@ -20,6 +20,7 @@ from reports import (
     markdown,
     perceptual,
     reference,
+    sections,
     view,
 )
 
@@ -75,9 +76,10 @@ def write(
     galleries = gallery.collect(comparisons, likenesses, pictures, scores)
     drawn = figures.draw(comparisons, likenesses, published)
     told = view.build(comparisons, likenesses, galleries, published, scores, _audit(comparisons))
+    special = sections.build(comparisons)
     folder = (out or runs[0]).absolute()
     try:
-        return _write(folder, told, drawn)
+        return _write(folder, told, drawn, special)
     except OSError as error:
         raise gather.ReportError(
             f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
@@ -101,18 +103,26 @@ def _audit(comparisons: Sequence[analyse.Comparison]) -> list[audit.Audited]:
     return found
 
 
-def _write(folder: Path, told: view.View, drawn: Sequence[figures.Drawn]) -> Report:
+def _write(
+    folder: Path,
+    told: view.View,
+    drawn: Sequence[figures.Drawn],
+    special: Sequence[sections.Section],
+) -> Report:
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     for one in drawn:
         (folder / "plots" / f"{one.name}.png").write_bytes(one.png)
         (folder / "plots" / f"{one.name}.svg").write_bytes(one.svg)
     # An earlier report's figures would be taken for this one's.
-    for name in figures.NAMES - {one.name for one in drawn}:
+    for name in {*figures.NAMES, *sections.figures([])} - {one.name for one in drawn}:
         for kind in ("png", "svg"):
             (folder / "plots" / f"{name}.{kind}").unlink(missing_ok=True)
     columns = [column for workload in told.workloads for column in workload.gallery.shown]
-    if columns:
+    shown = [picture for section in special for picture in section.pictures]
+    if columns or shown:
         (folder / "gallery").mkdir(exist_ok=True)
+    for picture in shown:
+        (folder / "gallery" / f"{picture.name}.png").write_bytes(picture.png)
     for column in columns:
         assert column.png is not None
         (folder / "gallery" / f"{column.name}.png").write_bytes(column.png)
@@ -120,8 +130,8 @@ def _write(folder: Path, told: view.View, drawn: Sequence[figures.Drawn]) -> Rep
             path = folder / "gallery" / f"{column.name}-difference.png"
             path.write_bytes(column.difference)
     report = Report(folder / "report.html", folder / "REPORT.md", told)
-    _replace(report.markdown, markdown.render(told, drawn))
-    _replace(report.page, html.render(told, drawn))
+    _replace(report.markdown, markdown.render(told, drawn, special))
+    _replace(report.page, html.render(told, drawn, special))
     return report
 
 

@@ -23,6 +23,9 @@ BASELINE = "none"
 NO_RECORD = "no record"
 """Outcome of a sample that stands for a planned cell of which no process has ended yet."""
 
+KEPT: tuple[str, ...] = ()
+"""Fields of the record that sections of a report read; they are kept as they stand."""
+
 
 class ReportError(StoreError):
     """The runs cannot be reported as asked; ``str()`` is the whole message for the user."""
@@ -79,6 +82,7 @@ class Sample:
     """One record: one process of one cell. Times in seconds, in the order measured.
 
     ``sweep`` holds the fields of the record that `bench.sweeps` reads; None if it has no sweep.
+    ``more`` holds those of the fields in `KEPT` that the record has.
     """
 
     source: Source
@@ -130,6 +134,7 @@ class Sample:
     work: Mapping[str, Any]
     ceilings: Mapping[str, Any]
     device_busy: Mapping[str, Any]
+    more: Mapping[str, Any]
 
     @property
     def ok(self) -> bool:
@@ -447,6 +452,7 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
         work=_mapping(record, "work", optional=True),
         ceilings=_mapping(record, "ceilings", optional=True),
         device_busy=_mapping(record, "device_busy", optional=True),
+        more={name: record[name] for name in KEPT if name in record},
     )
 
 

@@ -11,10 +11,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from reports.figures import Drawn
+from reports.sections import Section
 from reports.view import Cell, View
 
 
-def render(view: View, drawn: Sequence[Drawn]) -> str:
+def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ()) -> str:
     """Return the page. Every text is escaped; script and style are named by hash in its policy."""
     folder = files("reports") / "templates"
     style = (folder / "report.css").read_text(encoding="utf-8")
@@ -32,6 +33,8 @@ def render(view: View, drawn: Sequence[Drawn]) -> str:
     return template.render(
         view=view,
         drawn=drawn,
+        by_name={one.name: one for one in drawn},
+        sections=sections,
         # Both are files of this package, and nothing is put into them.
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704

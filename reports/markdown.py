@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reports.figures import Drawn
+from reports.sections import Section
 from reports.view import Answer, Cell, Table, View, Workload
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
-def render(view: View, drawn: Sequence[Drawn]) -> str:
+def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ()) -> str:
     """Return the report as Markdown; figures and pictures are links into its folder."""
     parts = [f"# Is it worth it? {_text(view.title)}", _text(view.counts) + "."]
     if view.synthetic:
@@ -24,9 +25,12 @@ def render(view: View, drawn: Sequence[Drawn]) -> str:
     parts.append("# Evidence")
     parts.append("## Figures")
     for one in drawn:
-        parts += [f"### {one.title}", one.says, f"![{one.title}](plots/{one.name}.svg)"]
+        if not one.in_section:
+            parts += _figure(one)
     for workload in view.workloads:
         parts += _workload(workload)
+    for section in sections:
+        parts += _section(section, {one.name: one for one in drawn})
     tables = (view.outcomes, view.warnings, view.audit, view.published)
     for each in (*tables, *view.environments, view.records):
         if each is not None:
@@ -42,6 +46,21 @@ def render(view: View, drawn: Sequence[Drawn]) -> str:
         )
     )
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _figure(one: Drawn) -> list[str]:
+    return [f"### {one.title}", one.says, f"![{one.title}](plots/{one.name}.svg)"]
+
+
+def _section(section: Section, drawn: Mapping[str, Drawn]) -> list[str]:
+    parts = [f"## {_text(section.title)}", *(_text(said) for said in section.says)]
+    for name in section.figures:
+        if name in drawn:
+            parts += _figure(drawn[name])
+    for picture in section.pictures:
+        caption = _text(picture.caption)
+        parts.append(f"![{caption}](gallery/{picture.name}.png)\n\n{caption}")
+    return parts + [table(each, "###") for each in section.tables]
 
 
 def _answer(answer: Answer) -> str:

@@ -46,7 +46,7 @@ def overhang(figure) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_says_its_subject_units_and_n(usual, name):
-    module, own, _ = usual[name]
+    module, own = usual[name].module, usual[name].tables
     figure = module.figure(*own)
     said = " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
     assert module.TITLE in said.replace("\n", " ")
@@ -60,7 +60,7 @@ def test_says_its_subject_units_and_n(usual, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_the_same_each_time(usual, name):
-    module, own, _ = usual[name]
+    module, own = usual[name].module, usual[name].tables
     first, second = (style.save(module.figure(*own)) for _ in range(2))
     assert first == second
     assert Image.open(io.BytesIO(first[0])).width > 600
@@ -70,7 +70,7 @@ def test_is_the_same_each_time(usual, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_to_draw_is_said(usual, name):
-    module, own, _ = usual[name]
+    module, own = usual[name].module, usual[name].tables
     figure = module.figure(*(table.iloc[:0] for table in own))
     assert len(figure.findobj(matplotlib.text.Text)) >= 2
     style.save(figure)
@@ -97,7 +97,7 @@ def crowded(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_twelve_backends_with_long_names_fit(crowded, name):
-    module, own, _ = crowded[name]
+    module, own = crowded[name].module, crowded[name].tables
     figure = module.figure(*own)
     assert overhang(figure) < 0.02
 
@@ -105,14 +105,14 @@ def test_twelve_backends_with_long_names_fit(crowded, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_single_point(tmp_path, name):
     found = tables(comparisons(tmp_path, make.BACKENDS[:2], rounds=1, calls=1))
-    module, own, _ = found[name]
+    module, own = found[name].module, found[name].tables
     style.save(module.figure(*own))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_key_hides_nothing(usual, name):
     """A key that shares a line with a long title once lay over it, with one panel only."""
-    module, own, _ = usual[name]
+    module, own = usual[name].module, usual[name].tables
     figure = module.figure(*own)
     with style.settings():
         figure.draw_without_rendering()
@@ -127,7 +127,7 @@ def test_the_key_hides_nothing(usual, name):
 
 
 def test_an_interval_a_thousand_times_the_value_leaves_the_dots_apart(usual):
-    module, (table,), _ = usual["end_to_end"]
+    module, (table,) = usual["end_to_end"].module, usual["end_to_end"].tables
     wide = table.assign(low=1e-5, high=7000.0)
     figure = module.figure(wide)
     axes = figure.axes[0]
@@ -141,7 +141,7 @@ def test_an_interval_a_thousand_times_the_value_leaves_the_dots_apart(usual):
 
 
 def test_sizes_show_what_a_new_one_costs(usual):
-    module, (table,), _ = usual["sizes"]
+    module, (table,) = usual["sizes"].module, usual["sizes"].tables
     assert list(table["label"][:2]) == ["128×128 none", "128×128 torch-compile cache=fresh"]
     new = table[table["label"] == "192×192 torch-compile cache=fresh"].iloc[0]
     assert new["first_s"] - new["steady_s"] == pytest.approx(48)
@@ -153,26 +153,26 @@ def test_sizes_show_what_a_new_one_costs(usual):
 
 
 def test_signs_that_no_font_has_are_no_flood_of_warnings(usual, recwarn):
-    module, (table,), _ = usual["end_to_end"]
+    module, (table,) = usual["end_to_end"].module, usual["end_to_end"].tables
     _, svg = style.save(module.figure(table.assign(workload="\U00016f00 t2i")))
     assert "\U00016f00" in svg.decode()
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
 def test_missing_values_keep_their_row(crowded):
-    module, own, _ = crowded["end_to_end"]
+    module, own = crowded["end_to_end"].module, crowded["end_to_end"].tables
     said = [t.get_text() for t in module.figure(*own).findobj(matplotlib.text.Text)]
     assert "broken" in said
     assert "failed" in said
 
 
 def test_marks_lie_where_the_figures_are(usual):
-    module, own, _ = usual["end_to_end"]
+    module, own = usual["end_to_end"].module, usual["end_to_end"].tables
     axes = module.figure(*own).axes[0]
     drawn = {round(float(line.get_xdata()[0]), 9) for line in axes.lines}
     for value in own[0]["value"]:
         assert round(value, 9) in drawn
-    warm, (table,), _ = usual["warmup"]
+    warm, (table,) = usual["warmup"].module, usual["warmup"].tables
     figure = warm.figure(table)
     assert figure.axes[0].get_xscale() == "log"
     open_marks = [m for m in figure.axes[0].lines if m.get_markerfacecolor() == "white"]

@@ -1,0 +1,66 @@
+"""A section's texts, figures and pictures reach both pages, and no other place."""
+
+from __future__ import annotations
+
+import plots.trace
+from reports import build, frames, gather, sections
+from reports.view import Cell, Table
+from tests.reports import make_records as make
+
+PNG = b"\x89PNG any"
+
+
+class Special:
+    """A section about <everything>."""
+
+    def figures(self, comparisons):
+        return {"special": sections.Plot(plots.trace, [frames.trace(comparisons)], "how to read")}
+
+    def section(self, comparisons):
+        if not comparisons[0].findings[0].row.first.more:
+            return None
+        return sections.Section(
+            "special",
+            "All <of> it",
+            ["one & two"],
+            figures=["special", "never-drawn"],
+            pictures=[sections.Shown("special-grid", PNG, 8, 8, "a | grid")],
+            tables=[Table("Counts", ["what"], [[Cell("seven")]])],
+        )
+
+
+def run(tmp_path, **more):
+    records = [{**record, **more} for record in make.records()]
+    return make.write_run(tmp_path / "run", records)
+
+
+def test_a_section_is_on_both_pages(tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "KINDS", (Special(),))
+    monkeypatch.setattr(gather, "KEPT", ("stop_reason",))
+    report = build.write([run(tmp_path, stop_reason="max_calls")])
+    page, text = report.page.read_text(), report.markdown.read_text()
+    assert "<h2>All &lt;of&gt; it</h2>" in page
+    assert "one &amp; two" in page
+    assert '<a href="#special">' in page
+    assert page.count("how to read") == text.count("how to read") == 1
+    assert "## All \\<of\\> it" in text
+    assert "![a \\| grid](gallery/special-grid.png)" in text
+    assert "### Counts" in text
+    assert text.index("## All") < text.index("how to read") < text.index("### Counts")
+    assert (report.page.parent / "plots" / "special.png").exists()
+    assert (report.page.parent / "gallery" / "special-grid.png").read_bytes() == PNG
+
+
+def test_a_figure_that_is_drawn_no_more_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "KINDS", (Special(),))
+    folder = run(tmp_path)
+    (folder / "plots").mkdir()
+    (folder / "plots" / "special.svg").write_text("old")
+    monkeypatch.setattr(
+        Special,
+        "figures",
+        lambda *_: {"special": sections.Plot(plots.trace, [frames.trace([])], "how to read")},
+    )
+    report = build.write([folder])
+    assert not (folder / "plots" / "special.svg").exists()
+    assert "All &lt;of&gt; it" not in report.page.read_text()
