@@ -137,6 +137,12 @@ def _remedy(speedup: Speedup, low: float, high: float, same_within: float) -> st
             _rounds(f"About {needed}", speedup)
             + f" at the present spread of {between:.1f} % between processes."
         )
+    if processes == 2:
+        # So few do not even tell their own spread, and the third alone cuts Student's t to a third.
+        return (
+            "5 or more rounds (protocol.rounds, now 2) would tell far more; the spread between "
+            f"processes is {between:.1f} % so far."
+        )
     return (
         f"The spread between processes is {between:.1f} %: quiet the machine or fix its clocks, "
         "since more rounds alone would not settle it."

@@ -228,6 +228,7 @@ def test_two_processes_that_lie_far_apart_are_said_to_tell_little():
     found = verdict(speedup(apart, apart))
     assert found.word == "UNCLEAR"
     assert found.reason.startswith("2 processes tell little: the 95 % interval")
+    assert found.remedy.startswith("5 or more rounds (protocol.rounds, now 2) would tell far more")
     # An interval over several decades has digits at both ends, and not more than can be read.
     low, high = re.findall(r"([\d.,e-]+)x", found.reason)
     assert 0 < float(low) < 0.01
