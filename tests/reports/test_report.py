@@ -234,7 +234,7 @@ def test_every_figure_of_the_pages_is_the_exports(
                     assert value is None or (float(value), cell.text) in page.values
 
 
-def test_a_record_that_comes_while_a_report_is_made_is_in_none_of_it(tmp_path, monkeypatch, undrawn):
+def test_a_record_that_comes_meanwhile_is_in_no_part_of_the_report(tmp_path, monkeypatch, undrawn):
     records = make.records(make.WORKLOADS[:1], rounds=2)
     run = small(tmp_path, records)
     file = run / "records.jsonl"
