@@ -276,7 +276,8 @@ class _Cell:
 
     def find_ceilings(self) -> dict[str, Any]:
         """Measure what the device can reach."""
-        return profiling.ceilings(self.device, self.cell["workload"]["dtype"], self.clock)
+        dtype = precision.computes_in(self.cell["workload"], self.device)
+        return profiling.ceilings(self.device, dtype, self.clock)
 
     def trace(self, instruments: Instruments, inputs: Any) -> dict[str, Any]:
         """Trace one call."""

@@ -53,6 +53,12 @@ def half_type(device: str) -> Any:
     return torch.bfloat16 if device.startswith("cpu") else torch.float16
 
 
+def computes_in(workload: Mapping[str, Any], device: str) -> str:
+    """Return the type of matrix products: that of the weights, but under autocast."""
+    autocast = workload.get("precision") == "autocast"
+    return _name(half_type(device)) if autocast else str(workload["dtype"])
+
+
 def calling(
     workload: Mapping[str, Any], device: str
 ) -> Callable[[], contextlib.AbstractContextManager[Any]]:
@@ -72,11 +78,11 @@ def found(
     import torch
 
     cuda = device.startswith("cuda")
-    autocast = workload.get("precision") == "autocast"
+    autocast = workload["precision"] == "autocast"
     return {
         "asked": workload["precision"],
         "weights": workload["dtype"],
-        "autocast": _name(half_type(device)) if autocast else None,
+        "autocast": computes_in(workload, device) if autocast else None,
         "matmul_tf32": bool(torch.backends.cuda.matmul.allow_tf32) if cuda else None,
         "cudnn_tf32": bool(torch.backends.cudnn.allow_tf32) if cuda else None,
         "denoiser_output": sorted(denoiser_output),

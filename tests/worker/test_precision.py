@@ -71,6 +71,18 @@ def test_autocast_computes_in_half_inside_the_call_only():
     assert precision.half_type("cuda:1") == torch.float16
 
 
+@pytest.mark.parametrize(
+    ("word", "device", "computes"),
+    [
+        ("fp32", "cpu", "float32"),
+        ("autocast", "cpu", "bfloat16"),
+        ("autocast", "cuda:0", "float16"),
+    ],
+)
+def test_ceilings_are_those_of_the_type_that_is_computed_in(word, device, computes):
+    assert precision.computes_in({"precision": word, "dtype": "float32"}, device) == computes
+
+
 def seen(word: str, device: str = "cpu", outputs: Any = ()) -> dict[str, Any]:
     return precision.found({"precision": word, "dtype": "float32"}, device, outputs)
 
