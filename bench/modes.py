@@ -136,3 +136,9 @@ def precision_of(workload: Mapping[str, Any]) -> str:
 def word_of(workload: Mapping[str, Any], key: str) -> str:
     """Return the value of ``memory``, ``between`` or ``precision``, its default if it is absent."""
     return precision_of(workload) if key == "precision" else str(workload.get(key) or NONE)
+
+
+def facts(workload: Mapping[str, Any]) -> list[str]:
+    """Return what a workload has of the three, each as ``key value``."""
+    keys = ("memory", "precision", "between")
+    return [f"{key} {workload[key]}" for key in keys if workload.get(key)]
