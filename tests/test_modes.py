@@ -86,3 +86,9 @@ def test_modes_that_a_backend_cannot_work_under(memory, backend, options, agains
 )
 def test_the_word_of_a_precision(workload, word):
     assert modes.precision_of(workload) == word
+
+
+def test_facts_name_what_is_not_at_its_default():
+    made = {"dtype": "float32", "memory": "vae-tiling", "between": "gc"}
+    assert modes.facts(made) == ["memory vae-tiling", "between gc"]
+    assert modes.facts({"dtype": "float16"}) == []

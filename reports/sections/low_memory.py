@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -62,8 +63,9 @@ class _Cell:
         return [[float(value)] for value in found if value]
 
     def gib(self, meter: str | None) -> float | None:
-        peak = self.finding.peak(meter)
-        return None if peak is None else peak / text.GIB
+        """The median of the processes' peaks, so that ratios are those of what is shown."""
+        peaks = [peak for peaks in self.peaks(meter or "") for peak in peaks]
+        return median(peaks) / text.GIB if peaks else None
 
 
 @dataclass(slots=True)
@@ -221,12 +223,13 @@ def _points(families: Iterable[_Family]) -> pd.DataFrame:
             gib = cell.gib(family.meter)
             if not cell.measured or gib is None:
                 continue
+            name = _label(family, cell) or cell.words["memory"]
             summary = arm_summary(cell.times)
             rows.append(
                 {
                     "workload": family.title,
-                    "label": f"{_label(family, cell)}, batch {cell.batch}",
-                    "backend": _label(family, cell),
+                    "label": f"{name}, batch {cell.batch}",
+                    "backend": name,
                     "batch": cell.batch,
                     "seconds": summary.median_s,
                     "low": summary.low_s,
@@ -282,8 +285,8 @@ def _tables(family: _Family, axis: str, pictures: fidelity.Pictures) -> Iterable
             f"{family.title}: {TITLES[axis].lower()}",
             head,
             rows,
-            f"Memory: {family.meter or 'no meter has a value'}, the peak while steady; its ratio "
-            "is over the median of the processes' peaks.",
+            f"Memory: {family.meter or 'no meter has a value'}, the peak while steady, the median "
+            "over processes.",
         )
     if failed:
         yield Table(

@@ -142,6 +142,31 @@ def test_another_machine_is_no_reference(tmp_path):
     assert "not comparable: cpu" in other["note"].text
 
 
+def test_on_a_gpu_the_host_has_a_column_of_its_own(tmp_path):
+    made = records(*MODES[:2])
+    for record in made:
+        steady = [r for r in record["memory"] if r["phase"] == "steady"]
+        record["memory"] += [
+            {**r, "meter": "torch.max_memory_allocated", "scope": "process",
+             "bytes": 3 * r["bytes"]}
+            for r in steady
+        ]  # fmt: skip
+    folder = make.write_run(tmp_path / "run", made)
+    section = low_memory.section(analyse.compare(gather.group(gather.read([folder]))))
+    one = row(table(section, ": memory modes"), memory="none")
+    assert one["memory [GiB]"].value == pytest.approx(3 * 0.37, rel=0.01)
+    assert one["host memory [GiB]"].value == pytest.approx(0.37, rel=0.01)
+    assert "torch.max_memory_allocated" in section.tables[0].note
+
+
+def test_a_mode_in_all_cells_is_a_figure_over_batches(tmp_path):
+    cells = [({"memory": "vae-tiling", "batch": n}, 1 / n, 1.0, {}) for n in (1, 2)]
+    _, comparisons = compared(tmp_path, *cells)
+    assert low_memory.section(comparisons).tables == []
+    (points,) = low_memory.figures(comparisons)["low_memory"].tables
+    assert list(points["label"]) == ["vae-tiling, batch 1", "vae-tiling, batch 2"]
+
+
 def test_a_mode_enters_no_speedup_of_a_backend(tmp_path):
     _, comparisons = compared(tmp_path, *MODES)
     assert len(comparisons) == len(MODES)
