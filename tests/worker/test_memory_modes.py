@@ -241,17 +241,25 @@ def test_hooks_prove_an_offload_and_pictures_stay_the_same(offload, pipeline):
     assert where == ({"meta"} if offload == "sequential-offload" else {"cpu"})
 
 
-def test_a_part_that_stays_on_the_device_disproves_an_offload():
-    hooked = SimpleNamespace(
-        _hf_hook=1,
-        named_modules=list,
-        modules=list,
-        parameters=lambda: [SimpleNamespace(device=SimpleNamespace(type="cuda"))],
-    )
-    stuck = SimpleNamespace(components={"unet": hooked})
-    seen = memory_modes.found(stuck, work("model-offload"), "cuda:0", None)
-    assert seen["details"]["resident"] == {"unet": "cuda"}
-    assert "model-offload" in str(memory_modes.failure_of(seen))
+@pytest.mark.parametrize(
+    ("homes", "active"),
+    [
+        ({"text_encoder": "cpu", "unet": "cpu", "vae": "cpu"}, True),
+        ({"text_encoder": "cpu", "unet": "cpu", "vae": "cuda"}, True),
+        ({"text_encoder": "cpu", "unet": "cuda", "vae": "cuda"}, False),
+    ],
+)
+def test_parts_that_stay_on_the_device_disprove_an_offload(homes, active):
+    def part(home: str) -> Any:
+        weight = SimpleNamespace(device=SimpleNamespace(type=home))
+        return SimpleNamespace(
+            _hf_hook=1, named_modules=list, modules=list, parameters=lambda: [weight]
+        )
+
+    pipeline = SimpleNamespace(components={name: part(home) for name, home in homes.items()})
+    seen = memory_modes.found(pipeline, work("model-offload"), "cuda:0", None)
+    assert seen["details"]["resident"] == homes
+    assert (memory_modes.failure_of(seen) is None) == active
 
 
 # ------------------------------------------------------------------------------- whole cells
