@@ -223,7 +223,10 @@ def _use_xformers(pipeline: Any) -> None:
     try:
         pipeline.enable_xformers_memory_efficient_attention()
     except Exception as error:
-        raise UnsupportedModeError(f"xformers does not work here: {one_line(error)}") from error
+        raise SourceError(
+            f"xformers is installed and does not work here: {one_line(error)}",
+            outcome="unavailable",
+        ) from error
 
 
 def _switch_autoencoder(pipeline: Any, mode: str) -> None:

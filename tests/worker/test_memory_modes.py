@@ -10,6 +10,7 @@ import pytest
 
 from bench.worker import memory_modes
 from bench.worker.memory_modes import UnsupportedModeError
+from bench.worker.sources import SourceError
 from tests.worker import fakes, tiny
 
 
@@ -305,3 +306,14 @@ def test_a_mode_that_something_undoes_is_a_fallback(tmp_path, monkeypatch):
     told = fakes.run(job)
     assert told.outcome == "fallback"
     assert "memory mode vae-slicing was switched on" in str(told.reason)
+
+
+def test_an_xformers_that_does_not_work_is_unavailable():
+    def broken() -> None:
+        raise RuntimeError("no kernel image")
+
+    pipeline = Recorder()
+    pipeline.enable_xformers_memory_efficient_attention = broken  # type: ignore[method-assign]
+    with pytest.raises(SourceError, match="no kernel image") as error:
+        memory_modes.place(pipeline, work("xformers"), "cuda:0")
+    assert error.value.outcome == "unavailable"
