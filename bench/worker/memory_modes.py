@@ -161,7 +161,7 @@ def decoder_watch(pipeline: Any, *, eager: bool) -> Iterator[Counter[str]]:
     A hook inside a compiled region would be compiled along, and its removal a recompilation.
     """
     seen: Counter[str] = Counter()
-    decoder = getattr(getattr(pipeline, "vae", None), "decoder", None)
+    decoder: Any = getattr(getattr(pipeline, "vae", None), "decoder", None)
     if not eager or not hasattr(decoder, "register_forward_pre_hook"):
         yield seen
         return

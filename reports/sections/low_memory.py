@@ -254,7 +254,8 @@ def _label(family: _Family, cell: _Cell, without: str = "") -> str:
 
 def _tables(family: _Family, axis: str, pictures: fidelity.Pictures) -> Iterable[Table]:
     first = family.first(axis)
-    rows, failed = [], {}
+    rows: list[list[Cell]] = []
+    failed: dict[tuple[str, str], list[_Cell]] = {}
     order = sorted(family.cells, key=lambda cell: (_label(family, cell, axis), cell.batch))
     paused = axis == "between"
     host = family.meter is not None and family.meter not in HOST
