@@ -78,7 +78,18 @@ SCOPES: tuple[str, ...] = (
 """What a backend can compile, by the name under which the pipeline calls it."""
 
 
-class Workload(TypedDict):
+class WorkloadMore(TypedDict, total=False):
+    """Keys that stand in a workload only where they differ from their default.
+
+    So a cell that does not use them is the cell that it was before there were such keys.
+    """
+
+    memory: str  # memory modes joined by "+", in the order of bench.modes.MEMORY
+    precision: Literal["fp32", "autocast", "tf32"]  # fp16 and bf16 are just a dtype
+    between: str  # what is done between calls, joined by "+", of bench.modes.BETWEEN
+
+
+class Workload(WorkloadMore):
     """What is generated; two cells may be compared only if all of it but ``name`` is equal."""
 
     name: str
@@ -279,6 +290,14 @@ class Record(TypedDict, total=False):
     denoiser_batch: int
     output_height: int
     output_width: int
+    # per measured call: what the workload's ``between`` took after it; no part of e2e_s
+    between_s: list[float]
+    # asked, active (proved after warm-up), idle (mode -> why it changes nothing at this size),
+    # details: attention_processors (count by class), decoder_calls (in the first call), resident
+    # (component -> where its weights are after a call)
+    memory_modes: dict[str, Any]
+    # asked, weights, autocast (its type), matmul_tf32, cudnn_tf32, denoiser_output (types seen)
+    precision: dict[str, Any]
     pipeline_class: str
     scheduler_class: str
     model_revision: str | None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import busy, comparable
+from bench import busy, comparable, modes
 from bench.contract import Cell, Record
 from bench.store import RunFolder
 from bench.worker.repeats import median_interval
@@ -48,6 +48,9 @@ COLUMNS = {
     "cache": "compile cache: fresh or warm",
     "device": "device that it ran on",
     "dtype": "data type",
+    "memory": "memory modes, none without",
+    "precision": "precision: fp32, tf32, autocast; else as the data type",
+    "between": "what is done after each call, none without",
     "threads": "CPU threads of torch",
     "batch": "pictures in one call",
     "height": "height of the pictures, in pixels",
@@ -336,6 +339,7 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: record.get(name) for name in _AS_THEY_STAND},
         **{name: asked.get(name) for name in ("task", "model", "dtype", "batch")},
+        **{name: modes.word_of(asked, name) for name in ("memory", "precision", "between")},
         "workload": asked.get("name"),
         "backend": requested.get("name"),
         "environment": comparable.environment(record),
@@ -551,7 +555,7 @@ def _facts(cell: Mapping[str, Any], records: list[Record], lines: list[Line]) ->
     height = done.get("output_height", asked.get("height"))
     shown.append(f"{width}×{height}" if width and height else None)
     shown.append(f"batch {asked['batch']}" if asked.get("batch", 1) != 1 else None)
-    shown += [asked.get("dtype"), done.get("device", cell.get("device"))]
+    shown += [asked.get("dtype"), done.get("device", cell.get("device")), *modes.facts(asked)]
     steps = _each_once(_steps_text(line.steps) for line in lines if line.steps)
     shown.append("; ".join(steps) if steps else f"{asked.get('steps')} steps")
     return [str(fact) for fact in shown if fact is not None]

@@ -142,7 +142,7 @@ def judge(comparison: Comparison, pictures: Pictures) -> dict[int, Likeness]:
         if finding.baseline is None:
             found[index] = Likeness(why=_why_none(finding))
             continue
-        found[index] = _likeness(finding, finding.baseline, pictures)
+        found[index] = likeness(finding, finding.baseline, pictures)
     return found
 
 
@@ -152,7 +152,8 @@ def _why_none(finding: Finding) -> str:
     return "there is no baseline"
 
 
-def _likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likeness:
+def likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likeness:
+    """Compare the pictures of one row with another's, whose further processes are the control."""
     reference, *again = baseline.row.good
     found = Likeness()
     for sample in again:

@@ -12,6 +12,7 @@ from math import ceil
 from textwrap import shorten
 from typing import Any
 
+from bench import modes
 from bench.audit import Audited
 from bench.contract import PHASES, STAGES
 from reports import fidelity, frames, perceptual, text
@@ -501,6 +502,7 @@ def _facts(group: Group) -> str:
         f"batch {asked['batch']}" if asked.get("batch", 1) != 1 else "",
         str(asked.get("dtype", "")),
         first.device,
+        *modes.facts(asked),
         steps,
     ]
     return " · ".join(part for part in parts if part)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from bench import modes
 from bench.config import models
 from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
@@ -106,7 +107,9 @@ def _part(key: str, draft: Draft) -> str:
     if key == "task":
         return str(workload["task"])
     value = {"device": draft.group.device, "threads": draft.group.threads}.get(key)
-    if value is None:
+    if value is None and key in ("memory", "precision", "between"):
+        value = modes.word_of(workload, key)
+    elif value is None:
         value = workload[key]
     text = f"{value:g}" if isinstance(value, float) else str(value)
     if key in ("prompt", "negative_prompt", "input_image", "model", "extra"):

@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from bench import modes
 from bench.config import catalogue
 from bench.config.errors import did_you_mean, nearest, shown
 from bench.contract import TASKS
@@ -240,6 +241,39 @@ def _finite(value: object) -> bool:
     return True
 
 
+def _modes(value: object, what: str, known: tuple[str, ...]) -> str:
+    """Return modes as ``a+b``; they may be a list, and null or an empty list is none."""
+    listed = [] if value is None else value.split("+") if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise bad(f"{what} must be a mode or a list of modes, not {shown(value)}")
+    asked = [item.strip() for item in listed]
+    for name in asked:
+        if name not in (*known, modes.NONE):
+            hint = did_you_mean(name, (*known, modes.NONE))
+            raise bad(f"unknown {what} mode {shown(name)}. {hint}")
+    try:
+        text = modes.joined(asked, known)
+    except ValueError as error:
+        raise bad(f"{what} {shown(value)}: {error}") from None
+    against = modes.contradiction(text) if what == "memory" else None
+    if against:
+        raise bad(f"memory {shown(text)}: {against}")
+    return text
+
+
+def _modes_schema(known: tuple[str, ...]) -> WithJsonSchema:
+    one = "|".join(known)
+    return WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [modes.NONE, None, *known]},
+                {"type": "string", "pattern": rf"^\s*({one})(\s*\+\s*({one}))*\s*$"},
+                {"type": "array", "uniqueItems": True, "items": {"enum": [modes.NONE, *known]}},
+            ]
+        }
+    )
+
+
 def _backend_options(value: object) -> object:
     """Read options that are written as OneDiff's users write them: a JSON object in a string."""
     if not isinstance(value, str):
@@ -410,6 +444,16 @@ Strength = Annotated[float, Field(gt=0, le=1)]
 Batch = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Extra = Annotated[dict[str, Any], AfterValidator(_extra)]
+MemoryModes = Annotated[
+    str,
+    PlainValidator(lambda value: _modes(value, "memory", modes.MEMORY)),
+    _modes_schema(modes.MEMORY),
+]
+Between = Annotated[
+    str,
+    PlainValidator(lambda value: _modes(value, "between", modes.BETWEEN)),
+    _modes_schema(modes.BETWEEN),
+]
 Pct = Annotated[float, Field(gt=0, le=100)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
 
@@ -517,6 +561,22 @@ class WorkloadFields(Strict):
     )
     extra: Extra = Field(
         default=ABSENT, description="Further arguments of the pipeline call, as they are."
+    )
+    memory: MemoryModes = Field(
+        default=ABSENT,
+        description="How the pipeline saves memory: none, or modes as a list or joined by '+': "
+        f"{', '.join(modes.MEMORY)}. Default none.",
+    )
+    precision: Literal["fp32", "fp16", "bf16", "autocast", "tf32"] = Field(
+        default=ABSENT,
+        description="Sets dtype: fp16 and bf16 are float16 and bfloat16; fp32 is float32 without "
+        "TF32, tf32 is float32 with it, autocast is float32 weights under torch.autocast. "
+        "Default: just the dtype.",
+    )
+    between: Between = Field(
+        default=ABSENT,
+        description="What is done after each call, timed apart: none, gc (gc.collect), "
+        "empty-cache (torch's allocator gives back what it holds), or both. Default none.",
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from bench import modes
 from bench.config import backends, catalogue, estimate, inputs, matrix, models, tree
 from bench.config.drafts import Backend, Draft, Group, WorkloadBase, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
@@ -203,7 +204,7 @@ class _Planner:
             estimated_seconds=round(seconds / max(1, len(pool)), 1),
             estimated_disk_bytes=disk,
             estimated_download_bytes=sum(estimate.download_bytes(*item) for item in downloads),
-            notes=tuple(self._overridden_in_vain(drafts)),
+            notes=(*self._overridden_in_vain(drafts), *_in_vain_together(drafts)),
         )
 
     def _overridden_in_vain(self, drafts: Sequence[Draft]) -> Iterator[str]:
@@ -687,12 +688,33 @@ class _Planner:
             "prompt": fields["prompt"],
             "negative_prompt": fields.get("negative_prompt"),
             "input_image": fields.get("input_image"),
-            "dtype": fields.get("dtype", "float16" if heavy and device != "cpu" else "float32"),
+            "dtype": self._dtype(fields, heavy and device != "cpu", where),
             "generator": fields.get("generator", "cpu"),
             "extra": fields.get("extra", {}),
         }
+        # what is at its default is left out, so that cells stay what they were without these keys
+        if fields.get("memory", modes.NONE) != modes.NONE:
+            workload["memory"] = fields["memory"]
+        if fields.get("precision") in modes.OF_ITS_OWN:
+            workload["precision"] = fields["precision"]
+        if fields.get("between", modes.NONE) != modes.NONE:
+            workload["between"] = fields["between"]
         self._check_workload(workload, where)
         return workload
+
+    def _dtype(self, fields: dict[str, Any], half: bool, where: _Origin) -> Any:
+        """Return the type of the weights, which a precision sets; refuse one that says another."""
+        word = fields.get("precision")
+        if word is None:
+            return fields.get("dtype", "float16" if half else "float32")
+        dtype = modes.PRECISIONS[word]
+        if fields.get("dtype", dtype) != dtype:
+            raise self._error(
+                f"precision '{word}' has weights in {dtype}, and 'dtype' says {fields['dtype']}; "
+                "leave out 'dtype', or write it as the precision",
+                where.field("dtype"),
+            )
+        return dtype
 
     def _check_workload(self, workload: Workload, where: _Origin) -> None:
         """Refuse what no machine could run."""
@@ -857,6 +879,17 @@ class _Origin:
 
     def field(self, key: str) -> KeyPath:
         return self._find(key) or self.workload
+
+
+def _in_vain_together(drafts: Sequence[Draft]) -> Iterator[str]:
+    """Name each pair of memory modes and backend that will end as unsupported, once."""
+    seen: set[tuple[str, str]] = set()
+    for draft in drafts:
+        memory, choice = draft.group.workload.get("memory"), draft.backend.choice
+        why = modes.with_backend(memory, choice["name"], choice["options"])
+        if why and (str(memory), draft.backend.label) not in seen:
+            seen.add((str(memory), draft.backend.label))
+            yield f"'{draft.backend.label}' with memory '{memory}' will be unsupported: {why}"
 
 
 def _workload_key(draft: Draft) -> tuple[Any, ...]:

@@ -13,20 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import Job, Outcome, Phase
-from bench.worker import clock as clocks
 from bench.worker import (
+    between,
     compile_cache,
     dynamo,
     evidence,
     failure,
     faults,
     fingerprint,
+    memory_modes,
     pictures,
+    precision,
     profiling,
     repeats,
     structure,
     warmup,
 )
+from bench.worker import clock as clocks
 from bench.worker.events import sanitised
 from bench.worker.instrument import Instruments, Sample
 from bench.worker.memory import Meters
@@ -167,6 +170,7 @@ class _Cell:
         self.clock = self.given_clock or clocks.for_device(self.device)
         self.meters = Meters(self.device)
         backend, options = self.find_backend()
+        self.refuse_modes()
 
         self.begin("load")
         pipeline = self.load()
@@ -177,9 +181,12 @@ class _Cell:
             self.meters.runtime = backend
         proof = self.prepare(backend, options, pipeline)
         instruments = Instruments(pipeline, self.clock)
+        instruments.calling = precision.calling(self.cell["workload"], self.device)
+        instruments.between = between.action(self.cell["workload"], self.device)
 
         self.begin("warmup")
-        warm = self.warm_up(instruments, inputs, proof.watch)
+        with memory_modes.decoder_watch(pipeline, eager=backend.name == "none") as decoder:
+            warm = self.warm_up(instruments, inputs, proof.watch)
         self.read_memory("warmup")
         if isinstance(backend, KeepsCompiled):
             backend.keep(pipeline)
@@ -189,6 +196,8 @@ class _Cell:
         judgement = proof.judge()
         report.set(cache=cache, backend=proof.fields(judgement, self.cell["backend"]))
         report.warn(*([cold] if cold else []), *judgement.warnings)
+        calls = decoder["calls"] // len(warm.times_s) if decoder else None
+        not_in_place = self.prove_modes(pipeline, instruments, calls)
 
         # As in a user's own loop, garbage collection stays on during the calls; what loading and
         # compiling left behind is collected once, so that no measured call pays for it.
@@ -211,7 +220,7 @@ class _Cell:
         invalid += faults.of_counts(samples)
         invalid += faults.of_compiling(since, proof.log.recompile_reasons())
         report.warn(*doubts, *self.sample_warnings(samples))
-        fallback = [judgement.reason] if judgement.reason else []
+        fallback = [*([judgement.reason] if judgement.reason else []), *not_in_place]
         said = [*invalid, *fallback]
         report.warn(*said[1:])
         outcome: Outcome = "invalid" if invalid else "fallback" if fallback else "ok"
@@ -267,7 +276,8 @@ class _Cell:
 
     def find_ceilings(self) -> dict[str, Any]:
         """Measure what the device can reach."""
-        return profiling.ceilings(self.device, self.cell["workload"]["dtype"], self.clock)
+        dtype = precision.computes_in(self.cell["workload"], self.device)
+        return profiling.ceilings(self.device, dtype, self.clock)
 
     def trace(self, instruments: Instruments, inputs: Any) -> dict[str, Any]:
         """Trace one call."""
@@ -343,6 +353,35 @@ class _Cell:
                 f"{backend.name}: {verdict.reason or 'its probe gives no reason'}",
             )
         return backend, options
+
+    def refuse_modes(self) -> None:
+        """End before anything is loaded if the workload's modes cannot work here."""
+        workload, backend = self.cell["workload"], self.cell["backend"]
+        refusal = (
+            memory_modes.refusal(workload, self.device, backend["name"], backend["options"])
+            or precision.refusal(workload, self.device)
+            or between.refusal(workload, self.device)
+        )
+        if refusal is not None:
+            raise _EndedError(*refusal)
+        precision.set_up(workload, self.device)
+
+    def prove_modes(
+        self, pipeline: Any, instruments: Instruments, decoder_calls: int | None
+    ) -> list[str]:
+        """Report which modes are in place after warm-up; return what is not, in sentences."""
+        workload = self.cell["workload"]
+        missing: list[str | None] = []
+        if "memory" in workload:
+            seen = memory_modes.found(pipeline, workload, self.device, decoder_calls)
+            self.report.set(memory_modes=seen)
+            self.report.warn(*memory_modes.warnings_of(seen))
+            missing.append(memory_modes.failure_of(seen))
+        if "precision" in workload:
+            told = precision.found(workload, self.device, instruments.denoiser_output)
+            self.report.set(precision=told)
+            missing.append(precision.failure_of(told))
+        return [sentence for sentence in missing if sentence]
 
     def load(self) -> Any:
         """Load the pipeline onto its device and report what it is."""
@@ -478,6 +517,8 @@ class _Cell:
         }
         if sample.device_e2e_s is not None:
             fields["device_e2e_s"] = sample.device_e2e_s
+        if sample.between_s is not None:
+            fields["between_s"] = sample.between_s
         self.report.append(**fields)
 
     def null_reasons(self, sample: Sample, instruments: Instruments) -> dict[str, str]:

@@ -7,6 +7,7 @@ else happens after the call.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -55,6 +56,7 @@ class Sample:
         denoiser_calls: calls of the denoiser; None if the pipeline has none to look at.
         denoiser_batches: distinct batch sizes of those calls, sorted.
         step_source: "callback", or "scheduler" where the pipeline offers no callback.
+        between_s: host seconds of what was done after the call; None if nothing was.
     """
 
     output: Any
@@ -67,6 +69,7 @@ class Sample:
     denoiser_calls: int | None
     denoiser_batches: tuple[int, ...]
     step_source: str | None
+    between_s: float | None = None
 
 
 @dataclass
@@ -84,12 +87,18 @@ class Instruments:
         watch: told about scopes when set; None while measuring.
         inspect: called with the decoded pictures before they become PIL images, when set.
         missing: stage -> why it cannot be seen in this pipeline.
+        calling: returns the context that each call runs in.
+        between: done after each call, outside its time, when set.
+        denoiser_output: types of what the scheduler was given; looked at while ``watch`` is set.
     """
 
     def __init__(self, pipeline: Any, clock: Clock) -> None:
         self.watch: Watch | None = None
         self.inspect: Callable[[Any], None] | None = None
         self.missing: dict[str, str] = {}
+        self.calling: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+        self.between: Callable[[], None] | None = None
+        self.denoiser_output: set[str] = set()
         self._pipeline = pipeline
         self._clock = clock
         self._trace = _Trace()
@@ -112,7 +121,8 @@ class Instruments:
         clock.synchronize()
         started = clock.now()
         first = clock.mark()
-        output = pipeline(**arguments)
+        with self.calling():
+            output = pipeline(**arguments)
         last = clock.mark()
         clock.synchronize()
         e2e_s = clock.now() - started
@@ -133,7 +143,17 @@ class Instruments:
             denoiser_calls=None if "denoise_s" in self.missing else trace.denoiser_calls,
             denoiser_batches=tuple(sorted(trace.batches)),
             step_source=source,
+            between_s=self._pause(),
         )
+
+    def _pause(self) -> float | None:
+        """Do what is done between calls, and return how long the device and the host took."""
+        if self.between is None:
+            return None
+        started = self._clock.now()
+        self.between()
+        self._clock.synchronize()
+        return self._clock.now() - started
 
     def _steps_effective(self, levels: Sequence[Any]) -> int | None:
         if not levels:
@@ -243,6 +263,9 @@ class Instruments:
         def stepped(*args: Any, **kwargs: Any) -> Any:
             result = step(*args, **kwargs)
             trace = self._trace
+            if self.watch is not None:
+                given = args[0] if args else kwargs.get("model_output")
+                self.denoiser_output.add(str(getattr(given, "dtype", None)).replace("torch.", ""))
             # Rounded timesteps can collide (Karras sigmas), so a scheduler's own count goes along.
             level = args[1] if len(args) > 1 else kwargs.get("timestep")
             trace.levels.append((level, getattr(scheduler, "step_index", None)))

@@ -7,13 +7,14 @@ user; no message holds a token.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench import content
+from bench import content, modes
 
 KINDS = ("hub", "path", "embedded", "synthetic")
 
@@ -52,7 +53,7 @@ class Loaded:
 
 
 def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -> Loaded:
-    """Load ``workload["model"]`` for ``workload["task"]`` onto ``device``.
+    """Load ``workload["model"]`` for ``workload["task"]`` onto ``device``, in its memory modes.
 
     Args:
         workload: a ``bench.contract.Workload``.
@@ -64,6 +65,8 @@ def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -
     """
     import torch
 
+    from bench.worker import memory_modes
+
     kind, separator, rest = workload["model"].partition(":")
     rest = rest.strip()
     if not separator or kind not in KINDS or not rest:
@@ -72,6 +75,8 @@ def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -
             "embedded:NAME or synthetic:ARCH."
         )
     dtype = getattr(torch, workload["dtype"])
+    # What is offloaded must never be on the device as a whole.
+    built_on = "cpu" if modes.offload(workload.get("memory")) else device
     if kind == "hub":
         from bench.worker.sources import hub
 
@@ -83,15 +88,20 @@ def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -
     elif kind == "synthetic":
         from bench.worker.sources import synthetic
 
-        loaded = synthetic.load(rest, workload["task"], dtype, device)
+        loaded = synthetic.load(rest, workload["task"], dtype, built_on)
     else:
-        loaded = _load_embedded(rest, workload["task"], dtype, device)
+        loaded = _load_embedded(rest, workload["task"], dtype, built_on)
     pipeline = loaded.pipeline
     if workload["scheduler"] is not None:
         swap_scheduler(pipeline, workload["scheduler"])
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device)
-    return loaded
+    notes = memory_modes.place(pipeline, workload, device)
+    if loaded.synthetic and built_on != device:
+        notes.append(
+            "the random weights were drawn on the CPU, since they are offloaded: the pictures are "
+            "not those of a pipeline that was drawn on the device"
+        )
+    return dataclasses.replace(loaded, notes=(*loaded.notes, *notes))
 
 
 def swap_scheduler(pipeline: Any, name: str) -> None:
