@@ -705,11 +705,11 @@ class _Planner:
             workload["samples"] = fields["samples"]
             workload["max_batch"] = fields["max_batch"]
             workload["start_from"] = fields["start_from"]
-        elif key := next((key for key in CHAIN_ONLY if key in fields), None):
+        elif foreign := next((key for key in CHAIN_ONLY if key in fields), None):
             raise self._error(
-                f"workload '{name}': '{key}' {shown(fields[key])} means nothing for {task}; "
-                f"it belongs to chain",
-                where.field(key),
+                f"workload '{name}': '{foreign}' {shown(fields[foreign])} means nothing for "
+                f"{task}; it belongs to chain",
+                where.field(foreign),
             )
         self._check_workload(workload, where)
         return workload

@@ -14,7 +14,6 @@ from typing import Any
 
 from bench import chains
 from bench.contract import Job, Outcome, Phase
-from bench.worker import clock as clocks
 from bench.worker import (
     chain,
     compile_cache,
@@ -29,6 +28,7 @@ from bench.worker import (
     structure,
     warmup,
 )
+from bench.worker import clock as clocks
 from bench.worker.events import sanitised
 from bench.worker.instrument import Instruments, Sample
 from bench.worker.memory import Meters

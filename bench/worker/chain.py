@@ -1,4 +1,4 @@
-"""A chain: text-to-image, then rounds of image-to-image from its pictures, all in one measured call.
+"""A chain: text-to-image, then image-to-image rounds from its pictures, in one measured call.
 
 The image-to-image pipeline is made from the parts of the text-to-image one before the backend
 prepares that, and takes over its parts as they are afterwards. So what a backend compiled or
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -239,9 +240,7 @@ class Teller:
         entry["denoiser_calls"] = sample.denoiser_calls
         entry["denoiser_batch"] = max(sample.denoiser_batches, default=None)
 
-    def failed(
-        self, each: Round, done: Sequence[Any], outcome: Outcome, reason: str
-    ) -> None:
+    def failed(self, each: Round, done: Sequence[Any], outcome: Outcome, reason: str) -> None:
         """Keep what there is of a chain whose round ``each`` failed."""
         if self._report.phase not in ("warmup", "steady"):
             return
@@ -350,9 +349,7 @@ class ChainInstruments(Instruments):
 def _together(samples: Sequence[Sample], calls: Sequence[Call], made: list[Any]) -> Sample:
     """Return the sample of a whole chain from those of its rounds."""
     e2e_s = calls[-1].ended - calls[0].started
-    gaps_s = [
-        after.ended - before.ended for before, after in zip(calls[:-1], calls[1:], strict=True)
-    ]
+    gaps_s = [after.ended - before.ended for before, after in itertools.pairwise(calls)]
     stages = {name: _sum([sample.stages[name] for sample in samples]) for name in samples[0].stages}
     known = math.fsum(
         value for name, value in stages.items() if value is not None and name != "unaccounted_s"
