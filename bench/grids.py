@@ -14,6 +14,7 @@ MOST_ROWS = 24
 _GAP = 6
 _LINE = 15
 _LABEL = 190
+_CAPTION = 96
 _INK, _FAINT, _BAD, _PAPER = "#1F2328", "#6A737D", "#A40E26", "#FFFFFF"
 
 
@@ -53,7 +54,7 @@ def of_chain(
             lines.append(f"{calls} denoiser calls")
         captions = [
             f"#{entry['index']} seed {entry['seed']}"
-            + ("" if entry["parent_index"] is None else f" from #{entry['parent_index']}")
+            + ("" if entry["parent_index"] is None else f"\nfrom #{entry['parent_index']}")
             for entry in own
         ]
         fault = None
@@ -77,14 +78,15 @@ def draw(title: str, rows: Sequence[Row]) -> Any:
     widths = [each.width for line in small for each in line] or [PICTURE_SIDE]
     heights = [max([each.height for each in line], default=2 * _LINE) for line in small]
     columns = max([len(line) for line in small] + [1])
-    pitch = max(*widths, 64) + _GAP
+    pitch = max(*widths, _CAPTION) + _GAP
+    below = 1 + max([text.count("\n") + 1 for row in shown for text in row.captions], default=0)
     width = max(_LABEL + columns * pitch + _GAP, 520)
     title_lines = _broken(title, (width - 2 * _GAP) // 7)
     top = _GAP + len(title_lines) * _LINE + _GAP
     left_out = (
         f"{len(rows) - MOST_ROWS} more rounds are not shown." if len(rows) > MOST_ROWS else ""
     )
-    rows_height = sum(max(height, 4 * _LINE) + _LINE + _GAP for height in heights)
+    rows_height = sum(max(height, 3 * _LINE) + below * _LINE for height in heights)
     height = top + rows_height + (_LINE if left_out else 0) + _GAP
     page = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(page)
@@ -94,7 +96,7 @@ def draw(title: str, rows: Sequence[Row]) -> Any:
     y = top
     for row, pictures, tall in zip(shown, small, heights, strict=True):
         lines = [part for line in row.lines for part in _broken(line, _LABEL // 7)]
-        for at, line in enumerate(lines[: max(tall, 4 * _LINE) // _LINE]):
+        for at, line in enumerate(lines[: max(tall, 3 * _LINE) // _LINE]):
             pen.text((_GAP, y + at * _LINE), line, fill=_FAINT if at else _INK, font=font)
         for at, picture in enumerate(pictures):
             x = _LABEL + at * pitch
@@ -107,8 +109,8 @@ def draw(title: str, rows: Sequence[Row]) -> Any:
         more = len(row.pictures) - len(pictures)
         if more > 0:
             note = f"and {more} more"
-            pen.text((_GAP, y + max(tall, 4 * _LINE) - _LINE), note, fill=_FAINT, font=font)
-        y += max(tall, 4 * _LINE) + _LINE + _GAP
+            pen.text((_GAP, y + max(tall, 3 * _LINE) - _LINE), note, fill=_FAINT, font=font)
+        y += max(tall, 3 * _LINE) + below * _LINE
     if left_out:
         pen.text((_GAP, y), left_out, fill=_FAINT, font=font)
     return page

@@ -23,7 +23,7 @@ BASELINE = "none"
 NO_RECORD = "no record"
 """Outcome of a sample that stands for a planned cell of which no process has ended yet."""
 
-KEPT: tuple[str, ...] = ()
+KEPT: tuple[str, ...] = (*("ttfi_s", "gaps_s", "tbb_s", "images_per_s", "chain_rounds", "lineage"),)
 """Fields of the record that sections of a report read; they are kept as they stand."""
 
 

@@ -152,13 +152,12 @@ def planned(workload: Mapping[str, Any]) -> list[str]:
     steps, strength = workload["steps"], workload["strength"]
     later = chains.diffusers_steps(steps, strength)
     rounds = len(chains.of(workload))
-    return [
-        _layout(workload),
+    said = (
         f"Planned steps: {counts(steps, later, rounds)} {COUNTS}: diffusers' Stable Diffusion "
-        f"classes round int({steps} x {strength:g}) = {later}; other classes and the calls of "
-        "some schedulers (Heun, PNDM) differ, and a run counts them",
-        script_line(workload),
-    ]
+        f"classes take int({steps} x {strength:g}) = {later}; other classes and the calls of some "
+        "schedulers (Heun, PNDM) differ, and a run counts them"
+    )
+    return [_layout(workload), said, script_line(workload)]
 
 
 def counts(first: int, later: int, rounds: int) -> str:
@@ -205,9 +204,10 @@ def _layout(workload: Mapping[str, Any]) -> str:
     found = chains.of(workload)
     sizes = " + ".join(str(each.batch) for each in found[:12]) + (" + …" if len(found) > 12 else "")
     scheduler = workload["scheduler"] or "the model's own scheduler"
+    rounds = f"{len(found)} rounds" if len(found) > 1 else "1 round"
     return (
         f"Chain: {workload['samples']} pictures of {workload['width']}x{workload['height']} in "
-        f"{len(found)} round{'s' if len(found) > 1 else ''} ({sizes}), from the {workload['start_from']} round's pictures; "
+        f"{rounds} ({sizes}), from the {workload['start_from']} round's pictures; "
         f"{workload['steps']} steps, strength {workload['strength']:g}, {scheduler}"
     )
 

@@ -63,7 +63,9 @@ class Kind(Protocol):
     def section(self, comparisons: Sequence[Comparison]) -> Section | None: ...
 
 
-KINDS: tuple[Kind, ...] = ()
+from reports.sections import chain  # noqa: E402 - each is made of the names above
+
+KINDS: tuple[Kind, ...] = (chain,)
 """Every section there is, in the order of the report."""
 
 
