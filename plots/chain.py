@@ -1,8 +1,8 @@
 """When the pictures of a chain are there: its first images, then round after round.
 
-Columns: workload (one panel each), label, backend, ends_s (list: median end of each round since the
-start), batches (list: pictures of each round), ttfi_s, tbb_s (None for one round), shown (total with
-its interval, as text), calls, processes, why (of a chain without figures).
+Columns: workload (one panel each), label, backend, ends_s (list: median end of each round since
+the start), batches (list: pictures of each round), ttfi_s, tbb_s (None for one round), shown (total
+with its interval, as text), calls, processes, why (of a chain without figures).
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         _panel,
         nothing="No record holds a chain.",
         notes=[
-            "TTFI: until the first round's pictures are there. TBB: mean of the gaps between the "
-            "ends of consecutive rounds. Medians over all measured chains (n = processes × chains); "
-            "the total with the 95 % interval of its median, from six chains on. Numbers in the "
-            "bars: pictures of the round.",
+            (
+                "TTFI: until the first round's pictures are there. TBB: mean of the gaps between "
+                "the ends of consecutive rounds. Medians over all measured chains (n = processes × "
+                "chains); the total with the 95 % interval of its median, from six chains on. "
+                "Numbers in the bars: pictures of the round."
+            )
         ],
         height=lambda rows: style.panel_height(style.labels(rows), 0.5, 1.05),
         key=[
@@ -75,14 +77,8 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
                     color=style.INK if number else "white",
                 )
         between = f" · TBB {row.tbb_s:.3g} s" if style.present(row.tbb_s) else ""
-        style.beside(
-            axes,
-            [row.ends_s[-1]],
-            [height],
-            [
-                f"{row.shown}\nTTFI {row.ttfi_s:.3g} s{between}"
-                f" · n = {row.processes} × {row.calls / row.processes:.3g}"
-            ],
-        )
+        told = f"{row.shown}\nTTFI {row.ttfi_s:.3g} s{between}"
+        told += f" · n = {row.processes} × {row.calls / row.processes:.3g}"
+        style.beside(axes, [row.ends_s[-1]], [height], [told])
     axes.set_xlim(0, longest * 1.75 if longest else 1)
     axes.set_xlabel("time since the start of the chain [s], less is better")

@@ -92,8 +92,8 @@ def once(
     task: Annotated[
         str | None,
         typer.Option(
-            help="text-to-image, image-to-image or edit; bench chain makes chains.  [default: edit "
-            "if the model is an instruct-pix2pix, image-to-image if there is an input image, else text-to-image]",
+            help="text-to-image, image-to-image or edit; bench chain makes chains.  [default: "
+            "edit if the model is an instruct-pix2pix, image-to-image if there is an input image, else text-to-image]",
             show_default=False,
         ),
     ] = None,

@@ -137,8 +137,10 @@ def _print_table(cells: list[Cell]) -> None:
         steps = str(workload["steps"])
         if workload["strength"] is not None:
             taken = chains.diffusers_steps(workload["steps"], workload["strength"])
-            later = len(chains.of(workload)) - 1 if workload["task"] == chains.TASK else None
-            steps += f" → {taken}" if later is None else f" + {later} x {taken}"
+            if workload["task"] != chains.TASK:
+                steps += f" → {taken}"
+            elif (later := len(chains.of(workload)) - 1) > 0:
+                steps += f" + {later} x {taken}"
         row = (
             cell["name"],
             workload["task"],

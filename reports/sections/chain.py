@@ -1,8 +1,8 @@
 """Chains: when their pictures are there, where each comes from, and how unlike they are.
 
-Distances between pictures are 1 - SSIM, see `bench.fidelity.ssim`: 0 for equal pictures, about 1 for
-pictures that have nothing in common. They are taken at ``COMPARED_SIDE`` pixels at most, so that
-chains of large pictures can be reported in seconds, and enlarging a picture changes nothing.
+Distances between pictures are 1 - SSIM, see `bench.fidelity.ssim`: 0 for equal pictures, about 1
+for pictures that have nothing in common. They are taken at ``COMPARED_SIDE`` pixels at most, so that
+chains of large pictures can be reported in seconds.
 """
 
 from __future__ import annotations
@@ -35,17 +35,23 @@ MOST_GRIDS = 24
 MOST_LINEAGE = 200
 
 SAYS = [
-    "A chain makes its first pictures from text, and the following ones from pictures, in rounds; "
-    "one measured call is the whole chain. TTFI is the time to the first images, a gap the time "
-    "between the ends of two consecutive rounds, and TBB the mean of the gaps: a chain of three "
-    "rounds has two. total = TTFI + the sum of the gaps.",
-    "Steps are those that the scheduler really took: of the first round, of each later one, in "
-    "total. Diversity is the mean distance of two pictures of the chain, drift the mean distance of "
-    "the last round's pictures from the first-round pictures that they descend from; distance is "
-    f"1 - SSIM at {COMPARED_SIDE} pixels at most: 0 is the same picture, higher is less alike. "
-    "Pictures without structure in common lie near 1.",
-    "Peaks of rounds are read in the last warm-up call, so that measured calls hold nothing but the "
-    "work.",
+    (
+        "A chain makes its first pictures from text, and the following ones from pictures, in "
+        "rounds; one measured call is the whole chain. TTFI is the time to the first images, a gap "
+        "the time between the ends of two consecutive rounds, and TBB the mean of the gaps: a "
+        "chain of three rounds has two. The total is TTFI and all gaps."
+    ),
+    (
+        "Steps are those that the scheduler really took: of the first round, of each later one, in "
+        "total. Diversity is the mean distance of two pictures of the chain, drift the mean "
+        "distance of the last round's pictures from the first-round pictures that they descend "
+        f"from; distance is 1 - SSIM at {COMPARED_SIDE} pixels at most: 0 is the same picture, and "
+        "pictures without structure in common lie near 1."
+    ),
+    (
+        "Peaks of rounds are read in the last warm-up call, so that measured calls hold nothing "
+        "but the work."
+    ),
 ]
 
 
@@ -369,9 +375,9 @@ def _meter_note(found: Sequence[tuple[Comparison, Finding]]) -> str:
     meters = sorted({c.meter for c, _ in found if c.meter})
     peak = f"Peak: steady phase, by {text.listed(meters)}. " if meters else ""
     return (
-        f"{peak}Times are medians over all measured chains of all processes, with the 95 % interval "
-        "of the median where there are six or more. Diversity and drift are of one process's last "
-        "chain."
+        f"{peak}Times are medians over all measured chains of all processes, with the 95 % "
+        "interval of the median where there are six or more. Diversity and drift are of one "
+        "process's last chain."
     )
 
 
