@@ -93,7 +93,8 @@ def once(
         str | None,
         typer.Option(
             help="text-to-image, image-to-image or edit; bench chain makes chains.  [default: "
-            "edit if the model is an instruct-pix2pix, image-to-image if there is an input image, else text-to-image]",
+            "edit if the model is an instruct-pix2pix, image-to-image if there is an input image, "
+            "else text-to-image]",
             show_default=False,
         ),
     ] = None,
