@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,7 @@ def test_rounds_make_all_pictures_once_from_pictures_that_are_there(
     assert made == list(range(samples))
     assert all(each.batch == max_batch for each in found[:-1])
     assert 1 <= found[-1].batch <= max_batch
-    for before, each in zip(found, found[1:], strict=False):
+    for before, each in itertools.pairwise(found):
         start = before.first if start_from == "previous" else 0
         assert each.parents == tuple(range(start, start + each.batch))
         assert max(each.parents) < each.first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,9 @@ def test_a_picture_is_what_image_to_image_alone_makes_of_its_parent(
 @pytest.mark.parametrize(
     ("scheduler", "steps", "counts"),
     [
-        ("DDIMScheduler", 50, [50, 37]),
-        ("PNDMScheduler", 20, [21, 16]),
+        ("DDIMScheduler", 30, [30, 22]),
+        # This model's settings begin with 12 Runge-Kutta calls, 3 steps' worth; 5 of the 29 are cut.
+        ("PNDMScheduler", 20, [29, 24]),
         ("HeunDiscreteScheduler", 10, [19, 13]),
     ],
 )
@@ -178,7 +180,7 @@ def test_running_out_of_memory_keeps_the_rounds_before(
             raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
         return original(self, *args, **kwargs)
 
-    runs_out.__signature__ = __import__("inspect").signature(original)  # type: ignore[attr-defined]
+    runs_out.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
     monkeypatch.setattr(Later, "__call__", runs_out)
     told = run(tmp_path, models["sdxl"], steps=2)
     assert told.outcome == "oom"
