@@ -12,8 +12,8 @@ from typing import Any, Literal, TypedDict
 SCHEMA_VERSION = 1
 """Version of the cell and record layout below; readers refuse a larger one."""
 
-Task = Literal["text-to-image", "image-to-image", "edit"]
-TASKS: tuple[Task, ...] = ("text-to-image", "image-to-image", "edit")
+Task = Literal["text-to-image", "image-to-image", "edit", "chain"]
+TASKS: tuple[Task, ...] = ("text-to-image", "image-to-image", "edit", "chain")
 
 Outcome = Literal[
     "ok",
@@ -87,6 +87,10 @@ class WorkloadMore(TypedDict, total=False):
     memory: str  # memory modes joined by "+", in the order of bench.modes.MEMORY
     precision: Literal["fp32", "autocast", "tf32"]  # fp16 and bf16 are just a dtype
     between: str  # what is done between calls, joined by "+", of bench.modes.BETWEEN
+    # chain only, and then all three; `batch` is the number of pictures of its largest round
+    samples: int  # pictures of the whole chain
+    max_batch: int  # pictures of a round
+    start_from: Literal["first", "previous"]  # whose pictures image-to-image rounds start from
 
 
 class Workload(WorkloadMore):
@@ -100,7 +104,7 @@ class Workload(WorkloadMore):
     steps: int
     guidance: float | None  # None keeps the pipeline's own default
     image_guidance: float | None  # edit only
-    strength: float | None  # image-to-image only
+    strength: float | None  # image-to-image and chain only
     height: int
     width: int
     batch: int
@@ -206,6 +210,36 @@ class ImageEntry(TypedDict):
     width: int
     height: int
     sha256: str  # of the raw RGB bytes, not of the file
+
+
+class ChainRound(TypedDict, total=False):
+    """One pipeline call of a chain; figures of a round that failed are absent."""
+
+    round: int  # 0 is text-to-image, the others are image-to-image
+    task: Literal["text-to-image", "image-to-image"]
+    pipeline_class: str
+    batch: int  # pictures
+    first_index: int  # of its pictures in the chain
+    steps_requested: int
+    steps_effective: int | None
+    denoiser_calls: int | None
+    denoiser_batch: int | None
+    # peaks of this round in the last warm-up call that reached it; phase is "warmup"
+    memory: list[MemoryReading]
+    outcome: Outcome
+    reason: str | None
+
+
+class Descent(TypedDict):
+    """Where a picture of a chain comes from."""
+
+    index: int  # in the chain
+    round: int
+    place: int  # in its round
+    seed: int
+    sha256: str  # as in ImageEntry
+    parent_index: int | None  # of the picture that it started from; None in round 0
+    parent_sha256: str | None
 
 
 class Job(TypedDict):
@@ -317,6 +351,14 @@ class Record(TypedDict, total=False):
     ceilings: dict[str, Any] | None
     # busy_s, kernels, e2e_s, loop_clock_s, loop_kernel_s, loop_busy_s of one traced call
     device_busy: dict[str, Any] | None
+    # chain only. One value per measured call: seconds until the first round's PIL images, between
+    # the ends of consecutive rounds, the mean of those gaps (None for one round), pictures a second
+    ttfi_s: list[float]
+    gaps_s: list[list[float]]
+    tbb_s: list[float | None]
+    images_per_s: list[float]
+    chain_rounds: list[ChainRound]  # as far as the chain came
+    lineage: list[Descent]  # of the pictures in images
     # one entry per call: steps, steps_effective, denoiser_calls, e2e_s, it_per_s, outcome, reason;
     # in sweep_steps also order, the place in the shuffle from 0. Figures are None unless "ok".
     sweep_steps_warmup: list[dict[str, Any]]

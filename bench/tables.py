@@ -38,7 +38,7 @@ COLUMNS = {
     "round": "round, from 0",
     "attempt": "0, or the number of the retry",
     "workload": "name of the workload",
-    "task": "text-to-image, image-to-image or edit",
+    "task": "text-to-image, image-to-image, edit or chain",
     "model": "model as configured",
     "model_revision": "revision that was loaded",
     "synthetic_weights": "whether the weights are random",
@@ -52,7 +52,7 @@ COLUMNS = {
     "precision": "precision: fp32, tf32, autocast; else as the data type",
     "between": "what is done after each call, none without",
     "threads": "CPU threads of torch",
-    "batch": "pictures in one call",
+    "batch": "pictures in one call; of a chain, in its largest round",
     "height": "height of the pictures, in pixels",
     "width": "width of the pictures, in pixels",
     "steps_requested": "steps asked for",
@@ -79,6 +79,9 @@ COLUMNS = {
     "step_s": "median interval between steps, in seconds",
     "it_per_s": "median of OneDiff's iterations per second",
     "steps_per_s_e2e": "median of requested steps by end-to-end time",
+    "ttfi_s": "chains: median time to the first round's pictures, in seconds",
+    "tbb_s": "chains: median of the mean gaps between the ends of rounds, in seconds",
+    "images_per_s": "chains: median of pictures by end-to-end time",
     **{f"peak_{meter}_bytes": f"steady peak by {meter}, in bytes" for meter in METERS},
     "peak_torch.max_memory_reserved_bytes": "steady peak by torch.max_memory_reserved, in bytes",
     "speedup": "e2e_s of backend none in the same round and environment by e2e_s; null if not "
@@ -366,6 +369,10 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
         "step_s": _median([s for call in figures.get("step_s") or [] for s in _numbers(call)]),
         "it_per_s": _median(_numbers(figures.get("it_per_s"))),
         "steps_per_s_e2e": _median(_numbers(figures.get("steps_per_s_e2e"))),
+        **{
+            name: _median(_numbers(figures.get(name)))
+            for name in ("ttfi_s", "tbb_s", "images_per_s")
+        },
         **{name: peaks.get(name) for name in _PEAKS},
     }
 
@@ -554,10 +561,14 @@ def _facts(cell: Mapping[str, Any], records: list[Record], lines: list[Line]) ->
     width = done.get("output_width", asked.get("width"))
     height = done.get("output_height", asked.get("height"))
     shown.append(f"{width}×{height}" if width and height else None)
-    shown.append(f"batch {asked['batch']}" if asked.get("batch", 1) != 1 else None)
+    if "samples" in asked:
+        shown.append(f"{asked['samples']} pictures, {asked['max_batch']} at a time")
+    else:
+        shown.append(f"batch {asked['batch']}" if asked.get("batch", 1) != 1 else None)
     shown += [asked.get("dtype"), done.get("device", cell.get("device")), *modes.facts(asked)]
     steps = _each_once(_steps_text(line.steps) for line in lines if line.steps)
     shown.append("; ".join(steps) if steps else f"{asked.get('steps')} steps")
+    shown += _chain_texts(records)
     return [str(fact) for fact in shown if fact is not None]
 
 
@@ -580,6 +591,21 @@ def _steps_text(steps: tuple[int | None, int | None, int | None, int | None]) ->
     if calls is not None and calls != effective:
         text += f", {calls} denoiser calls"
     return f"{text}, denoiser batch {batch}" if batch is not None else text
+
+
+def _chain_texts(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the two times of each backend's chains, pooled over its rounds."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if record.get("outcome") == "ok" and "ttfi_s" in record:
+            label = comparable.label(_mapping(_mapping(record.get("cell")).get("backend")))
+            found.setdefault(label, []).append(record)
+    texts = []
+    for label, own in found.items():
+        first, gap = (_median(_all(own, name)) for name in ("ttfi_s", "tbb_s"))
+        between = "" if gap is None else f", TBB {_seconds(gap)} s"
+        texts.append(f"{label}: TTFI {_seconds(first)} s{between}")
+    return texts
 
 
 def _outcome(counts: Mapping[str, int]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_all_start_methods, get_context
 from statistics import fmean, median
 
-from bench import comparable
+from bench import chains, comparable
 from bench.contract import STAGES
 from bench.stats import flags
 from bench.stats.bootstrap import REPLICATES, ArmSummary, Speedup, arm_summary, speedup
@@ -392,7 +392,7 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
             firsts[1],
             base,
             arm,
-            images_per_call=int(own.workload.get("batch") or 1),
+            images_per_call=chains.pictures(own.workload),
             compared=finding.speedup,
             replicates=replicates,
         )

@@ -25,7 +25,7 @@ import plots.warmup
 from reports import frames, sections
 from reports.analyse import Comparison
 from reports.fidelity import Likeness
-from reports.sections import Plot
+from reports.sections.base import Plot
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench import chains
 from bench.contract import PHASES, STAGES
 from bench.stats.sweep import SweepFit
 from bench.sweeps import StepSweep
@@ -291,7 +292,7 @@ def breakeven(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                     **_who(comparison, finding),
                     "first_call_s": finding.first_call_s,
                     "e2e_s": finding.e2e.value,
-                    "images_per_call": int(comparison.group.workload.get("batch") or 1),
+                    "images_per_call": chains.pictures(comparison.group.workload),
                     "is_baseline": finding.row.is_baseline,
                     "kind": own and own.kind,
                     "images": own and own.images,

@@ -24,7 +24,10 @@ BASELINE = "none"
 NO_RECORD = "no record"
 """Outcome of a sample that stands for a planned cell of which no process has ended yet."""
 
-KEPT: tuple[str, ...] = ("memory_modes", "between_s")
+KEPT: tuple[str, ...] = (
+    *("memory_modes", "between_s"),
+    *("ttfi_s", "gaps_s", "tbb_s", "images_per_s", "chain_rounds", "lineage"),
+)
 """Fields of the record that sections of a report read; they are kept as they stand."""
 
 

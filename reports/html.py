@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from reports.figures import Drawn
-from reports.sections import Section
+from reports.sections.base import Section
 from reports.view import Cell, View
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from reports.figures import Drawn
-from reports.sections import Section
+from reports.sections.base import Section
 from reports.view import Answer, Cell, Table, View, Workload
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")

@@ -12,7 +12,7 @@ from math import ceil
 from textwrap import shorten
 from typing import Any
 
-from bench import modes
+from bench import chains, modes
 from bench.audit import Audited
 from bench.contract import PHASES, STAGES
 from reports import fidelity, frames, perceptual, text
@@ -448,7 +448,7 @@ def _pays_prepared(subject: Finding) -> str | None:
     saving_s = base.e2e.value - subject.e2e.value
     if saving_s <= 0:
         return None
-    batch = int(subject.row.first.workload.get("batch") or 1)
+    batch = chains.pictures(subject.row.first.workload)
     extra_s = prepare_s + first_s - base_prepare_s - base_first_s
     images = max(0, ceil(extra_s / saving_s * batch))
     without = own.images or 0
@@ -499,7 +499,11 @@ def _facts(group: Group) -> str:
         str(asked.get("model", "")),
         "synthetic weights" if group.synthetic else "",
         f"{width}×{height}",
-        f"batch {asked['batch']}" if asked.get("batch", 1) != 1 else "",
+        f"{asked['samples']} pictures, {asked['max_batch']} at a time"
+        if "samples" in asked
+        else f"batch {asked['batch']}"
+        if asked.get("batch", 1) != 1
+        else "",
         str(asked.get("dtype", "")),
         first.device,
         *modes.facts(asked),
@@ -510,8 +514,8 @@ def _facts(group: Group) -> str:
 
 def _settings(group: Group) -> str:
     asked = group.workload
-    names = ("seed", "steps", "guidance", "image_guidance", "strength", "scheduler",
-             "negative_prompt", "variant")  # fmt: skip
+    names = ("seed", "steps", "guidance", "image_guidance", "strength", "start_from",
+             "scheduler", "negative_prompt", "variant")  # fmt: skip
     parts = [f"{n.replace('_', ' ')} {asked[n]}" for n in names if asked.get(n) is not None]
     first = group.first
     parts.insert(1, f"{asked.get('width')}×{asked.get('height')}")

@@ -92,8 +92,9 @@ def once(
     task: Annotated[
         str | None,
         typer.Option(
-            help="text-to-image, image-to-image or edit.  [default: edit if the model is an "
-            "instruct-pix2pix, image-to-image if there is an input image, else text-to-image]",
+            help="text-to-image, image-to-image or edit; bench chain makes chains.  [default: "
+            "edit if the model is an instruct-pix2pix, image-to-image if there is an input image, "
+            "else text-to-image]",
             show_default=False,
         ),
     ] = None,
@@ -211,7 +212,7 @@ def infer_task(model: str, input_image: Path | None) -> str:
             kind = Path(name).name
     if "pix2pix" in kind.lower():
         return "edit"
-    text_to_image, image_to_image, _ = TASKS
+    text_to_image, image_to_image, *_ = TASKS
     return text_to_image if input_image is None else image_to_image
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench import chains
 from bench.contract import Cell
 
 SHOWN_ROWS = 40
@@ -135,7 +136,11 @@ def _print_table(cells: list[Cell]) -> None:
         workload = cell["workload"]
         steps = str(workload["steps"])
         if workload["strength"] is not None:
-            steps += f" → {int(workload['steps'] * workload['strength'])}"
+            taken = chains.diffusers_steps(workload["steps"], workload["strength"])
+            if workload["task"] != chains.TASK:
+                steps += f" → {taken}"
+            elif (later := len(chains.of(workload)) - 1) > 0:
+                steps += f" + {later} x {taken}"
         row = (
             cell["name"],
             workload["task"],

@@ -48,6 +48,10 @@ DEFAULT_SEED = 333
 DEFAULT_STRENGTH = (
     0.8  # of diffusers' Stable Diffusion img2img; SDXL's own 0.3 leaves 3 of 10 steps
 )
+# of the published chains: nine pictures, three at a time
+CHAIN_SAMPLES = 9
+CHAIN_MAX_BATCH = 3
+CHAIN_STRENGTH = 0.75
 DEFAULT_SWEEP_REPEATS = 3
 DEFAULT_TIMEOUT_S = 1800.0
 
@@ -106,14 +110,14 @@ class ModelInfo:
 
 
 EMBEDDED: dict[str, ModelInfo] = {
-    "sdxl": ModelInfo("embedded", ("text-to-image", "image-to-image")),
+    "sdxl": ModelInfo("embedded", ("text-to-image", "image-to-image", "chain")),
     "pix2pix": ModelInfo("embedded", ("edit",)),
 }
 SYNTHETIC: dict[str, ModelInfo] = {
-    "sdxl": ModelInfo("sdxl", ("text-to-image", "image-to-image")),
+    "sdxl": ModelInfo("sdxl", ("text-to-image", "image-to-image", "chain")),
     "sdxl-pix2pix": ModelInfo("sdxl", ("edit",)),
     "sd15-pix2pix": ModelInfo("sd15", ("edit",)),
-    "sdxl-small": ModelInfo("embedded", ("text-to-image", "image-to-image")),
+    "sdxl-small": ModelInfo("embedded", ("text-to-image", "image-to-image", "chain")),
     "sdxl-pix2pix-small": ModelInfo("embedded", ("edit",)),
     "sd15-pix2pix-small": ModelInfo("embedded", ("edit",)),
 }

@@ -3,11 +3,13 @@
 A worker's time is start + load + compile + calls x (fixed part + steps x step time). Steps are
 scaled by pixels and batch, calls are those that the protocol expects of a quiet machine: halfway
 between its minimum and maximum for warm-up and measurement, within the time cap. A sweep adds
-1 + repeats calls for each step count, and for each size 2 + repeats calls and a compilation.
+1 + repeats calls for each step count, and for each size 2 + repeats calls and a compilation. A call
+of a chain is all of its rounds.
 """
 
 from __future__ import annotations
 
+from bench import chains
 from bench.config.catalogue import FAMILIES, family_of
 from bench.contract import Protocol, Sweep, Workload
 
@@ -36,9 +38,13 @@ def worker_seconds(
 
     def seconds(steps: int, height: int, width: int) -> float:
         scale = max(height * width / family.size**2, SMALL_PICTURE_SHARE[kind])
-        if workload["strength"] is not None:
-            steps = int(steps * workload["strength"])
-        return scale * workload["batch"] * (cost.fixed_s + steps * cost.step_s)
+        strength = workload["strength"]
+        later = steps if strength is None else chains.diffusers_steps(steps, strength)
+        if workload["task"] == chains.TASK:
+            taken = [(each.batch, later if each.number else steps) for each in chains.of(workload)]
+        else:
+            taken = [(workload["batch"], later)]
+        return scale * sum(batch * (cost.fixed_s + n * cost.step_s) for batch, n in taken)
 
     own_size = (workload["height"], workload["width"])
     call_s = seconds(workload["steps"], *own_size)
@@ -73,7 +79,7 @@ def cell_bytes(workload: Workload, backend: str, cache: str, rounds: int) -> int
 
     A fresh compile cache is gone with its worker; a warm one stays.
     """
-    pixels = workload["height"] * workload["width"] * workload["batch"]
+    pixels = workload["height"] * workload["width"] * chains.pictures(workload)
     compiles = backend != "none" and cache == "warm"
     kept = COMPILE_CACHE_BYTES[family_of(workload["model"])] if compiles else 0
     return rounds * (int(pixels * PICTURE_BYTES_PER_PIXEL) + RECORD_BYTES) + kept

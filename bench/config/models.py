@@ -36,6 +36,7 @@ ABSENT = cast(Any, None)
 MAX_SIDE = 16384
 MAX_STEPS = 10_000
 MAX_BATCH = 1024
+MAX_SAMPLES = 10_000
 MAX_SEED = 2**32 - 1
 MAX_THREADS = 4096
 MAX_CALLS = 100_000
@@ -483,7 +484,9 @@ class WorkloadFields(Strict):
         "benchmark script: EulerAncestralDiscreteScheduler, 30 steps, seed 333, its cat prompt.",
     )
     task: TaskName = Field(
-        default=ABSENT, description="text-to-image, image-to-image or edit (instruct-pix2pix)."
+        default=ABSENT,
+        description="text-to-image, image-to-image, edit (instruct-pix2pix) or chain "
+        "(text-to-image, then image-to-image rounds from its pictures).",
     )
     model: Model = Field(
         default=ABSENT,
@@ -516,9 +519,9 @@ class WorkloadFields(Strict):
     )
     strength: Strength = Field(
         default=ABSENT,
-        description="How much of the input picture is replaced, task image-to-image only: "
+        description="How much of the input picture is replaced, tasks image-to-image and chain: "
         "int(steps x strength) steps are really taken. "
-        f"Default {catalogue.DEFAULT_STRENGTH}.",
+        f"Default {catalogue.DEFAULT_STRENGTH}, of a chain {catalogue.CHAIN_STRENGTH}.",
     )
     size: Size = Field(
         default=ABSENT,
@@ -531,7 +534,10 @@ class WorkloadFields(Strict):
     width: Width = Field(
         default=ABSENT, description="Width in pixels, instead of size; a multiple of 8."
     )
-    batch: Batch = Field(default=ABSENT, description="Pictures for each call. Default 1.")
+    batch: Batch = Field(
+        default=ABSENT,
+        description="Pictures for each call; of a chain use max_batch. Default 1.",
+    )
     seed: Seed = Field(
         default=ABSENT,
         description="Seed of the first picture of a batch; the next ones have seed + 1, … "
@@ -577,6 +583,21 @@ class WorkloadFields(Strict):
         default=ABSENT,
         description="What is done after each call, timed apart: none, gc (gc.collect), "
         "empty-cache (torch's allocator gives back what it holds), or both. Default none.",
+    )
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = Field(
+        default=ABSENT,
+        description="Pictures that a chain makes in all, task chain only. "
+        f"Default {catalogue.CHAIN_SAMPLES}.",
+    )
+    max_batch: Batch = Field(
+        default=ABSENT,
+        description="Pictures of each round of a chain, the last may make fewer; task chain only. "
+        f"Default {catalogue.CHAIN_MAX_BATCH}.",
+    )
+    start_from: Literal["first", "previous"] = Field(
+        default=ABSENT,
+        description="Whose pictures the image-to-image rounds of a chain start from: those of the "
+        "first round, or of the round before; task chain only. Default first.",
     )
 
 

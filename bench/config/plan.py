@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from bench import modes
+from bench import chains, modes
 from bench.config import backends, catalogue, estimate, inputs, matrix, models, tree
 from bench.config.drafts import Backend, Draft, Group, WorkloadBase, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
@@ -130,6 +130,7 @@ def _flat(given: dict[str, Any]) -> dict[str, Any]:
 
 
 _SIZE_KEYS = ("size", "height", "width")
+CHAIN_ONLY = ("samples", "max_batch", "start_from")
 
 
 class _Planner:
@@ -636,7 +637,12 @@ class _Planner:
                 f"leaves {min(steps) * strength:g}, less than one step",
                 path,
             )
-        taken = sorted({int(each * strength) for each in steps})
+        # the steps of a chain's first round are all taken
+        taken = sorted(
+            {int(each * strength) for each in steps}
+            if workload["task"] != chains.TASK
+            else set(steps)
+        )
         if len(taken) < models.MIN_SWEEP_STEPS:
             raise self._error(
                 f"workload '{workload['name']}': sweep: strength {strength:g} leaves of these "
@@ -671,6 +677,9 @@ class _Planner:
         strength = fields.get("strength")
         if strength is None and task == "image-to-image":
             strength = catalogue.DEFAULT_STRENGTH
+        if task == chains.TASK:
+            strength = catalogue.CHAIN_STRENGTH if strength is None else strength
+            self._complete_chain(name, fields, where)
         workload: Workload = {
             "name": name,
             "task": task,
@@ -699,6 +708,16 @@ class _Planner:
             workload["precision"] = fields["precision"]
         if fields.get("between", modes.NONE) != modes.NONE:
             workload["between"] = fields["between"]
+        if task == chains.TASK:
+            workload["samples"] = fields["samples"]
+            workload["max_batch"] = fields["max_batch"]
+            workload["start_from"] = fields["start_from"]
+        elif foreign := next((key for key in CHAIN_ONLY if key in fields), None):
+            raise self._error(
+                f"workload '{name}': '{foreign}' {shown(fields[foreign])} means nothing for "
+                f"{task}; it belongs to chain",
+                where.field(foreign),
+            )
         self._check_workload(workload, where)
         return workload
 
@@ -715,6 +734,19 @@ class _Planner:
                 where.field("dtype"),
             )
         return dtype
+
+    def _complete_chain(self, name: str, fields: dict[str, Any], where: _Origin) -> None:
+        """Fill in what a chain's fields leave out."""
+        if where.is_written("batch"):
+            raise self._error(
+                f"workload '{name}': 'batch' means nothing for chain: 'max_batch' is the number of "
+                "pictures of a round, 'samples' that of the whole chain",
+                where.field("batch"),
+            )
+        fields.setdefault("samples", catalogue.CHAIN_SAMPLES)
+        fields.setdefault("max_batch", catalogue.CHAIN_MAX_BATCH)
+        fields.setdefault("start_from", "first")
+        fields["batch"] = fields["max_batch"] = min(fields["max_batch"], fields["samples"])
 
     def _check_workload(self, workload: Workload, where: _Origin) -> None:
         """Refuse what no machine could run."""
@@ -734,7 +766,7 @@ class _Planner:
                     where.field("model"),
                 )
         for key, only_for in (
-            ("strength", ("image-to-image",)),
+            ("strength", ("image-to-image", "chain")),
             ("image_guidance", ("edit",)),
             ("input_image", ("image-to-image", "edit")),
         ):
@@ -829,7 +861,7 @@ class _Planner:
             workload, group, backend = draft.group.workload, draft.group, draft.backend
             key = (
                 workload["model"], workload["height"], workload["width"], workload["batch"],
-                workload["steps"], workload["strength"], group.device,
+                workload["steps"], workload["strength"], chains.pictures(workload), group.device,
                 backend.choice["name"], draft.cache, group.sweep_canonical,
             )  # fmt: skip
             if key not in known:

@@ -77,15 +77,23 @@ def _one_way_to_say_size() -> list[_Schema]:
 
 def _fields_of_tasks() -> list[_Schema]:
     """Refuse fields that a task has no use for; null is as good as absent."""
+    chain = ("samples", "max_batch", "start_from")
     unused = {
         "text-to-image": ("strength", "image_guidance", "input_image"),
         "image-to-image": ("image_guidance",),
         "edit": ("strength",),
+        "chain": ("image_guidance", "input_image"),
     }
+    never = {task: () if task == "chain" else chain for task in TASKS} | {"chain": ("batch",)}
     return [
         {
             "if": {"required": ["task"], "properties": {"task": {"const": task}}},
-            "then": {"properties": {field: {"type": "null"} for field in unused[task]}},
+            "then": {
+                "properties": {
+                    **{field: {"type": "null"} for field in unused[task]},
+                    **dict.fromkeys(never[task], False),
+                }
+            },
         }
         for task in TASKS
     ]

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import chains
 from bench.contract import Job, Outcome, Phase
 from bench.worker import (
     between,
+    chain,
     compile_cache,
     dynamo,
     evidence,
@@ -160,6 +162,8 @@ class _Cell:
         self.device = job["device"]
         self.report = report
         self.given_clock = clock
+        self.relative: Any = None  # the image-to-image pipeline of a chain
+        self.teller: chain.Teller | None = None
 
     def run(self) -> tuple[Outcome, str | None]:
         """Take the cell through its phases and return how it ended."""
@@ -174,13 +178,14 @@ class _Cell:
 
         self.begin("load")
         pipeline = self.load()
+        self.relative = self.make_relative(pipeline)
         inputs = self.prepare_inputs(pipeline)
         self.begin("prepare")
         if isinstance(backend, HasRuntime):
             self.clock = clocks.BothRuntimes(self.clock, backend.synchronize)
             self.meters.runtime = backend
         proof = self.prepare(backend, options, pipeline)
-        instruments = Instruments(pipeline, self.clock)
+        instruments = self.instrument(pipeline)
         instruments.calling = precision.calling(self.cell["workload"], self.device)
         instruments.between = between.action(self.cell["workload"], self.device)
 
@@ -193,7 +198,7 @@ class _Cell:
         if self.job["prime_only"]:
             return "ok", None
         cache, cold = proof.cache_found(self.cell["cache"], cache_filled)
-        judgement = proof.judge()
+        judgement = self.judge_relative(pipeline, proof.judge())
         report.set(cache=cache, backend=proof.fields(judgement, self.cell["backend"]))
         report.warn(*([cold] if cold else []), *judgement.warnings)
         calls = decoder["calls"] // len(warm.times_s) if decoder else None
@@ -212,6 +217,8 @@ class _Cell:
         report.enter("finish")
         images = pictures.of_output(samples[-1].output)
         self.save(images, input_images(inputs))
+        if self.teller is not None:
+            self.teller.finished(images)
         invalid, doubts = faults.of_pictures(
             defects,
             warm.not_finite,
@@ -295,8 +302,6 @@ class _Cell:
         self, pipeline: Any, instruments: Instruments, outcome: Outcome, reason: str | None
     ) -> None:
         """Measure other step counts and sizes, if the cell asks for it and its figures are good."""
-        from bench.worker import tasks
-
         asked = self.cell.get("sweep")
         if asked is None:
             return
@@ -309,7 +314,7 @@ class _Cell:
         Sweeper(
             instruments,
             workload,
-            lambda changed: tasks.prepare_inputs(pipeline, changed, self.device),
+            lambda changed: self.make_inputs(pipeline, changed),
             self.report.append,
             self.device,
         ).run(asked, f"{workload['seed']}/{self.job['round']}")
@@ -411,11 +416,47 @@ class _Cell:
         self.read_memory("load")
         return pipeline
 
-    def prepare_inputs(self, pipeline: Any) -> Any:
-        """Make what every call is given; outside all timing."""
+    def make_relative(self, pipeline: Any) -> Any:
+        """Return the image-to-image pipeline of a chain, None for any other task."""
+        if self.cell["workload"]["task"] != chains.TASK:
+            return None
+        return chain.make_relative(pipeline)
+
+    def instrument(self, pipeline: Any) -> Instruments:
+        """Put the probes on what is measured."""
+        if self.relative is None:
+            return Instruments(pipeline, self.clock)
+        self.teller = chain.Teller(self.job, self.report, self.meters)
+        return chain.ChainInstruments(pipeline, self.relative, self.clock, self.teller)
+
+    def judge_relative(self, pipeline: Any, found: evidence.Judgement) -> evidence.Judgement:
+        """Let a backend be active in a chain only if image-to-image calls what it changed."""
+        if self.relative is None or not found.active:
+            return found
+        apart = chain.unshared(pipeline, self.relative, found.scope)
+        if not apart:
+            return found
+        return dataclasses.replace(
+            found,
+            active=False,
+            scope=tuple(part for part in found.scope if part not in apart),
+            reason=(
+                f"{self.cell['backend']['name']}: the image-to-image rounds do not call the "
+                f"{', '.join(apart)} that it compiled: they ran eager"
+            ),
+        )
+
+    def make_inputs(self, pipeline: Any, workload: Any) -> Any:
+        """Turn a workload into what a call is given."""
         from bench.worker import tasks
 
-        inputs = tasks.prepare_inputs(pipeline, self.cell["workload"], self.device)
+        if self.relative is None:
+            return tasks.prepare_inputs(pipeline, workload, self.device)
+        return chain.prepare_inputs(pipeline, self.relative, workload, self.device)
+
+    def prepare_inputs(self, pipeline: Any) -> Any:
+        """Make what every call is given; outside all timing."""
+        inputs = self.make_inputs(pipeline, self.cell["workload"])
         self.report.warn(*inputs.warnings)
         given = input_images(inputs)
         if given:
@@ -498,7 +539,7 @@ class _Cell:
             )
         self.report.set(
             stop_reason=reason,
-            steps_requested=self.cell["workload"]["steps"],
+            steps_requested=self.steps_requested(),
             steps_effective=samples[0].steps_effective,
             denoiser_calls=samples[0].denoiser_calls,
             denoiser_batch=max(samples[0].denoiser_batches, default=None),
@@ -506,14 +547,21 @@ class _Cell:
         self.report.null(self.null_reasons(samples[0], instruments))
         return samples, digests, defects
 
+    def steps_requested(self) -> int:
+        """Return the steps that one measured call is asked for, in all of its rounds."""
+        workload = self.cell["workload"]
+        rounds = 1 if self.relative is None else len(chains.of(workload))
+        return rounds * workload["steps"]
+
     def report_sample(self, sample: Sample) -> None:
         """Report one measured call at once, so that a worker that dies later loses none."""
         fields: dict[str, Any] = {
             "e2e_s": sample.e2e_s,
             "step_s": sample.step_s,
             "it_per_s": sample.it_per_s,
-            "steps_per_s_e2e": self.cell["workload"]["steps"] / sample.e2e_s,
+            "steps_per_s_e2e": self.steps_requested() / sample.e2e_s,
             "stages": sample.stages,
+            **sample.more,
         }
         if sample.device_e2e_s is not None:
             fields["device_e2e_s"] = sample.device_e2e_s
@@ -533,6 +581,8 @@ class _Cell:
             reasons["steps_effective"] = "the pipeline's scheduler took no step"
         if sample.denoiser_calls is None:
             reasons["denoiser_calls"] = instruments.missing["denoise_s"]
+        if "tbb_s" in sample.more and sample.more["tbb_s"] is None:
+            reasons["tbb_s"] = "a chain of one round has no time between rounds"
         if not sample.denoiser_batches:
             reasons["denoiser_batch"] = "no batch size could be seen in the denoiser's arguments"
         return reasons

@@ -8,6 +8,7 @@ else happens after the call.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -57,6 +58,7 @@ class Sample:
         denoiser_batches: distinct batch sizes of those calls, sorted.
         step_source: "callback", or "scheduler" where the pipeline offers no callback.
         between_s: host seconds of what was done after the call; None if nothing was.
+        more: further fields of the record, the value of this call for each.
     """
 
     output: Any
@@ -70,6 +72,7 @@ class Sample:
     denoiser_batches: tuple[int, ...]
     step_source: str | None
     between_s: float | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,6 +81,23 @@ class _Trace:
     levels: list[Any] = field(default_factory=list)
     batches: set[int] = field(default_factory=set)
     denoiser_calls: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that is over and whose marks have not been read yet.
+
+    Attributes:
+        output: what the pipeline returned.
+        started, ended: host seconds on the clock's own time line, synchronised.
+    """
+
+    output: Any
+    started: float
+    ended: float
+    trace: _Trace
+    first: Any
+    last: Any
 
 
 class Instruments:
@@ -115,9 +135,13 @@ class Instruments:
 
         Raises whatever the pipeline raises.
         """
+        sample = self.read(self.call(self._pipeline, arguments))
+        return dataclasses.replace(sample, between_s=self.pause())
+
+    def call(self, pipeline: Any, arguments: dict[str, Any]) -> Call:
+        """Call ``pipeline``, which is bordered by these instruments; synchronised at both ends."""
         clock, trace = self._clock, _Trace()
         self._trace = trace
-        pipeline = self._pipeline
         clock.synchronize()
         started = clock.now()
         first = clock.mark()
@@ -125,15 +149,20 @@ class Instruments:
             output = pipeline(**arguments)
         last = clock.mark()
         clock.synchronize()
-        e2e_s = clock.now() - started
-        times = clock.seconds([first, *(mark for _, _, mark in trace.events), last])
+        return Call(output, started, clock.now(), trace, first, last)
+
+    def read(self, call: Call) -> Sample:
+        """Turn what was noted during a call into its figures."""
+        clock, trace = self._clock, call.trace
+        e2e_s = call.ended - call.started
+        times = clock.seconds([call.first, *(mark for _, _, mark in trace.events), call.last])
         events = [
             (kind, stage, at)
             for (kind, stage, _), at in zip(trace.events, times[1:-1], strict=True)
         ]
         steps, source = step_times(events)
         return Sample(
-            output=output,
+            output=call.output,
             e2e_s=e2e_s,
             device_e2e_s=times[-1] - times[0] if clock.device_events else None,
             step_s=[b - a for a, b in itertools.pairwise(steps)],
@@ -143,10 +172,9 @@ class Instruments:
             denoiser_calls=None if "denoise_s" in self.missing else trace.denoiser_calls,
             denoiser_batches=tuple(sorted(trace.batches)),
             step_source=source,
-            between_s=self._pause(),
         )
 
-    def _pause(self) -> float | None:
+    def pause(self) -> float | None:
         """Do what is done between calls, and return how long the device and the host took."""
         if self.between is None:
             return None
@@ -178,10 +206,8 @@ class Instruments:
         encoders = text_encoder_names(pipeline)
         for name in encoders:
             wrap_calls(pipeline, name, *self._borders("text_encode_s", name))
-        methods = [name for name in PROMPT_METHODS if callable(getattr(pipeline, name, None))]
-        for name in methods:
-            self._wrap_method(pipeline, name, "text_encode_s", None)
-        if not (encoders or methods):
+        own = self._install_own(pipeline)
+        if not (encoders or "text_encode_s" in own):
             self.missing["text_encode_s"] = "the pipeline has no text encoder"
 
         autoencoder = next(
@@ -196,14 +222,24 @@ class Instruments:
         if getattr(pipeline, "image_encoder", None) is not None:
             wrap_calls(pipeline, "image_encoder", *self._borders("image_encode_s", None))
 
-        processor = getattr(pipeline, "image_processor", None)
-        if callable(getattr(processor, "postprocess", None)):
-            self._wrap_method(processor, "postprocess", "post_s", None, inspects=True)
-        else:
+        if "post_s" not in own:
             self.missing["post_s"] = "the pipeline has no image_processor.postprocess"
 
         if callable(getattr(getattr(pipeline, "scheduler", None), "step", None)):
             self._wrap_scheduler(pipeline.scheduler)
+
+    def _install_own(self, pipeline: Any) -> set[str]:
+        """Border what belongs to the pipeline object itself; return the stages found there."""
+        found = set()
+        for name in PROMPT_METHODS:
+            if callable(getattr(pipeline, name, None)):
+                self._wrap_method(pipeline, name, "text_encode_s", None)
+                found.add("text_encode_s")
+        processor = getattr(pipeline, "image_processor", None)
+        if callable(getattr(processor, "postprocess", None)):
+            self._wrap_method(processor, "postprocess", "post_s", None, inspects=True)
+            found.add("post_s")
+        return found
 
     def _borders(
         self, stage: str, scope: str | None

@@ -14,6 +14,9 @@ STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # see proc(5): sets VmHWM to the present resident size
 
+PEAKS = ("torch.max_memory_allocated", "torch.max_memory_reserved", "rss")
+"""Meters that remember; the others say what is held at the moment of reading."""
+
 NVML_REASON = "sampled by the parent in a pass of its own, which this run did not make"
 
 
@@ -36,6 +39,7 @@ class Meters:
         self._cuda: Any = None
         self._status = status
         self._clear_refs = clear_refs
+        self._earlier: dict[str, int] = {}  # peaks of the laps of this phase, by meter
         if device.startswith("cuda"):
             import torch
 
@@ -44,6 +48,23 @@ class Meters:
 
     def start(self) -> None:
         """Forget the peaks so far."""
+        self._earlier = {}
+        self._forget()
+
+    def lap(self, phase: Phase) -> list[MemoryReading]:
+        """Return the peaks since the phase or its last lap began, and begin another lap.
+
+        ``read`` still returns the peaks of the whole phase.
+        """
+        found = self._read(phase)
+        for reading in found:
+            meter, value = reading["meter"], reading["bytes"]
+            if value is not None and meter in PEAKS:
+                self._earlier[meter] = max(value, self._earlier.get(meter, 0))
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
         if self._cuda is not None:
             self._cuda.reset_peak_memory_stats(self._device)
         if "memory.rss" in self.null_reasons:
@@ -62,6 +83,13 @@ class Meters:
 
     def read(self, phase: Phase) -> list[MemoryReading]:
         """Return every meter's reading of the phase that ends now."""
+        found = self._read(phase)
+        for reading in found:
+            if reading["bytes"] is not None:
+                reading["bytes"] = max(reading["bytes"], self._earlier.get(reading["meter"], 0))
+        return found
+
+    def _read(self, phase: Phase) -> list[MemoryReading]:
         found: list[MemoryReading] = []
         if self._cuda is not None:
             allocated = int(self._cuda.max_memory_allocated(self._device))

@@ -1,6 +1,6 @@
 """From a workload to the arguments of a pipeline call, by what the pipeline's signature takes.
 
-A *family* knows how pipelines of a kind do a task. Three are built in, one a task, and drive any
+A *family* knows how pipelines of a kind do a task. Those built in, one a task, drive any
 diffusers pipeline whose ``__call__`` has the usual names, so most models need no code. A pipeline
 with habits of its own gets a family through the entry-point group ``bench.tasks``::
 
@@ -162,7 +162,12 @@ class Inputs:
         return kwargs
 
 
-def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> Inputs:
+def prepare_inputs(
+    pipeline: Any,
+    workload: Mapping[str, Any],
+    device: str,
+    pictures: Sequence[Any] | None = None,
+) -> Inputs:
     """Turn a workload into the arguments of ``pipeline``.
 
     The same picture comes out of a seed alone or in a batch: each picture has its own generator,
@@ -172,6 +177,8 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
         pipeline: as ``bench.worker.sources.load`` returned it.
         workload: a ``bench.contract.Workload``.
         device: where "device" generators live.
+        pictures: what to start from instead of the workload's own input, one for each picture of
+            the batch.
 
     Raises:
         SourceError: the workload asks for something that this pipeline cannot do.
@@ -179,7 +186,9 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
     task = workload["task"]
     parameters = _parameters(type(pipeline))
     family = family_for(type(pipeline).__name__, task)
-    pictures, told = (None, []) if task == "text-to-image" else input_pictures(workload)
+    told: list[str] = []
+    if pictures is None and task != "text-to-image":
+        pictures, told = input_pictures(workload)
     arguments = family.arguments(pipeline, workload, pictures)
     _check_extra(pipeline, workload["extra"], parameters)
     arguments.update(workload["extra"])
@@ -325,6 +334,9 @@ def family_for(class_name: str, task: str) -> Family:
 
 def check_class(pipeline_class: Any, task: str) -> None:
     """Raise SourceError with the reason if ``pipeline_class`` cannot do ``task``."""
+    if task == Chain.name:
+        Chain().pipeline_class(pipeline_class.__name__, task, None)
+        return
     reason = _why_not(pipeline_class, task)
     if reason is not None:
         raise SourceError(f"{pipeline_class.__name__} cannot do {task}: {reason}.")
@@ -361,7 +373,7 @@ class ImageToImage:
         declared = _diffusers_class(class_name)
         if _why_not(declared, task) is None:
             return declared
-        sibling = _sibling(class_name, "Img2Img")
+        sibling = _sibling(class_name, "Img2Img") or _auto_sibling(class_name)
         if sibling is None:
             check_class(declared, task)
         check_class(sibling, task)
@@ -401,7 +413,43 @@ class Edit:
         return _arguments(pipeline, workload, pictures)
 
 
-_BUILT_IN: tuple[type[Any], ...] = (TextToImage, ImageToImage, Edit)
+class Chain:
+    """Classes that do text-to-image and have a relative that does image-to-image."""
+
+    name = "chain"
+
+    def claims(self, class_name: str, task: str) -> bool:
+        return task == self.name
+
+    def pipeline_class(self, class_name: str, task: str, denoiser_channels: int | None) -> Any:
+        first = family_for(class_name, "text-to-image")
+        found = first.pipeline_class(class_name, "text-to-image", denoiser_channels)
+        try:
+            relative(class_name, denoiser_channels)
+        except SourceError as error:
+            raise SourceError(
+                f"{class_name} cannot do a chain, whose later rounds are image-to-image: {error}"
+            ) from error
+        return found
+
+    def arguments(
+        self, pipeline: Any, workload: Mapping[str, Any], pictures: Sequence[Any] | None
+    ) -> dict[str, Any]:
+        task = "text-to-image" if pictures is None else "image-to-image"
+        return family_for(type(pipeline).__name__, task).arguments(pipeline, workload, pictures)
+
+
+def relative(class_name: str, denoiser_channels: int | None) -> Any:
+    """The class that does image-to-image with the parts of a text-to-image pipeline.
+
+    Raises:
+        SourceError: there is none.
+    """
+    family = family_for(class_name, "image-to-image")
+    return family.pipeline_class(class_name, "image-to-image", denoiser_channels)
+
+
+_BUILT_IN: tuple[type[Any], ...] = (TextToImage, ImageToImage, Edit, Chain)
 
 
 @functools.lru_cache(maxsize=1)
@@ -456,6 +504,16 @@ def _sibling(class_name: str, infix: str) -> Any | None:
     import diffusers
 
     return getattr(diffusers, re.sub(r"Pipeline$", f"{infix}Pipeline", class_name), None)
+
+
+def _auto_sibling(class_name: str) -> Any | None:
+    """The image-to-image class of the model kind that diffusers files ``class_name`` under."""
+    from diffusers.pipelines import auto_pipeline
+
+    for kind, found in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.items():
+        if found.__name__ == class_name:
+            return auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING.get(kind)
+    return None
 
 
 def _why_not(pipeline_class: Any, task: str) -> str | None:

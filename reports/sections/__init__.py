@@ -12,55 +12,16 @@ Record fields that only sections read are named in ``reports.gather.KEPT`` and f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Protocol
-
-import pandas as pd
+from collections.abc import Sequence
 
 from reports.analyse import Comparison
-from reports.view import Table
+from reports.sections import chain, low_memory
+from reports.sections.base import Kind, Plot, Section, Shown
 
+__all__ = ["KINDS", "Kind", "Plot", "Section", "Shown", "build", "figures"]
 
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """What a figure is drawn from: a module of ``plots``, its tables, and how to read it."""
-
-    module: ModuleType
-    tables: list[pd.DataFrame]
-    says: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A picture of a section: ``name`` is its file's in ``gallery``, without suffix."""
-
-    name: str
-    png: bytes
-    width: int
-    height: int
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A section under its heading: sentences, figures by name, pictures, tables, in this order."""
-
-    anchor: str
-    title: str
-    says: list[str]
-    figures: list[str] = field(default_factory=list)
-    pictures: list[Shown] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-
-
-class Kind(Protocol):
-    """A module of this package, as its users see it."""
-
-    def figures(self, comparisons: Sequence[Comparison]) -> Mapping[str, Plot]: ...
-
-    def section(self, comparisons: Sequence[Comparison]) -> Section | None: ...
+KINDS: tuple[Kind, ...] = (low_memory, chain)
+"""Every section there is, in the order of the report."""
 
 
 def figures(comparisons: Sequence[Comparison]) -> dict[str, Plot]:
@@ -72,10 +33,3 @@ def build(comparisons: Sequence[Comparison]) -> list[Section]:
     """Return the sections that these records give rise to."""
     found = [kind.section(comparisons) for kind in KINDS]
     return [each for each in found if each is not None]
-
-
-# Last, since each of them is made of the classes above.
-from reports.sections import low_memory as _low_memory  # noqa: E402
-
-KINDS: tuple[Kind, ...] = (_low_memory,)
-"""Every section there is, in the order of the report."""

@@ -21,7 +21,7 @@ from bench.stats.bootstrap import Speedup, arm_summary, speedup
 from reports import fidelity, text
 from reports.analyse import Comparison, Finding
 from reports.gather import Sample
-from reports.sections import Plot, Section
+from reports.sections.base import Plot, Section
 from reports.view import Cell, Table
 
 AXES = {"memory": ("memory",), "precision": ("precision", "dtype"), "between": ("between",)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -134,8 +135,14 @@ def swap_scheduler(pipeline: Any, name: str) -> None:
             f"{'with' if type(current).__name__.startswith('FlowMatch') else 'without'} "
             "flow matching, and pictures would be noise."
         )
+    made = getattr(diffusers, name)
+    settings: dict[str, Any] = {}
+    parameters = inspect.signature(made.__init__).parameters
+    if "clip_sample" in parameters and "clip_sample" not in current.config:
+        # Such as DDIM's: right for pixels within ±1, and spoils latents, which lie beyond.
+        settings["clip_sample"] = False
     try:
-        pipeline.scheduler = getattr(diffusers, name).from_config(current.config)
+        pipeline.scheduler = made.from_config(current.config, **settings)
     except (ImportError, TypeError, ValueError, NotImplementedError) as error:
         raise SourceError(
             f"scheduler {name} cannot be made from the settings of this model's "

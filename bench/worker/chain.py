@@ -1,0 +1,390 @@
+"""A chain: text-to-image, then image-to-image rounds from its pictures, in one measured call.
+
+The image-to-image pipeline is made from the parts of the text-to-image one before the backend
+prepares that, and takes over its parts as they are afterwards. So what a backend compiled or
+replaced is what both call, and ``unshared`` proves it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from bench import chains
+from bench.chains import Round
+from bench.contract import ChainRound, Descent, Job, MemoryReading, Outcome, Phase
+from bench.worker import failure, pictures, structure, tasks
+from bench.worker.clock import Clock
+from bench.worker.instrument import Call, Instruments, Sample
+from bench.worker.sources import SourceError
+
+TASKS = ("text-to-image", "image-to-image")
+
+
+class RoundError(Exception):
+    """A round failed; ``str()`` is the sentence for the user."""
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class Laps(Protocol):
+    """Memory meters whose peaks can be read between the rounds."""
+
+    def lap(self, phase: Phase) -> list[MemoryReading]:
+        """Return the peaks since the last lap."""
+        ...
+
+
+class Reporter(Protocol):
+    """What a chain tells its record."""
+
+    phase: str
+
+    def set(self, **fields: Any) -> None:
+        """Set fields."""
+        ...
+
+
+def make_relative(pipeline: Any) -> Any:
+    """Return the image-to-image pipeline that is made of the parts of ``pipeline``.
+
+    Nothing is copied, cast or moved, as diffusers' own ``from_pipe`` may do.
+
+    Raises:
+        SourceError: there is no such class, or it needs parts that this model does not have.
+    """
+    name = type(pipeline).__name__
+    config = getattr(tasks.denoiser(pipeline)[1], "config", {})
+    relative = tasks.relative(name, config.get("in_channels"))
+    known: dict[str, Any] = {**dict(pipeline.config), **pipeline.components}
+    if hasattr(pipeline, "watermark"):  # else it would come with a package, for one of the two
+        known["add_watermarker"] = pipeline.watermark is not None
+    asked = inspect.signature(relative.__init__).parameters
+    given = {each: known[each] for each in asked if each in known}
+    missing = [
+        each
+        for each, parameter in asked.items()
+        if each not in ("self", *given)
+        and parameter.default is inspect.Parameter.empty
+        and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if missing:
+        raise SourceError(
+            f"{name} cannot do a chain: {relative.__name__}, which makes its later rounds, needs "
+            f"{', '.join(missing)}, and this model has none."
+        )
+    made = relative(**given)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def share(pipeline: Any, relative: Any) -> None:
+    """Give ``relative`` the parts of ``pipeline`` as they are now, wrapped or compiled."""
+    for name in pipeline.components:
+        if hasattr(relative, name):
+            # Past the pipeline's __setattr__, which asks each part for its class and its file.
+            object.__setattr__(relative, name, getattr(pipeline, name))
+
+
+def unshared(pipeline: Any, relative: Any, scopes: Sequence[str]) -> list[str]:
+    """Return those of ``scopes`` that image-to-image does not call as text-to-image does."""
+    ours, theirs = structure.of(pipeline), structure.of(relative)
+
+    def owner(each: Any, scope: str) -> Any:
+        return getattr(each, scope.partition(".")[0], None)
+
+    return [
+        scope
+        for scope in scopes
+        if owner(pipeline, scope) is not owner(relative, scope)
+        or ours.get(scope) != theirs.get(scope)
+    ]
+
+
+@dataclass(frozen=True)
+class ChainInputs:
+    """What every call of a chain is given. Made once, outside all timing.
+
+    Attributes:
+        rounds: each with the inputs of its pipeline call, and the argument that takes the pictures
+            to start from, None for text-to-image.
+        arguments: none that all rounds share; a chain is given no pictures.
+        warnings: what a reader of the record should know.
+    """
+
+    rounds: tuple[tuple[Round, tasks.Inputs, str | None], ...]
+    warnings: tuple[str, ...]
+    arguments: Mapping[str, Any]
+
+    def call_kwargs(self, on_step: Callable[..., None] | None = None) -> dict[str, Any]:
+        """Return the arguments of one call, with generators that start at the seeds."""
+        return {
+            "rounds": [
+                (each, inputs.call_kwargs(on_step), image) for each, inputs, image in self.rounds
+            ]
+        }
+
+
+def prepare_inputs(
+    pipeline: Any, relative: Any, workload: Mapping[str, Any], device: str
+) -> ChainInputs:
+    """Turn a chain's workload into the arguments of each round.
+
+    Picture i of the chain has the seed ``seed + i``, whatever round it is made in.
+
+    Raises:
+        SourceError: one of the two pipelines cannot do its part.
+    """
+    rounds = []
+    warnings: dict[str, None] = {}
+    for each in chains.of(workload):
+        changed = {
+            **workload,
+            "task": TASKS[min(each.number, 1)],
+            "batch": each.batch,
+            "seed": workload["seed"] + each.first,
+            "strength": workload["strength"] if each.number else None,
+        }
+        if each.number == 0:
+            inputs, image = tasks.prepare_inputs(pipeline, changed, device), None
+        else:
+            stand_ins = [_blank(workload) for _ in range(each.batch)]
+            inputs = tasks.prepare_inputs(relative, changed, device, stand_ins)
+            image = _image_argument(inputs.arguments, stand_ins, relative)
+        rounds.append((each, inputs, image))
+        warnings.update(dict.fromkeys(inputs.warnings))
+    return ChainInputs(tuple(rounds), tuple(warnings), {})
+
+
+def _blank(workload: Mapping[str, Any]) -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (workload["width"], workload["height"]))
+
+
+def _image_argument(arguments: Mapping[str, Any], given: Sequence[Any], relative: Any) -> str:
+    for name, value in arguments.items():
+        values = value if isinstance(value, list) else [value]
+        if len(values) == len(given) and all(
+            one is other for one, other in zip(values, given, strict=True)
+        ):
+            return name
+    raise SourceError(
+        f"{type(relative).__name__} cannot do the later rounds of a chain: its family hands it no "
+        "list of pictures to start from."
+    )
+
+
+@dataclass(frozen=True)
+class _Done:
+    round: Round
+    call: Call
+    images: list[Any]
+
+
+class Teller:
+    """Keeps a record true to how far a chain has come.
+
+    Rounds are told as they end in the warm-up calls only, so that a measured call has no more to
+    do than a user's. When a round fails, the rounds and pictures before it are kept.
+    """
+
+    def __init__(self, job: Job, report: Reporter, meters: Laps) -> None:
+        self._job = job
+        self._workload = job["cell"]["workload"]
+        self._report = report
+        self._meters = meters
+        self._rounds: list[ChainRound] = []
+        self._warmup_calls = 0
+        self.classes: tuple[str, str] = ("", "")
+
+    def begin_call(self) -> None:
+        """Note that a call begins."""
+        if self._report.phase == "warmup":
+            self._warmup_calls += 1
+            self._meters.lap("warmup")
+
+    def begin_round(self, each: Round) -> None:
+        """Note in the first call that a round begins: a killed worker has no later word."""
+        if self._report.phase == "warmup" and self._warmup_calls == 1:
+            self._rounds.append(self._entry(each))
+            self._report.set(chain_rounds=list(self._rounds))
+
+    def end_round(self, each: Round, denoiser_calls: int, batches: Collection[int]) -> None:
+        """Note that a round ended, and how often and at what batches its denoiser was called."""
+        if self._report.phase != "warmup":
+            return
+        entry = self._rounds[each.number]
+        entry["memory"] = self._meters.lap("warmup")
+        if self._warmup_calls == 1:
+            entry["outcome"] = "ok"
+            entry["denoiser_calls"] = denoiser_calls
+            entry["denoiser_batch"] = max(batches, default=None)
+            self._report.set(chain_rounds=list(self._rounds))
+
+    def measured(self, each: Round, sample: Sample) -> None:
+        """Note the counts of a round of a call that is over."""
+        if self._report.phase not in ("warmup", "steady"):
+            return
+        entry = self._rounds[each.number]
+        entry["steps_effective"] = sample.steps_effective
+        entry["denoiser_calls"] = sample.denoiser_calls
+        entry["denoiser_batch"] = max(sample.denoiser_batches, default=None)
+
+    def failed(self, each: Round, done: Sequence[Any], outcome: Outcome, reason: str) -> None:
+        """Keep what there is of a chain whose round ``each`` failed."""
+        if self._report.phase not in ("warmup", "steady"):
+            return
+        failing = self._entry(each)
+        failing["outcome"], failing["reason"] = outcome, reason
+        self._report.set(chain_rounds=[*self._rounds[: each.number], failing])
+        if done:
+            folder = Path(self._job["pictures_dir"])
+            root = Path(self._job["pictures_relative_to"])
+            with contextlib.suppress(OSError):  # the round's failure is what has to be told
+                entries = pictures.save(done, self._workload["seed"], folder, root)
+                self._report.set(images=entries, lineage=self.lineage(done))
+
+    def finished(self, images: Sequence[Any]) -> None:
+        """Tell the rounds and the lineage of a chain that was measured."""
+        self._report.set(chain_rounds=list(self._rounds), lineage=self.lineage(images))
+
+    def lineage(self, images: Sequence[Any]) -> list[Descent]:
+        """Return where each of the pictures made so far comes from, in the order of the chain."""
+        digests = [pictures.digest(image) for image in images]
+        found: list[Descent] = []
+        for each in chains.of(self._workload):
+            for place in range(each.batch):
+                index = each.first + place
+                if index >= len(digests):
+                    return found
+                parent = each.parents[place] if each.parents else None
+                found.append(
+                    {
+                        "index": index,
+                        "round": each.number,
+                        "place": place,
+                        "seed": self._workload["seed"] + index,
+                        "sha256": digests[index],
+                        "parent_index": parent,
+                        "parent_sha256": None if parent is None else digests[parent],
+                    }
+                )
+        return found
+
+    def _entry(self, each: Round) -> ChainRound:
+        return {
+            "round": each.number,
+            "task": "image-to-image" if each.number else "text-to-image",
+            "pipeline_class": self.classes[min(each.number, 1)],
+            "batch": each.batch,
+            "first_index": each.first,
+            "steps_requested": self._workload["steps"],
+        }
+
+
+class ChainInstruments(Instruments):
+    """The probes on both pipelines of a chain; ``measure`` runs all of its rounds.
+
+    Args:
+        relative: as ``make_relative`` made it.
+    """
+
+    def __init__(self, pipeline: Any, relative: Any, clock: Clock, teller: Teller) -> None:
+        super().__init__(pipeline, clock)
+        share(pipeline, relative)
+        self._install_own(relative)
+        self._pipelines = (pipeline, relative)
+        self._teller = teller
+        teller.classes = (type(pipeline).__name__, type(relative).__name__)
+
+    def measure(self, arguments: dict[str, Any]) -> Sample:
+        """Make all pictures of the chain; the sample is of all rounds together.
+
+        Its ``more`` holds ``ttfi_s``, ``gaps_s``, ``tbb_s`` and ``images_per_s``. Marks are read
+        when the chain is over, so between two rounds there is nothing but handing on pictures.
+
+        Raises:
+            RoundError: a round failed; rounds and pictures before it are in the record.
+        """
+        rounds = arguments["rounds"]
+        done: list[_Done] = []
+        made: list[Any] = []
+        self._teller.begin_call()
+        for each, kwargs, image in rounds:
+            self._teller.begin_round(each)
+            if image is not None:
+                parents = [made[index] for index in each.parents]
+                kwargs[image] = parents if each.batch > 1 else parents[0]
+            try:
+                call = self.call(self._pipelines[min(each.number, 1)], kwargs)
+                images = pictures.of_output(call.output)
+                if len(images) != each.batch:
+                    raise pictures.NoPicturesError(
+                        f"the pipeline returned {len(images)} pictures for a batch of {each.batch}"
+                    )
+            except (Exception, SystemExit) as error:
+                doing = f"making round {each.number} of a chain whose last is {len(rounds) - 1}"
+                outcome, reason = failure.outcome_and_reason(error, doing)
+                self._teller.failed(each, made, outcome, reason)
+                raise RoundError(reason, outcome) from error
+            done.append(_Done(each, call, images))
+            made += images
+            self._teller.end_round(each, call.trace.denoiser_calls, call.trace.batches)
+        samples = [self.read(each.call) for each in done]
+        for each, sample in zip(done, samples, strict=True):
+            self._teller.measured(each.round, sample)
+        together = _together(samples, [each.call for each in done], made)
+        return dataclasses.replace(together, between_s=self.pause())
+
+
+def _together(samples: Sequence[Sample], calls: Sequence[Call], made: list[Any]) -> Sample:
+    """Return the sample of a whole chain from those of its rounds."""
+    e2e_s = calls[-1].ended - calls[0].started
+    gaps_s = [after.ended - before.ended for before, after in itertools.pairwise(calls)]
+    stages = {name: _sum([sample.stages[name] for sample in samples]) for name in samples[0].stages}
+    known = math.fsum(
+        value for name, value in stages.items() if value is not None and name != "unaccounted_s"
+    )
+    stages["unaccounted_s"] = e2e_s - known
+    step_s = [interval for sample in samples for interval in sample.step_s]
+    between_s = math.fsum(step_s)
+    batches = {batch for sample in samples for batch in sample.denoiser_batches}
+    return Sample(
+        output=SimpleNamespace(images=made),
+        e2e_s=e2e_s,
+        device_e2e_s=_sum([sample.device_e2e_s for sample in samples]),
+        step_s=step_s,
+        it_per_s=len(step_s) / between_s if between_s > 0 else None,
+        stages=stages,
+        steps_effective=_whole([sample.steps_effective for sample in samples]),
+        denoiser_calls=_whole([sample.denoiser_calls for sample in samples]),
+        denoiser_batches=tuple(sorted(batches)),
+        step_source=samples[0].step_source,
+        more={
+            "ttfi_s": calls[0].ended - calls[0].started,
+            "gaps_s": gaps_s,
+            "tbb_s": math.fsum(gaps_s) / len(gaps_s) if gaps_s else None,
+            "images_per_s": len(made) / e2e_s,
+        },
+    )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if len(known) == len(values) else None
+
+
+def _whole(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
