@@ -81,13 +81,21 @@ def _fields_of_tasks() -> list[_Schema]:
         "text-to-image": ("strength", "image_guidance", "input_image"),
         "image-to-image": ("image_guidance",),
         "edit": ("strength",),
+        "folder": ("input_image",),
     }
+    others = [task for task in TASKS if task != "folder"]
     return [
+        *(
+            {
+                "if": {"required": ["task"], "properties": {"task": {"const": task}}},
+                "then": {"properties": {field: {"type": "null"} for field in unused[task]}},
+            }
+            for task in TASKS
+        ),
         {
-            "if": {"required": ["task"], "properties": {"task": {"const": task}}},
-            "then": {"properties": {field: {"type": "null"} for field in unused[task]}},
-        }
-        for task in TASKS
+            "if": {"required": ["task"], "properties": {"task": {"enum": others}}},
+            "then": {"properties": dict.fromkeys(catalogue.FOLDER_KEYS, False)},
+        },
     ]
 
 

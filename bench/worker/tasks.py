@@ -162,7 +162,12 @@ class Inputs:
         return kwargs
 
 
-def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> Inputs:
+def prepare_inputs(
+    pipeline: Any,
+    workload: Mapping[str, Any],
+    device: str,
+    given: Sequence[Any] | None = None,
+) -> Inputs:
     """Turn a workload into the arguments of ``pipeline``.
 
     The same picture comes out of a seed alone or in a batch: each picture has its own generator,
@@ -172,6 +177,7 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
         pipeline: as ``bench.worker.sources.load`` returned it.
         workload: a ``bench.contract.Workload``.
         device: where "device" generators live.
+        given: input pictures of the asked size, instead of those that the workload names.
 
     Raises:
         SourceError: the workload asks for something that this pipeline cannot do.
@@ -179,7 +185,10 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
     task = workload["task"]
     parameters = _parameters(type(pipeline))
     family = family_for(type(pipeline).__name__, task)
-    pictures, told = (None, []) if task == "text-to-image" else input_pictures(workload)
+    pictures: Sequence[Any] | None = given
+    told: list[str] = []
+    if given is None and task != "text-to-image":
+        pictures, told = input_pictures(workload)
     arguments = family.arguments(pipeline, workload, pictures)
     _check_extra(pipeline, workload["extra"], parameters)
     arguments.update(workload["extra"])
@@ -227,25 +236,46 @@ def input_pictures(workload: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     return drawn, []
 
 
-def _picture_of_file(workload: Mapping[str, Any]) -> tuple[Any, list[str]]:
+def open_picture(file: Path, most_pixels: int | None = None) -> Any:
+    """Read a picture file as RGB: turned as its EXIF says, and on white where it is transparent.
+
+    Of an animation it is the first frame.
+
+    Args:
+        most_pixels: a picture of more is not unpacked.
+
+    Raises:
+        SourceError: the file is missing or holds no readable picture.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    file = Path(workload["input_image"]).expanduser()
-    file = file if file.is_absolute() else Path.cwd() / file
     try:
         with Image.open(file) as opened:
+            width, height = opened.size
+            if most_pixels is not None and width * height > most_pixels:
+                raise SourceError(
+                    f"input picture {file} has {width}x{height} pixels, more than the "
+                    f"{most_pixels:,} that are unpacked."
+                )
             picture: Any = ImageOps.exif_transpose(opened)
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 white = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(white, picture)
-            picture = picture.convert("RGB")
+            return picture.convert("RGB")
     except FileNotFoundError as error:
         raise SourceError(f"input picture {file} does not exist.") from error
     except UnidentifiedImageError as error:
         raise SourceError(f"input picture {file} is no picture that can be read.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(f"input picture {file} cannot be read: {one_line(error)}") from error
+
+
+def _picture_of_file(workload: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    from PIL import Image, ImageOps
+
+    file = Path(workload["input_image"]).expanduser()
+    picture = open_picture(file if file.is_absolute() else Path.cwd() / file)
     size = (workload["width"], workload["height"])
     return ImageOps.fit(picture, size, Image.Resampling.LANCZOS), _cut(picture.size, size)
 
