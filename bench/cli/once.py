@@ -211,7 +211,7 @@ def infer_task(model: str, input_image: Path | None) -> str:
             kind = Path(name).name
     if "pix2pix" in kind.lower():
         return "edit"
-    text_to_image, image_to_image, _ = TASKS
+    text_to_image, image_to_image = TASKS[:2]
     return text_to_image if input_image is None else image_to_image
 
 

@@ -426,6 +426,10 @@ class _Cell:
 
         if self.folder is not None:
             inputs = self.folder.first_inputs(pipeline)
+            if inputs is None:
+                fields, outcome, reason, _ = self.folder.summary()
+                self.report.set(folder=fields["folder"])
+                raise _EndedError(outcome, str(reason))
         else:
             inputs = tasks.prepare_inputs(pipeline, self.workload, self.device)
         self.report.warn(*inputs.warnings)
