@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from plots import style
 
@@ -75,5 +76,6 @@ def _draw(upper: Axes, lower: Axes, rows: pd.DataFrame, colours: Mapping[str, st
     upper.set_ylabel("end-to-end time [s]")
     lower.set_ylabel("memory [GiB]")
     lower.set_xlabel("picture, in the order of the folder")
-    handles, names = upper.get_legend_handles_labels()
-    lower.legend(handles, names, loc="upper left", bbox_to_anchor=(0.0, -0.42), borderaxespad=0.0)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # Between the times and the crosses at the foot: calls of one folder are of one order.
+    upper.legend(loc="lower left", bbox_to_anchor=(0.0, 0.07))

@@ -13,7 +13,6 @@ from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
 from bench.contract import BackendChoice, GivenFile, Sweep, Workload
 
-
 FREE_TEXT = ("pictures", "prompts", "models")
 
 

@@ -98,9 +98,7 @@ def draws(cells: Sequence[Cell], names: Mapping[str, Sequence[str]]) -> list[dic
         given = cell["inputs"]["pictures"]
         choices = workload.get("prompts"), workload.get("models")
         single = workload["prompt"], None if choices[1] else workload["model"]
-        key = json.dumps(
-            [given, *choices, *single, workload["seed"], workload.get("draw_seed", 0)]
-        )
+        key = json.dumps([given, *choices, *single, workload["seed"], workload.get("draw_seed", 0)])
         if key not in by_draw:
             rows = list(folder.drawn(workload, names[given["path"]]))
             by_draw[key] = {"cells": [], "pictures": rows}

@@ -7,7 +7,8 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as kept
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +62,7 @@ class Plan:
     estimated_disk_bytes: int
     estimated_download_bytes: int
     notes: tuple[str, ...] = ()
-    seeds_drawn: Mapping[str, int] = field(default_factory=dict)
+    seeds_drawn: Mapping[str, int] = kept(default_factory=dict)
     draws: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -634,7 +635,9 @@ class _Planner:
             planned = folders.count_of(workload, found)
             self._check_seeds(workload, len(found), combination)
             self._check_folder(workload, sweep, combination)
-        return Group(workload, _canonical(unnamed), device, threads, sweep, identity, given, planned)
+        return Group(
+            workload, _canonical(unnamed), device, threads, sweep, identity, given, planned
+        )
 
     def _pictures(self, place: str) -> list[str]:
         """Return the names of a folder's pictures, listed once for all cells."""
@@ -825,9 +828,7 @@ class _Planner:
             "height": fields.get("height", family.size),
             "width": fields.get("width", family.size),
             "batch": fields.get("batch", 1),
-            "seed": self._seed(
-                fields.get("seed", catalogue.DEFAULT_SEED), where.field("seed")
-            ),
+            "seed": self._seed(fields.get("seed", catalogue.DEFAULT_SEED), where.field("seed")),
             "prompt": fields["prompt"],
             "negative_prompt": fields.get("negative_prompt"),
             "input_image": fields.get("input_image"),

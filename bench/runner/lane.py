@@ -601,9 +601,7 @@ def located(cell: Cell) -> Cell:
         written, model = workload["model"], f"path:{given['model']['path']}"
         workload = {**workload, "model": model}
         if "models" in workload:
-            workload["models"] = [
-                model if each == written else each for each in workload["models"]
-            ]
+            workload["models"] = [model if each == written else each for each in workload["models"]]
     if "input_image" in given:
         workload = {**workload, "input_image": given["input_image"]["path"]}
     if "pictures" in given:

@@ -30,7 +30,7 @@ from bench.worker.sources import SourceError
 MOST_PIXELS = 100_000_000
 """Of a picture that is opened; the header says how many, so a bomb is refused before it unpacks."""
 
-MOST_KEPT = 500
+MOST_KEPT = 200
 """Calls that stand in the record itself; all of them are in the file of rows."""
 
 SHOWN_PICTURES = 4
@@ -90,7 +90,7 @@ class Folder:
         for each in self.mine():
             try:
                 given = self._prepared(each, tasks.size_multiple(pipeline))[0]
-            except Exception:  # noqa: BLE001 - the row of this picture says it
+            except Exception:  # noqa: BLE001, S112 - the row of this picture says it
                 continue
             return self._inputs(pipeline, each, given)
         self._begin({})
@@ -133,9 +133,9 @@ class Folder:
                 row["compiled"] = max(compiled.graphs, compiled.attempts)
             row |= self._saved(each, pictures.of_output(sample.output)[0], own, inner)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - all of them are outcomes
-            row["outcome"], row["reason"] = failure.outcome_and_reason(
-                error, f"processing {each['picture']}"
-            )
+            row["outcome"], reason = failure.outcome_and_reason(error, "processing it")
+            file = folder.path_of(self._place, each["picture"])
+            row["reason"] = reason.replace(f"input picture {file}", "it")
             if not isinstance(error, SourceError):
                 print(failure.trace(error), file=sys.stderr, flush=True)
             # The traceback holds what the call had allocated, which the next picture may need.
@@ -362,9 +362,7 @@ def drift(rss: array[int]) -> dict[str, Any]:
     middle, level = statistics.fmean(xs), statistics.fmean(ys)
     spread = sum((x - middle) ** 2 for x in xs)
     slope = sum((x - middle) * (y - level) for x, y in zip(xs, ys, strict=True)) / spread
-    rest = sum(
-        (y - level - slope * (x - middle)) ** 2 for x, y in zip(xs, ys, strict=True)
-    )
+    rest = sum((y - level - slope * (x - middle)) ** 2 for x, y in zip(xs, ys, strict=True))
     half = _T_95 * math.sqrt(rest / (BLOCKS - 2) / spread)
     found["rss_slope_bytes_per_picture"] = slope
     found["rss_slope_interval"] = [slope - half, slope + half]

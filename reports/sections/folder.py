@@ -127,8 +127,12 @@ def _memory(said: Mapping[str, Any]) -> str:
     if slope is None:
         return f"{text}; too few pictures for a slope."
     low, high = (each / 1024 for each in between)
-    word = "it grows" if low > 0 else "it does not grow"
-    return f"{text}: {slope / 1024:+.2f} KiB a picture (95 % {low:+.2f} to {high:+.2f}), so {word}."
+    word = "does not grow beyond its interval"
+    if low > 0:
+        word = f"grows: 10,000 pictures would add {10_000 * slope / MIB:.1f} MiB"
+    return (
+        f"{text}: {slope / 1024:+.2f} KiB a picture (95 % {low:+.2f} to {high:+.2f}), so it {word}."
+    )
 
 
 def _table(found: Sequence[_Found]) -> Table:
@@ -219,13 +223,9 @@ def _sheet(tiles: Sequence[Image.Image]) -> tuple[bytes, int, int]:
     across = min(SHEET[0], len(tiles))
     down = -(-len(tiles) // across)
     gap = 4
-    sheet = Image.new(
-        "RGB", (across * (TILE + gap) + gap, down * (TILE + gap) + gap), "white"
-    )
+    sheet = Image.new("RGB", (across * (TILE + gap) + gap, down * (TILE + gap) + gap), "white")
     for at, tile in enumerate(tiles):
-        sheet.paste(
-            tile, (gap + (at % across) * (TILE + gap), gap + (at // across) * (TILE + gap))
-        )
+        sheet.paste(tile, (gap + (at % across) * (TILE + gap), gap + (at // across) * (TILE + gap)))
     file = io.BytesIO()
     sheet.save(file, format="png", optimize=True)
     return file.getvalue(), sheet.width, sheet.height
