@@ -293,7 +293,7 @@ class Record(TypedDict, total=False):
     it_per_s: list[float | None]
     steps_per_s_e2e: list[float]
     stages: list[dict[str, float | None]]  # per measured call; keys are STAGES
-    stop_reason: str  # noise_target | max_calls | time_cap
+    stop_reason: str  # noise_target | max_calls | time_cap | pictures
     steps_requested: int
     steps_effective: int
     denoiser_calls: int
@@ -332,5 +332,5 @@ class Record(TypedDict, total=False):
     # interrupted process had left), kept_every (of the ok calls, each how-manyth stands in e2e_s,
     # step_s and stages), median_s, median_interval_s (95 %), wall_s (reading, resizing, calling,
     # saving), images_per_s (ok pictures / wall_s), rss_start_bytes, rss_end_bytes,
-    # rss_slope_bytes_per_picture, rss_slope_interval (95 %), rss_reason
+    # rss_slope_bytes_per_picture, rss_slope_interval (95 %)
     folder: dict[str, Any]

@@ -31,6 +31,7 @@ import inspect
 import math
 import random
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -250,7 +251,11 @@ def open_picture(file: Path, most_pixels: int | None = None) -> Any:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(file) as opened:
+        # Above half of the size that is refused, the library warns; the limit here is our own.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(file)
+        with opened:
             width, height = opened.size
             if most_pixels is not None and width * height > most_pixels:
                 raise SourceError(
