@@ -33,9 +33,9 @@ def test_a_picture_of_a_batch_is_the_same_alone(tmp_path: Path, what: dict[str, 
     batch = made(tmp_path / "batch", **what, batch=3, one_by_one=True)["images"]
     assert [image["seed"] for image in batch] == [333, 334, 335]
     for image in batch:
-        alone = made(
-            tmp_path / str(image["seed"]), **what, seed=image["seed"], one_by_one=True
-        )["images"][0]
+        alone = made(tmp_path / str(image["seed"]), **what, seed=image["seed"], one_by_one=True)[
+            "images"
+        ][0]
         assert alone["sha256"] == image["sha256"]
         assert (tmp_path / str(image["seed"]) / alone["path"]).read_bytes() == (
             tmp_path / "batch" / image["path"]
