@@ -25,6 +25,9 @@ SUFFIXES = (
 ROWS = "rows.jsonl"
 """Name of the file beside the results that has one line for each picture."""
 
+RUN_MARK = "plan.json"
+"""Name of a file that marks a run folder; see `bench.store`."""
+
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a suffix and ".part" come on top
 
 
@@ -41,7 +44,8 @@ class Drawn(TypedDict):
 def names(place: Path) -> list[str]:
     """Return the pictures of a folder and its subfolders in order of their names, or the one file.
 
-    Hidden files and folders do not count, links to folders are not followed.
+    Hidden files and folders do not count, nor do run folders, whose pictures are results; links to
+    folders are not followed.
 
     Raises:
         OSError: the folder cannot be read.
@@ -54,6 +58,9 @@ def names(place: Path) -> list[str]:
         raise error
 
     for root, folders, files in os.walk(place, onerror=refuse):
+        if RUN_MARK in files and Path(root) != place:
+            folders.clear()
+            continue
         folders[:] = [each for each in folders if not each.startswith(".")]
         below = Path(root).relative_to(place).as_posix()
         found += [

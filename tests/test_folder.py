@@ -21,6 +21,9 @@ def test_pictures_of_subfolders_count_and_other_files_do_not(tmp_path: Path) -> 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "folder.png").mkdir()
+    for name in ("plan.json", "pictures/result.png"):
+        (tmp_path / "runs" / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / "x" / name).write_bytes(b"x")
     assert folder.names(tmp_path) == ["a.jpg", "b.PNG", "sub/c.webp"]
     assert folder.names(tmp_path / "notes.txt") == ["notes.txt"]
     assert folder.path_of(tmp_path, "sub/c.webp").is_file()

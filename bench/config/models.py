@@ -224,8 +224,11 @@ def _devices(value: object) -> str | tuple[str, ...]:
 def _seed(value: object) -> int | str:
     if value == RANDOM:
         return RANDOM
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SEED:
-        raise bad(f"seed {shown(value)} must be a whole number from 0 to {MAX_SEED}, or 'random'")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise bad(f"'seed' must be a whole number or 'random', not {shown(value)}")
+    if not 0 <= value <= MAX_SEED:
+        bound = "at least 0" if value < 0 else f"at most {MAX_SEED}"
+        raise bad(f"'seed' must be {bound}, not {shown(value)}")
     return value
 
 

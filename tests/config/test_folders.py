@@ -142,9 +142,18 @@ def test_cells_that_share_a_seed_share_the_draw() -> None:
     assert len({cell["workload"]["seed"] for cell in plan.cells}) == 1
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, True, "Random", 1.5])
-def test_seeds_are_whole_numbers_or_random(seed: Any) -> None:
-    with pytest.raises(ConfigError, match="or 'random'"):
+@pytest.mark.parametrize(
+    ("seed", "said"),
+    [
+        (-1, "at least 0"),
+        (2**32, "at most 4294967295"),
+        (True, "or 'random', not true"),
+        ("Random", "or 'random', not 'Random'"),
+        (1.5, "or 'random', not 1.5"),
+    ],
+)
+def test_seeds_are_whole_numbers_or_random(seed: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         plan_matrix({"workload": [workload(seed=seed)]})
 
 
