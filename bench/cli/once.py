@@ -334,7 +334,7 @@ def measured(
 
     ui = progress.display(Console(stderr=True))
     ui.after_interrupt = "The same command measures it anew."
-    more = {"resume": True} if resume else {}
+    more: dict[str, Any] = {"resume": True} if resume else {}
     if resume:
         ui.after_interrupt = "The same command goes on from there."
     try:

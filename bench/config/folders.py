@@ -10,7 +10,7 @@ from typing import Any, cast
 from bench import folder
 from bench.config import catalogue
 from bench.config.errors import shown
-from bench.contract import Cell, Workload
+from bench.contract import Cell, Workload, WorkloadMore
 
 _SINGLE = {"prompts": "prompt", "models": "model"}
 
@@ -37,14 +37,14 @@ def is_edit(model: str, start: Path) -> bool:
     return "pix2pix" in kind.lower()
 
 
-def keys(fields: Mapping[str, Any], model: str, start: Path) -> dict[str, Any]:
+def keys(fields: Mapping[str, Any], model: str, start: Path) -> WorkloadMore:
     """Return the keys that a folder's workload has beyond any other's."""
     given = {key: fields[key] for key in catalogue.FOLDER_KEYS if key in fields}
     for key, default in (("resize", "fit"), ("enlarge", False), ("draw_seed", 0)):
         if given.get(key) == default:
             del given[key]
     how = given.get("how") or ("edit" if is_edit(model, start) else "image-to-image")
-    return {**given, "how": how}
+    return cast("WorkloadMore", {**given, "how": how})
 
 
 def both(fields: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -24,6 +24,7 @@ from bench.contract import (
     SCHEMA_VERSION,
     BackendChoice,
     Cell,
+    CellMore,
     GivenFile,
     Limits,
     Protocol,
@@ -31,6 +32,7 @@ from bench.contract import (
     Sweep,
     WarmupRule,
     Workload,
+    WorkloadMore,
 )
 from compilers import registry
 
@@ -802,7 +804,7 @@ class _Planner:
         family = catalogue.FAMILIES[catalogue.family_of(fields["model"])]
         task = fields["task"]
         heavy = fields["model"].startswith(("hub:", "synthetic:"))
-        more: Any = {}
+        more: WorkloadMore = {}
         if is_folder:
             start = self.config.start_of(where.field("model"))
             more = folders.keys(fields, fields["model"], start)
@@ -1032,7 +1034,7 @@ def _workload_key(draft: Draft) -> tuple[Any, ...]:
     return name, group.device, group.threads, group.canonical, group.sweep_canonical
 
 
-def _planned(group: Group) -> Any:
+def _planned(group: Group) -> CellMore:
     return {} if group.calls_planned is None else {"calls_planned": group.calls_planned}
 
 

@@ -205,13 +205,13 @@ class _Cell:
         gc.collect()
         self.begin("steady")
         if self.folder is not None:
-            outcome, reason = self.process(self.folder, pipeline, instruments, machine, warm)
-            if outcome == "ok" and judgement.reason:
-                outcome, reason = "fallback", judgement.reason
-            if outcome == "ok" and self.cell.get("profile") and self.job["round"] == 0:
-                report.decided(outcome, reason)
+            ended, why = self.process(self.folder, pipeline, instruments, machine, warm)
+            if ended == "ok" and judgement.reason:
+                ended, why = "fallback", judgement.reason
+            if ended == "ok" and self.cell.get("profile") and self.job["round"] == 0:
+                report.decided(ended, why)
                 self.profile(instruments, inputs)
-            return outcome, reason
+            return ended, why
         compiled = dynamo.read_counts()
         samples, digests, defects, entries = self.measure(pipeline, instruments, inputs)
         since = dynamo.read_counts() - compiled

@@ -161,7 +161,8 @@ def _table(found: Sequence[_Found]) -> Table:
 
 
 def _failures(found: Sequence[_Found]) -> Iterator[Table]:
-    rows, reasons = [], Counter[str]()
+    rows: list[list[Cell]] = []
+    reasons: Counter[str] = Counter()
     for comparison, finding, sample in found:
         for row in _rows(sample):
             if row["outcome"] == "ok":
@@ -183,7 +184,7 @@ def _failures(found: Sequence[_Found]) -> Iterator[Table]:
 def _sheets(found: Sequence[_Found]) -> Iterator[sections.Shown]:
     """Return a contact sheet of each backend's first results."""
     for place, (comparison, finding, sample) in enumerate(found, 1):
-        tiles = []
+        tiles: list[Image.Image] = []
         for row in _rows(sample):
             if len(tiles) == SHEET[0] * SHEET[1]:
                 break
