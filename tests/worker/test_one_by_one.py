@@ -43,11 +43,12 @@ def test_a_picture_of_a_batch_is_the_same_alone(tmp_path: Path, what: dict[str, 
 
 
 def test_iterations_number_all_pictures_of_the_cell(tmp_path: Path) -> None:
-    several = made(tmp_path / "n", model="embedded:sdxl", batch=2, iterations=3, one_by_one=True)
+    small = {"model": "embedded:sdxl", "height": 32, "width": 32, "one_by_one": True}
+    several = made(tmp_path / "n", **small, batch=2, iterations=3)
     names = [Path(image["path"]).name for image in several["images"]]
     assert names == [f"seed_{333 + n}_{n:05d}.png" for n in range(6)]
     assert len(several["e2e_s"]) == 3
-    whole = made(tmp_path / "1", model="embedded:sdxl", batch=6, one_by_one=True)
+    whole = made(tmp_path / "1", **small, batch=6)
     assert [i["sha256"] for i in several["images"]] == [i["sha256"] for i in whole["images"]]
 
 
