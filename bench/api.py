@@ -113,9 +113,10 @@ def run(
         KeyboardInterrupt: Ctrl-C or a signal; the run can be resumed.
     """
     if isinstance(config, Mapping):
-        plan = make_plan(parse_config(config, overrides, only))
+        asked = parse_config(config, overrides, only)
     else:
-        plan = make_plan(load_config(config, overrides, only))
+        asked = load_config(config, overrides, only)
+    plan = make_plan(asked, _seeds_of(asked.name, out) if resume or retry else {})
     ui = ui or Silent()
     for note in plan.notes:
         ui.note(note)
@@ -141,6 +142,14 @@ def run_folder(plan: Plan, out: str | os.PathLike[str] | None) -> Path:
     return Path("runs", plan.name) if out is None else Path(out)
 
 
+def _seeds_of(name: str, out: str | os.PathLike[str] | None) -> dict[str, int]:
+    """The seeds that were drawn for the run that is resumed; none if there is no run yet."""
+    folder = Path("runs", name) if out is None else Path(out)
+    if not RunFolder.holds_run(folder):
+        return {}
+    return dict(RunFolder.open(folder).plan.get("seeds_drawn") or {})
+
+
 def round_seconds(cell: Cell) -> float:
     """A first guess of what one round of a cell takes."""
     seconds = estimate.worker_seconds(
@@ -150,5 +159,6 @@ def round_seconds(cell: Cell) -> float:
         cell["device"],
         cell["protocol"],
         cell.get("sweep"),
+        cell.get("calls_planned"),
     )
     return seconds / cell["protocol"]["rounds"]

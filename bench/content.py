@@ -37,17 +37,26 @@ def of_folder(folder: Path) -> str:
     for name in sorted(listing(folder)):
         if Path(name).suffix not in _COUNTED:
             continue
-        file = folder / name
-        size = file.stat().st_size
-        digest.update(f"{name}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            if size <= _WHOLE:
-                digest.update(stream.read())
-                continue
-            for offset in (0, size // 2, size - _SAMPLE):
-                stream.seek(offset)
-                digest.update(stream.read(_SAMPLE))
+        digest.update(f"{name}\0".encode())
+        add_file(digest, folder / name)
     return digest.hexdigest()[:16]
+
+
+def add_file(digest: hashlib._Hash, file: Path) -> None:
+    """Add a file's size and content to a digest: whole up to 1 MiB, else in three samples.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = file.stat().st_size
+    digest.update(f"{size}\0".encode())
+    with file.open("rb") as stream:
+        if size <= _WHOLE:
+            digest.update(stream.read())
+            return
+        for offset in (0, size // 2, size - _SAMPLE):
+            stream.seek(offset)
+            digest.update(stream.read(_SAMPLE))
 
 
 def listing(folder: Path) -> list[str]:

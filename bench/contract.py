@@ -12,8 +12,8 @@ from typing import Any, Literal, TypedDict
 SCHEMA_VERSION = 1
 """Version of the cell and record layout below; readers refuse a larger one."""
 
-Task = Literal["text-to-image", "image-to-image", "edit", "chain"]
-TASKS: tuple[Task, ...] = ("text-to-image", "image-to-image", "edit", "chain")
+Task = Literal["text-to-image", "image-to-image", "edit", "chain", "folder"]
+TASKS: tuple[Task, ...] = ("text-to-image", "image-to-image", "edit", "chain", "folder")
 
 Outcome = Literal[
     "ok",
@@ -91,6 +91,16 @@ class WorkloadMore(TypedDict, total=False):
     samples: int  # pictures of the whole chain
     max_batch: int  # pictures of a round
     start_from: Literal["first", "previous"]  # whose pictures image-to-image rounds start from
+    iterations: int  # batches; picture i of all of them has seed + i
+    one_by_one: bool  # models take the pictures of a batch one at a time: equal bytes in any batch
+    # task folder; the first three always, the others where they are written
+    pictures: str  # folder or file, as written
+    how: Literal["image-to-image", "edit"]  # what is done to each picture
+    resize: Literal["fit", "pad"]
+    enlarge: bool
+    prompts: list[str]  # drawn from for each picture; prompt is "" then
+    models: list[str]  # drawn from for each picture; this cell has those of its own model
+    draw_seed: int
 
 
 class Workload(WorkloadMore):
@@ -166,7 +176,7 @@ class GivenFile(TypedDict):
     """What a workload names by a path; ``workload`` keeps the path as it was written."""
 
     path: str  # absolute, where the plan was made
-    content: str  # hash of what it holds; see bench.content
+    content: str  # hash of what it holds; see bench.content and bench.folder
 
 
 class Limits(TypedDict):
@@ -174,7 +184,13 @@ class Limits(TypedDict):
     memory_bytes: int | None  # host address-space limit of one worker
 
 
-class Cell(TypedDict):
+class CellMore(TypedDict, total=False):
+    """Keys that only some cells have."""
+
+    calls_planned: int  # task folder: pictures that fall to this cell
+
+
+class Cell(CellMore):
     """One point of the matrix: everything that a worker is told."""
 
     schema: int
@@ -186,7 +202,7 @@ class Cell(TypedDict):
     protocol: Protocol
     sweep: Sweep | None  # absent in cells of runs that were started before there were sweeps
     profile: bool  # absent is false: count work, measure ceilings and trace a call besides
-    # by the workload's field, "model" or "input_image"; absent in cells of older runs
+    # by the workload's field: model, input_image or pictures; absent in cells of older runs
     inputs: dict[str, GivenFile]
     device: str  # auto | cpu | cuda[:N] | mps
     threads: int  # CPU threads of torch
@@ -317,7 +333,7 @@ class Record(TypedDict, total=False):
     it_per_s: list[float | None]
     steps_per_s_e2e: list[float]
     stages: list[dict[str, float | None]]  # per measured call; keys are STAGES
-    stop_reason: str  # noise_target | max_calls | time_cap
+    stop_reason: str  # noise_target | max_calls | time_cap | pictures
     steps_requested: int
     steps_effective: int
     denoiser_calls: int
@@ -367,3 +383,10 @@ class Record(TypedDict, total=False):
     # denoiser_calls, first_s, second_s, e2e_s (list, the repeats), graphs and recompiles (both
     # until the second call is done), compile_cache (hits and misses), outcome, reason
     sweep_size: list[dict[str, Any]]
+    # task folder: rows (path of the file with one line a picture, relative to the run folder),
+    # pictures, ok, failed, compiled (calls during which torch compiled), carried (rows that an
+    # interrupted process had left), kept_every (of the ok calls, each how-manyth stands in e2e_s,
+    # step_s and stages), median_s, median_interval_s (95 %), wall_s (reading, resizing, calling,
+    # saving), images_per_s (ok pictures / wall_s), rss_start_bytes, rss_end_bytes,
+    # rss_slope_bytes_per_picture, rss_slope_interval (95 %)
+    folder: dict[str, Any]

@@ -27,6 +27,7 @@ NO_RECORD = "no record"
 KEPT: tuple[str, ...] = (
     *("memory_modes", "between_s"),
     *("ttfi_s", "gaps_s", "tbb_s", "images_per_s", "chain_rounds", "lineage"),
+    "folder",
 )
 """Fields of the record that sections of a report read; they are kept as they stand."""
 

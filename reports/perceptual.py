@@ -17,6 +17,7 @@ from reports.fidelity import matches
 from reports.gather import Group, Picture, ReportError, Sample
 
 EDIT = "the prompt of an edit is an instruction and describes no picture"
+FOLDER = "the pictures of a folder are drawn prompts of their own"
 SYNTHETIC = "synthetic weights draw pictures without content"
 REFERENCE = "it is the reference"
 
@@ -227,6 +228,8 @@ def why_no_clip_score(group: Group) -> str | None:
     """Return why a CLIP score would mean nothing for this workload."""
     if group.workload.get("task") == "edit":
         return EDIT
+    if group.workload.get("task") == "folder":
+        return FOLDER
     return SYNTHETIC if group.synthetic else None
 
 

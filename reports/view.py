@@ -235,7 +235,7 @@ def _workload(
     group = comparison.group
     return Workload(
         answer=_answer(number, comparison, likeness),
-        prompt=str(group.workload.get("prompt", "")),
+        prompt=_prompt(group.workload),
         settings=_settings(group),
         tables=[
             table
@@ -257,6 +257,13 @@ def _workload(
         ],
         gallery=gallery,
     )
+
+
+def _prompt(workload: Mapping[str, Any]) -> str:
+    several = workload.get("prompts")
+    if several:
+        return "drawn for each picture: " + "; ".join(map(str, several))
+    return str(workload.get("prompt", ""))
 
 
 def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness]) -> Answer:

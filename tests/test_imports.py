@@ -80,7 +80,7 @@ def test_what_runs_in_a_worker_imports_nothing_of_the_parent(path: Path) -> None
     assert not packages(names) & PARENT_ONLY
     parents = {name for name in names if name.startswith("bench.")}
     shared = (
-        *("bench.chains", "bench.contract", "bench.content", "bench.modes"),
+        *("bench.chains", "bench.contract", "bench.content", "bench.folder", "bench.modes"),
         "bench.stats.order",
     )
     allowed = (*shared, "bench.worker")

@@ -30,12 +30,13 @@ VERBS = {
     "audit": "Find what cannot be true, or cannot be compared, in a table of results.",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "chain": "Make pictures in rounds, each from those before; steps, TTFI and gaps.",
+    "folder": "Send every picture of a folder through a model, from flags.",
     "env": "Build, check and remove the interpreters that backends live in.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
 }
 
-OUTLIVE_THEIR_READER = frozenset({"run", "once", "chain", "gate"})
+OUTLIVE_THEIR_READER = frozenset({"run", "once", "chain", "folder", "gate"})
 """Verbs that must go on when whoever reads their output is gone."""
 
 USAGE = 2

@@ -48,7 +48,9 @@ def once(
         str, typer.Option(help="What to draw; for edits, the instruction.")
     ] = "best quality, realistic, unreal engine, 4K,a cat sitting on human lap",
     negative_prompt: Annotated[str, typer.Option(help="What to keep out.")] = "",
-    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 333,
+    seed: Annotated[
+        str, typer.Option(help="Seed of the first picture; random draws one and says which.")
+    ] = "333",
     warmups: Annotated[
         int,
         typer.Option(
@@ -61,6 +63,17 @@ def once(
         int, typer.Option(min=1, help="Measured calls; 'Inference time' is their median.")
     ] = 3,
     batch: Annotated[int, typer.Option(help="Pictures for each call.")] = 1,
+    iterations: Annotated[
+        int, typer.Option(help="Batches; picture i of all of them has seed + i.")
+    ] = 1,
+    one_by_one: Annotated[
+        bool,
+        typer.Option(
+            "--one-by-one",
+            help="Pictures of a batch go through the models one at a time: the same bytes in any "
+            "batch.",
+        ),
+    ] = False,
     height: Annotated[
         int | None, typer.Option(help="Pixels.  [default: the model's]", show_default=False)
     ] = None,
@@ -149,8 +162,10 @@ def once(
         "steps": steps,
         "prompt": prompt,
         "negative_prompt": negative_prompt or None,
-        "seed": seed,
+        "seed": seed_of(seed),
         "batch": batch,
+        "iterations": None if iterations == 1 else iterations,
+        "one_by_one": one_by_one or None,
         "height": height,
         "width": width,
         "input_image": str(input_image) if input_image else None,
@@ -175,8 +190,8 @@ def once(
             "backend": [{"name": backend, "options": options}],
         },
     }
-    record, folder, exit_code = _measure(config, out)
-    if record is not None:
+    records, folder, exit_code = measured(config, out)
+    for record in records:
         print("\n".join(report(record, warmups)))
         images = record.get("images") or []
         if output_image is not None and images:
@@ -202,18 +217,27 @@ def model_source(model: str) -> str:
 
 def infer_task(model: str, input_image: Path | None) -> str:
     """Return the task that a model and an input picture suggest."""
-    source, _, name = model.partition(":")
-    kind = name.lower()
-    if source == "path":
-        try:
-            kind = str(json.loads((Path(name) / "model_index.json").read_bytes())["_class_name"])
-        except (OSError, ValueError, KeyError, TypeError):
-            # The worker says what is wrong with the folder.
-            kind = Path(name).name
-    if "pix2pix" in kind.lower():
+    from bench.config import folders
+
+    if folders.is_edit(model, Path.cwd()):
         return "edit"
     text_to_image, image_to_image, *_ = TASKS
     return text_to_image if input_image is None else image_to_image
+
+
+def seed_of(text: str) -> int | str:
+    """Read a seed from a flag: a number, or ``random``.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if text == "random":
+        return text
+    if not text.isdecimal():
+        raise typer.BadParameter(
+            f"{text!r} is neither a whole number nor 'random'", param_hint="--seed"
+        )
+    return int(text)
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any]:
@@ -302,8 +326,10 @@ def _check_output(path: Path) -> None:
         raise typer.BadParameter(f"there is no folder {path.parent}", param_hint=hint)
 
 
-def _measure(config: Mapping[str, Any], out: Path | None) -> tuple[Record | None, Path, int]:
-    """Run the configuration; return its record, the run folder and the exit code."""
+def measured(
+    config: Mapping[str, Any], out: Path | None, *, resume: bool = False
+) -> tuple[list[Record], Path, int]:
+    """Run a configuration; return its records, the run folder and the exit code."""
     from rich.console import Console
 
     from bench import api
@@ -312,8 +338,11 @@ def _measure(config: Mapping[str, Any], out: Path | None) -> tuple[Record | None
 
     ui = progress.display(Console(stderr=True))
     ui.after_interrupt = "The same command measures it anew."
+    more: dict[str, Any] = {"resume": True} if resume else {}
+    if resume:
+        ui.after_interrupt = "The same command goes on from there."
     try:
-        run = api.run(config, out, ui=ui)
+        run = api.run(config, out, ui=ui, **more)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except StoreError as error:
@@ -323,5 +352,4 @@ def _measure(config: Mapping[str, Any], out: Path | None) -> tuple[Record | None
         raise typer.Exit(1) from None
     finally:
         ui.close()
-    exit_code = run.summary.exit_code if run.summary else 0
-    return next(iter(run.records), None), run.path, exit_code
+    return list(run.records), run.path, run.summary.exit_code if run.summary else 0

@@ -55,6 +55,9 @@ CHAIN_STRENGTH = 0.75
 DEFAULT_SWEEP_REPEATS = 3
 DEFAULT_TIMEOUT_S = 1800.0
 
+FOLDER_KEYS = ("pictures", "how", "resize", "enlarge", "prompts", "models", "draw_seed")
+"""Keys of a workload that mean something for task folder only."""
+
 Family = Literal["embedded", "sd15", "sdxl"]
 
 

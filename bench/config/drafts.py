@@ -14,6 +14,8 @@ from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
 from bench.contract import BackendChoice, GivenFile, Sweep, Workload
 
+FREE_TEXT = ("pictures", "prompts", "models")
+
 
 @dataclass(frozen=True, eq=False)
 class Backend:
@@ -49,6 +51,7 @@ class Group:
     sweep: Sweep | None
     sweep_canonical: str  # what the sweep adds to the canonical JSON of a cell; "" without one
     inputs: dict[str, GivenFile]
+    calls_planned: int | None = None  # where the protocol does not decide the number of calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +113,9 @@ def _part(key: str, draft: Draft) -> str:
     if value is None and key in ("memory", "precision", "between"):
         value = modes.word_of(workload, key)
     elif value is None:
-        value = workload[key]
+        value = workload.get(key)
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    if key in ("prompt", "negative_prompt", "input_image", "model", "extra"):
+    if key in ("prompt", "negative_prompt", "input_image", "model", "extra", *FREE_TEXT):
         text = re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-")
         text = text if len(text) <= 32 else text[:32].rstrip("-")
     return f"{key}={text}"

@@ -29,8 +29,12 @@ def worker_seconds(
     device: str,
     protocol: Protocol,
     sweep: Sweep | None = None,
+    calls_planned: int | None = None,
 ) -> float:
-    """Return the seconds that all rounds of a cell take on a reference machine."""
+    """Return the seconds that all rounds of a cell take on a reference machine.
+
+    ``calls_planned`` is the number of measured calls where the protocol does not decide it.
+    """
     family = FAMILIES[family_of(workload["model"])]
     embedded = workload["model"].startswith("embedded:")
     kind = "cpu" if device == "cpu" or (device == "auto" and embedded) else "gpu"
@@ -52,6 +56,9 @@ def worker_seconds(
     warmup_calls = (max(warmup["min_calls"], warmup["stable_calls"]) + warmup["max_calls"]) / 2
     measured = (calls["min_calls"] + calls["max_calls"]) / 2
     measured_s = max(calls["min_calls"] * call_s, min(measured * call_s, calls["time_cap_s"]))
+    if calls_planned is not None:
+        measured_s = calls_planned * call_s
+    measured_s = max(measured_s, workload.get("iterations", 1) * call_s)
     compile_s = _compile_s(backend, cost.compile_s, cost.regional_s)
     round_s = START_S + cost.load_s + warmup_calls * call_s + measured_s
     if sweep is not None:
@@ -74,12 +81,15 @@ def _compile_s(backend: str, whole_s: float, regional_s: float) -> float:
     return regional_s if backend.endswith("-regional") else whole_s
 
 
-def cell_bytes(workload: Workload, backend: str, cache: str, rounds: int) -> int:
+def cell_bytes(
+    workload: Workload, backend: str, cache: str, rounds: int, calls_planned: int | None = None
+) -> int:
     """Return the bytes that a cell leaves in the run folder: pictures, records, compile cache.
 
     A fresh compile cache is gone with its worker; a warm one stays.
     """
     pixels = workload["height"] * workload["width"] * chains.pictures(workload)
+    pixels *= workload.get("iterations", 1) if calls_planned is None else calls_planned
     compiles = backend != "none" and cache == "warm"
     kept = COMPILE_CACHE_BYTES[family_of(workload["model"])] if compiles else 0
     return rounds * (int(pixels * PICTURE_BYTES_PER_PIXEL) + RECORD_BYTES) + kept

@@ -6,11 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import content
+from bench import content, folder
 from bench.config.errors import nearest, shown
 from bench.contract import GivenFile, Workload
 
 _FOLDER = "path:"
+_WHAT = {
+    "model": "model folder",
+    "input_image": "input picture",
+    "pictures": "folder of pictures",
+}
 
 
 class InputError(Exception):
@@ -23,20 +28,23 @@ def named(workload: Workload) -> Iterator[tuple[str, str]]:
         yield "model", workload["model"].removeprefix(_FOLDER).strip()
     if workload["input_image"] is not None:
         yield "input_image", workload["input_image"]
+    if "pictures" in workload:
+        yield "pictures", workload["pictures"]
 
 
 def read(field: str, text: str, start: Path) -> GivenFile:
     """Find an input and hash it.
 
     Args:
-        field: ``model``, whose input is a folder, or ``input_image``.
+        field: ``model``, whose input is a folder, ``input_image``, a file, or ``pictures``, which
+            is either.
         text: the path as written, absolute, below ``~``, or relative to ``start``.
         start: an absolute folder.
 
     Raises:
         InputError: it is not there, is of the other kind, or cannot be read.
     """
-    what = "model folder" if field == "model" else "input picture"
+    what = _WHAT[field]
     try:
         path = (start / Path(text).expanduser()).resolve()
         where = f"{what} {shown(text)}" + ("" if str(path) == text else f" ({path})")
@@ -50,6 +58,13 @@ def read(field: str, text: str, start: Path) -> GivenFile:
                     "from_single_file(FILE).save_pretrained(DIR)"
                 )
             return {"path": str(path), "content": content.of_folder(path)}
+        if field == "pictures":
+            found = folder.names(path)
+            if not found:
+                raise InputError(
+                    f"{where} holds no picture; pictures end in {', '.join(folder.SUFFIXES)}"
+                )
+            return {"path": str(path), "content": folder.identity(path, found)}
         if not path.is_file():
             raise InputError(f"{where} is {'a folder' if path.is_dir() else 'no regular file'}")
         return {"path": str(path), "content": content.of_file(path)}
@@ -60,7 +75,8 @@ def read(field: str, text: str, start: Path) -> GivenFile:
 
 def identity(field: str, file: GivenFile) -> str:
     """Return what stands for a path in the identity of a cell."""
-    return f"{_FOLDER if field == 'model' else 'sha256:'}{file['content']}"
+    kind = {"model": _FOLDER, "input_image": "sha256:", "pictures": "pictures:"}[field]
+    return f"{kind}{file['content']}"
 
 
 def alike(one: Workload, other: Workload) -> tuple[str, str] | None:
@@ -83,7 +99,9 @@ def _hint(field: str, text: str, path: Path, start: Path) -> str:
         )
     if not path.parent.is_dir():
         return f" Nor does the folder {path.parent}."
-    names = [each.name for each in path.parent.iterdir() if each.is_dir() == (field == "model")]
+    names = [
+        each.name for each in path.parent.iterdir() if each.is_dir() == (field != "input_image")
+    ]
     near = nearest(path.name, names)
     if near is None:
         return ""

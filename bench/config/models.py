@@ -38,6 +38,8 @@ MAX_STEPS = 10_000
 MAX_BATCH = 1024
 MAX_SAMPLES = 10_000
 MAX_SEED = 2**32 - 1
+RANDOM = "random"
+"""Written for a seed, has one drawn when the plan is made; the plan keeps it."""
 MAX_THREADS = 4096
 MAX_CALLS = 100_000
 MAX_ROUNDS = 1000
@@ -219,6 +221,24 @@ def _devices(value: object) -> str | tuple[str, ...]:
         if value.count(item) > 1:
             raise bad(f"device {shown(item)} is listed twice")
     return tuple(value)
+
+
+def _seed(value: object) -> int | str:
+    if value == RANDOM:
+        return RANDOM
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise bad(f"'seed' must be a whole number or 'random', not {shown(value)}")
+    if not 0 <= value <= MAX_SEED:
+        bound = "at least 0" if value < 0 else f"at most {MAX_SEED}"
+        raise bad(f"'seed' must be {bound}, not {shown(value)}")
+    return value
+
+
+def _choices(value: list[str], what: str) -> list[str]:
+    for at, each in enumerate(value):
+        if each in value[:at]:
+            raise bad(f"{what} has {shown(each)} twice, which would be drawn twice as often")
+    return value
 
 
 def _extra(value: dict[str, Any]) -> dict[str, Any]:
@@ -443,7 +463,25 @@ Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=1000)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 Batch = Annotated[int, Field(ge=1, le=MAX_BATCH)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+SeedOrRandom = Annotated[
+    int | str,
+    PlainValidator(_seed),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+                {"const": RANDOM},
+            ]
+        }
+    ),
+]
+Iterations = Annotated[int, Field(ge=1, le=MAX_CALLS)]
+Prompts = Annotated[
+    list[Text], AfterValidator(lambda value: _choices(value, "prompts")), Field(min_length=1)
+]
+Models = Annotated[
+    list[Model], AfterValidator(lambda value: _choices(value, "models")), Field(min_length=1)
+]
 Extra = Annotated[dict[str, Any], AfterValidator(_extra)]
 MemoryModes = Annotated[
     str,
@@ -485,8 +523,9 @@ class WorkloadFields(Strict):
     )
     task: TaskName = Field(
         default=ABSENT,
-        description="text-to-image, image-to-image, edit (instruct-pix2pix) or chain "
-        "(text-to-image, then image-to-image rounds from its pictures).",
+        description="text-to-image, image-to-image, edit (instruct-pix2pix), chain (text-to-image, "
+        "then image-to-image rounds from its pictures), or folder: every picture of a folder, "
+        "each one call.",
     )
     model: Model = Field(
         default=ABSENT,
@@ -538,10 +577,21 @@ class WorkloadFields(Strict):
         default=ABSENT,
         description="Pictures for each call; of a chain use max_batch. Default 1.",
     )
-    seed: Seed = Field(
+    seed: SeedOrRandom = Field(
         default=ABSENT,
         description="Seed of the first picture of a batch; the next ones have seed + 1, … "
+        "'random' draws one when the plan is made, which keeps it. "
         f"Default {catalogue.DEFAULT_SEED}.",
+    )
+    iterations: Iterations = Field(
+        default=ABSENT,
+        description="Batches to make and to save, at least one measured call each; picture i of "
+        "all of them has seed + i. Default 1.",
+    )
+    one_by_one: bool = Field(
+        default=ABSENT,
+        description="Send the pictures of a batch through the models one at a time, so that each "
+        "has the same bytes alone and in any batch; costs what a batch saves. Default false.",
     )
     prompt: Text = Field(
         default=ABSENT,
@@ -554,6 +604,41 @@ class WorkloadFields(Strict):
         default=ABSENT,
         description="Picture file for image-to-image and edit, relative to this file's own folder; "
         "null draws a scene of the asked size. Default null.",
+    )
+    pictures: Text = Field(
+        default=ABSENT,
+        description="Folder of pictures, its subfolders included, or one picture file; task folder "
+        "only, which needs it. Relative to this file's own folder.",
+    )
+    how: Literal["image-to-image", "edit"] = Field(
+        default=ABSENT,
+        description="What task folder does to each picture. Default: edit if the model is an "
+        "instruct-pix2pix, else image-to-image.",
+    )
+    resize: Literal["fit", "pad"] = Field(
+        default=ABSENT,
+        description="Task folder: fit shrinks a picture to fit into 'size' and keeps its aspect; "
+        "pad also fills up to exactly 'size', so that all calls have one shape. The result goes "
+        "back to the picture's own size. Default fit.",
+    )
+    enlarge: bool = Field(
+        default=ABSENT,
+        description="Task folder: also enlarge pictures that are smaller than 'size'. "
+        "Default false.",
+    )
+    prompts: Prompts = Field(
+        default=ABSENT,
+        description="Task folder, instead of prompt: each picture is drawn one of them.",
+    )
+    models: Models = Field(
+        default=ABSENT,
+        description="Task folder, instead of model: each picture is drawn one of them; a cell for "
+        "each model.",
+    )
+    draw_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = Field(
+        default=ABSENT,
+        description="Task folder: seed of the draws of prompts and models; the draw of a picture "
+        "depends on it and on the picture's name alone. Default 0.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         default=ABSENT,

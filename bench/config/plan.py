@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as kept
 from pathlib import Path
 from typing import Any, cast
 
-from bench import chains, modes
-from bench.config import backends, catalogue, estimate, inputs, matrix, models, tree
+from bench import chains, folder, modes
+from bench.config import backends, catalogue, estimate, folders, inputs, matrix, models, tree
 from bench.config.drafts import Backend, Draft, Group, WorkloadBase, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
 from bench.config.load import Config, explain
@@ -22,6 +24,7 @@ from bench.contract import (
     SCHEMA_VERSION,
     BackendChoice,
     Cell,
+    CellMore,
     GivenFile,
     Limits,
     Protocol,
@@ -29,6 +32,7 @@ from bench.contract import (
     Sweep,
     WarmupRule,
     Workload,
+    WorkloadMore,
 )
 from compilers import registry
 
@@ -49,6 +53,8 @@ class Plan:
         estimated_disk_bytes: rough size of the run folder.
         estimated_download_bytes: rough size of the Hub models, if none is there yet.
         notes: what a user may not have meant, a sentence each.
+        seeds_drawn: by the place where ``seed: random`` was written, what was drawn for it.
+        draws: of task folder, what each picture gets, with the cells that share it.
     """
 
     name: str
@@ -58,6 +64,8 @@ class Plan:
     estimated_disk_bytes: int
     estimated_download_bytes: int
     notes: tuple[str, ...] = ()
+    seeds_drawn: Mapping[str, int] = kept(default_factory=dict)
+    draws: Sequence[Mapping[str, Any]] = ()
 
     @property
     def count(self) -> int:
@@ -75,6 +83,8 @@ class Plan:
             "estimated_disk_bytes": self.estimated_disk_bytes,
             "estimated_download_bytes": self.estimated_download_bytes,
             "notes": list(self.notes),
+            **({"seeds_drawn": dict(self.seeds_drawn)} if self.seeds_drawn else {}),
+            **({"draws": list(self.draws)} if self.draws else {}),
             "cells": self.cells,
         }
 
@@ -98,20 +108,30 @@ class Plan:
                 estimated_disk_bytes=data["estimated_disk_bytes"],
                 estimated_download_bytes=data["estimated_download_bytes"],
                 notes=tuple(data.get("notes", ())),
+                seeds_drawn=dict(data.get("seeds_drawn", {})),
+                draws=tuple(data.get("draws", ())),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
 
 
-def make_plan(config: Config) -> Plan:
+RANDOM_SEEDS = 2**31
+"""A seed that is drawn is below this, which leaves room above it for every picture's own."""
+
+
+def make_plan(config: Config, seeds_drawn: Mapping[str, int] | None = None) -> Plan:
     """Expand a configuration to its cells.
+
+    Args:
+        seeds_drawn: of the plan of the run that is resumed, so that ``seed: random`` stays what it
+            was; what is not in it is drawn.
 
     Raises:
         ConfigError: an unknown backend or option, an impossible or duplicate cell, no cell, more
             than ``matrix.MAX_CELLS``, or an ``only`` that fits nothing.
     """
     with collector_paused():
-        return _Planner(config).plan()
+        return _Planner(config, seeds_drawn or {}).plan()
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
@@ -134,8 +154,11 @@ CHAIN_ONLY = ("samples", "max_batch", "start_from")
 
 
 class _Planner:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, seeds_drawn: Mapping[str, int]) -> None:
         self.config = config
+        self._seeds_known = seeds_drawn
+        self._seeds_drawn: dict[str, int] = {}
+        self._names: dict[str, list[str]] = {}
         self.top = config.document.given()
         given = config.document.matrix.given()
         self.exclude: list[dict[str, Any]] = [entry.given() for entry in given.pop("exclude", [])]
@@ -188,7 +211,10 @@ class _Planner:
             reason = "every combination is excluded" if self.axes else "it has no axis"
             raise self._error(f"the matrix gives no cells: {reason}", ("matrix",), key=True)
         self._own_combinations(combinations)
+        combinations = self._one_for_each_model(combinations)
         drafts = adjacent([self._draft(combination) for combination in combinations])
+        idle = [draft for draft in drafts if draft.group.calls_planned == 0]
+        drafts = [draft for draft in drafts if draft.group.calls_planned != 0]
         drafts = self._with_baselines(drafts)
         cells = self._cells(drafts)
         kept = select(cells, [draft.backend.label for draft in drafts], self.config.only)
@@ -205,8 +231,41 @@ class _Planner:
             estimated_seconds=round(seconds / max(1, len(pool)), 1),
             estimated_disk_bytes=disk,
             estimated_download_bytes=sum(estimate.download_bytes(*item) for item in downloads),
-            notes=(*self._overridden_in_vain(drafts), *_in_vain_together(drafts)),
+            notes=tuple(
+                dict.fromkeys(
+                    (
+                        *self._overridden_in_vain(drafts),
+                        *_in_vain_together(drafts),
+                        *(
+                            f"workload '{each.group.workload['name']}': no picture was drawn for "
+                            f"{each.group.workload['model']}, so it has no cell"
+                            for each in idle
+                        ),
+                        *self._too_long(drafts),
+                        *(
+                            f"{place}: drew {seed}; 'seed: {seed}' makes the same pictures again"
+                            for place, seed in self._seeds_drawn.items()
+                        ),
+                    )
+                )
+            ),
+            seeds_drawn=self._seeds_drawn,
+            draws=tuple(folders.draws(cells, self._names)),
         )
+
+    def _too_long(self, drafts: Sequence[Draft]) -> Iterator[str]:
+        """Say which folders may take longer than a worker is given."""
+        for draft in drafts:
+            planned, workload = draft.group.calls_planned, draft.group.workload
+            if planned is None:
+                continue
+            rounds = self.protocol["rounds"]
+            seconds = self._worker_seconds(draft) / rounds
+            if seconds > self.limits["timeout_s"]:
+                yield (
+                    f"workload '{workload['name']}': {planned} pictures may take {seconds:.0f} s, "
+                    f"and 'limits.timeout' ends a worker after {self.limits['timeout_s']:.0f} s"
+                )
 
     def _overridden_in_vain(self, drafts: Sequence[Draft]) -> Iterator[str]:
         """Refuse a ``--set`` that no cell takes, and say which workloads do not take one."""
@@ -336,7 +395,7 @@ class _Planner:
                 elif isinstance(value, Backend):
                     identity = (value.canonical, value.cache)
                 else:
-                    identity = _canonical(value) if isinstance(value, dict) else value
+                    identity = _canonical(value) if isinstance(value, (dict, list)) else value
                 if identity in seen:
                     raise self._error(_listed_twice(axis, value), ("matrix", axis, at))
                 seen.add(identity)
@@ -574,7 +633,87 @@ class _Planner:
         sweep = self._sweep(combination, workload)
         # a cell without a sweep is the cell that it was before there were sweeps
         identity = "" if sweep is None else f'"sweep":{_canonical(sweep)},'
-        return Group(workload, _canonical(unnamed), device, threads, sweep, identity, given)
+        planned = None
+        if workload["task"] == "folder":
+            found = self._pictures(given["pictures"]["path"])
+            planned = folders.count_of(workload, found)
+            self._check_seeds(workload, len(found), combination)
+            self._check_folder(workload, sweep, combination)
+        return Group(
+            workload, _canonical(unnamed), device, threads, sweep, identity, given, planned
+        )
+
+    def _pictures(self, place: str) -> list[str]:
+        """Return the names of a folder's pictures, listed once for all cells."""
+        if place not in self._names:
+            self._names[place] = folder.names(Path(place))
+        return self._names[place]
+
+    def _check_folder(
+        self, workload: Workload, sweep: Sweep | None, combination: Combination
+    ) -> None:
+        found = folders.problem(workload, sweep is not None)
+        if found is not None:
+            where = _Origin(self, combination, _base_of(combination))
+            raise self._error(f"workload '{workload['name']}': {found[1]}", where.field(found[0]))
+
+    def _check_seeds(self, workload: Workload, count: int, combination: Combination) -> None:
+        """Refuse seeds beyond the largest, with which no picture could be made again alone."""
+        last = workload["seed"] + count - 1
+        if last > models.MAX_SEED:
+            where = _Origin(self, combination, _base_of(combination))
+            raise self._error(
+                f"workload '{workload['name']}': the last of {count} pictures would have the seed "
+                f"{last}, and {models.MAX_SEED} is the largest",
+                where.field("seed"),
+            )
+
+    def _one_for_each_model(self, combinations: list[Combination]) -> list[Combination]:
+        """Split combinations that draw from several models, so that each is loaded once."""
+        found: list[Combination] = []
+        # Equal choices must be one object, by which cells of one workload are told.
+        made: dict[tuple[int, str], Choice] = {}
+        for combination in combinations:
+            base = _base_of(combination)
+            fields = self._fields(combination, base)
+            if fields.get("task") != "folder":
+                found.append(combination)
+                continue
+            where = _Origin(self, combination, base)
+            twice = folders.both(fields)
+            if twice is not None:
+                name = base.name if base is not None else "folder"
+                raise self._error(f"workload '{name}': {twice[1]}", where.field(twice[0]), key=True)
+            several = fields.get("models")
+            if several is None:
+                found.append(combination)
+                continue
+            path = where.field("models")
+            for model in several:
+                choice = made.setdefault((id(several), model), Choice(model, path))
+                found.append({**combination, "model": choice})
+        return found
+
+    def _fields(self, combination: Combination, base: WorkloadBase | None) -> dict[str, Any]:
+        """Return the fields of a workload as they were written, the nearest of each."""
+        fields = dict(self.defaults if base is None else base.fields)
+        for key, chosen in combination.items():
+            if key == "size":
+                fields["height"], fields["width"] = chosen.value
+            elif key in models.FIELD_KEYS:
+                fields[key] = chosen.value
+        return fields
+
+    def _seed(self, value: int | str, path: KeyPath) -> int:
+        """Return a seed; a random one is drawn once for each place where it is written."""
+        if not isinstance(value, str):
+            return value
+        place = ".".join(map(str, path))
+        if place not in self._seeds_drawn:
+            known = self._seeds_known.get(place)
+            drawn = secrets.randbelow(RANDOM_SEEDS) if known is None else known
+            self._seeds_drawn[place] = drawn
+        return self._seeds_drawn[place]
 
     def _inputs(self, workload: Workload, where: _Origin) -> dict[str, GivenFile]:
         """Return the files that a workload names; refuse what is not there."""
@@ -653,12 +792,7 @@ class _Planner:
 
     def _workload(self, combination: Combination, device: str) -> Workload:
         base = _base_of(combination)
-        fields = dict(self.defaults if base is None else base.fields)
-        for key, chosen in combination.items():
-            if key == "size":
-                fields["height"], fields["width"] = chosen.value
-            elif key in models.FIELD_KEYS:
-                fields[key] = chosen.value
+        fields = self._fields(combination, base)
         model = fields.get("model")
         name = base.name if base is not None else _model_name(model or "")
         where = _Origin(self, combination, base)
@@ -668,14 +802,27 @@ class _Planner:
                 f"a combination of its own needs a workload; add one, such as 'workload: {known}'",
                 where.workload[:3],
             )
-        for key in ("task", "model", "prompt"):
+        is_folder = fields.get("task") == "folder"
+        if is_folder and "prompts" in fields:
+            fields["prompt"] = ""
+        for key in ("task", "model", "prompt", *(["pictures"] if is_folder else [])):
             if key not in fields:
                 raise self._error(f"workload '{name}' needs the key '{key}'", where.workload)
         family = catalogue.FAMILIES[catalogue.family_of(fields["model"])]
         task = fields["task"]
         heavy = fields["model"].startswith(("hub:", "synthetic:"))
+        more: WorkloadMore = {}
+        if is_folder:
+            start = self.config.start_of(where.field("model"))
+            more = folders.keys(fields, fields["model"], start)
+            if "models" in fields:  # of a mixture, each takes what it knows
+                fields["strength" if more["how"] == "edit" else "image_guidance"] = None
+        if fields.get("iterations", 1) != 1:
+            more["iterations"] = fields["iterations"]
+        if fields.get("one_by_one", False):
+            more["one_by_one"] = True
         strength = fields.get("strength")
-        if strength is None and task == "image-to-image":
+        if strength is None and more.get("how", task) == "image-to-image":
             strength = catalogue.DEFAULT_STRENGTH
         if task == chains.TASK:
             strength = catalogue.CHAIN_STRENGTH if strength is None else strength
@@ -693,13 +840,14 @@ class _Planner:
             "height": fields.get("height", family.size),
             "width": fields.get("width", family.size),
             "batch": fields.get("batch", 1),
-            "seed": fields.get("seed", catalogue.DEFAULT_SEED),
+            "seed": self._seed(fields.get("seed", catalogue.DEFAULT_SEED), where.field("seed")),
             "prompt": fields["prompt"],
             "negative_prompt": fields.get("negative_prompt"),
             "input_image": fields.get("input_image"),
             "dtype": self._dtype(fields, heavy and device != "cpu", where),
             "generator": fields.get("generator", "cpu"),
             "extra": fields.get("extra", {}),
+            **more,
         }
         # what is at its default is left out, so that cells stay what they were without these keys
         if fields.get("memory", modes.NONE) != modes.NONE:
@@ -719,6 +867,17 @@ class _Planner:
                 where.field(foreign),
             )
         self._check_workload(workload, where)
+        if not is_folder:
+            self._check_seeds(
+                workload, workload["batch"] * workload.get("iterations", 1), combination
+            )
+            for key in catalogue.FOLDER_KEYS:
+                if key in fields:
+                    raise self._error(
+                        f"workload '{name}': '{key}' belongs to task folder, and means nothing "
+                        f"for {task}",
+                        where.field(key),
+                    )
         return workload
 
     def _dtype(self, fields: dict[str, Any], half: bool, where: _Origin) -> Any:
@@ -752,7 +911,7 @@ class _Planner:
         """Refuse what no machine could run."""
         name, task = workload["name"], workload["task"]
         source, _, model = workload["model"].partition(":")
-        if source in catalogue.BUILT_IN_MODELS:
+        if source in catalogue.BUILT_IN_MODELS and task != "folder":
             tasks = catalogue.BUILT_IN_MODELS[source][model].tasks
             if task not in tasks:
                 able = [
@@ -771,7 +930,7 @@ class _Planner:
             ("input_image", ("image-to-image", "edit")),
         ):
             value = cast("dict[str, Any]", workload)[key]
-            if value is not None and task not in only_for:
+            if value is not None and task not in (*only_for, "folder"):
                 raise self._error(
                     f"workload '{name}': '{key}' {shown(value)} means nothing for {task}; "
                     f"it belongs to {' and '.join(only_for)}",
@@ -826,6 +985,7 @@ class _Planner:
                     "threads": group.threads,
                     "limits": self.limits,
                     "allow_remote_code": remote,
+                    **_planned(group),
                 }
             )
         counts: dict[str, int] = {}
@@ -863,22 +1023,30 @@ class _Planner:
                 workload["model"], workload["height"], workload["width"], workload["batch"],
                 workload["steps"], workload["strength"], chains.pictures(workload), group.device,
                 backend.choice["name"], draft.cache, group.sweep_canonical,
+                group.calls_planned, workload.get("iterations"),
             )  # fmt: skip
             if key not in known:
                 known[key] = (
-                    estimate.worker_seconds(
-                        workload,
-                        backend.choice["name"],
-                        draft.cache,
-                        group.device,
-                        self.protocol,
-                        group.sweep,
+                    self._worker_seconds(draft),
+                    estimate.cell_bytes(
+                        workload, backend.choice["name"], draft.cache, rounds, group.calls_planned
                     ),
-                    estimate.cell_bytes(workload, backend.choice["name"], draft.cache, rounds),
                 )
             seconds += known[key][0]
             disk += known[key][1]
         return seconds, disk
+
+    def _worker_seconds(self, draft: Draft) -> float:
+        group = draft.group
+        return estimate.worker_seconds(
+            group.workload,
+            draft.backend.choice["name"],
+            draft.cache,
+            group.device,
+            self.protocol,
+            group.sweep,
+            group.calls_planned,
+        )
 
 
 class _Origin:
@@ -929,6 +1097,10 @@ def _workload_key(draft: Draft) -> tuple[Any, ...]:
     group = draft.group
     name = group.workload["name"]
     return name, group.device, group.threads, group.canonical, group.sweep_canonical
+
+
+def _planned(group: Group) -> CellMore:
+    return {} if group.calls_planned is None else {"calls_planned": group.calls_planned}
 
 
 def _base_of(combination: Combination) -> WorkloadBase | None:

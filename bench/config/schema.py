@@ -83,8 +83,15 @@ def _fields_of_tasks() -> list[_Schema]:
         "image-to-image": ("image_guidance",),
         "edit": ("strength",),
         "chain": ("image_guidance", "input_image"),
+        "folder": ("input_image",),
     }
-    never = {task: () if task == "chain" else chain for task in TASKS} | {"chain": ("batch",)}
+    never = {
+        task: (
+            *(("batch",) if task == "chain" else chain),
+            *(() if task == "folder" else catalogue.FOLDER_KEYS),
+        )
+        for task in TASKS
+    }
     return [
         {
             "if": {"required": ["task"], "properties": {"task": {"const": task}}},

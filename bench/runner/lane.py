@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from bench import folder as bench_folder
 from bench.contract import SCHEMA_VERSION, Cell, Job, Record
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
 from bench.runner.draft import Draft, finite
@@ -301,8 +302,10 @@ class Lane:
         job_file = logs / f"{name}.job.json"
         log = None
         try:
-            shutil.rmtree(pictures, ignore_errors=True)
-            pictures.mkdir(parents=True)
+            # What an interrupted folder run has left is gone on with; its record was never written.
+            if not bench_folder.belongs(pictures, cell["cell_id"]):
+                shutil.rmtree(pictures, ignore_errors=True)
+            pictures.mkdir(parents=True, exist_ok=True)
             job_file.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
             log = os.open(flight.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
         except OSError as error:
@@ -595,9 +598,14 @@ def located(cell: Cell) -> Cell:
     workload = cell["workload"]
     given = cell.get("inputs", {})
     if "model" in given:
-        workload = {**workload, "model": f"path:{given['model']['path']}"}
+        written, model = workload["model"], f"path:{given['model']['path']}"
+        workload = {**workload, "model": model}
+        if "models" in workload:
+            workload["models"] = [model if each == written else each for each in workload["models"]]
     if "input_image" in given:
         workload = {**workload, "input_image": given["input_image"]["path"]}
+    if "pictures" in given:
+        workload = {**workload, "pictures": given["pictures"]["path"]}
     return {**cell, "workload": workload}
 
 

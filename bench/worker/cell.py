@@ -7,13 +7,13 @@ import dataclasses
 import gc
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import chains
-from bench.contract import Job, Outcome, Phase
+from bench.contract import ImageEntry, Job, Outcome, Phase
 from bench.worker import (
     between,
     chain,
@@ -23,7 +23,9 @@ from bench.worker import (
     failure,
     faults,
     fingerprint,
+    folder,
     memory_modes,
+    one_by_one,
     pictures,
     precision,
     profiling,
@@ -160,24 +162,32 @@ class _Cell:
         self.job = job
         self.cell = job["cell"]
         self.device = job["device"]
+        self.workload: Mapping[str, Any] = self.cell["workload"]
         self.report = report
         self.given_clock = clock
         self.relative: Any = None  # the image-to-image pipeline of a chain
         self.teller: chain.Teller | None = None
+        self.folder: folder.Folder | None = None
 
     def run(self) -> tuple[Outcome, str | None]:
         """Take the cell through its phases and return how it ended."""
         report = self.report
         cache_filled = compile_cache.use(Path(self.job["cache_dir"]), self.cell["cache"])
         self.set_up_torch()
-        report.set(cache=self.cell["cache"], fingerprint=fingerprint.collect(self.device))
+        machine = fingerprint.collect(self.device)
+        report.set(cache=self.cell["cache"], fingerprint=machine)
         self.clock = self.given_clock or clocks.for_device(self.device)
         self.meters = Meters(self.device)
         backend, options = self.find_backend()
         self.refuse_modes()
 
+        if self.workload["task"] == "folder":
+            self.folder = folder.Folder(self.job, self.clock)
+            self.workload = self.folder.call_workload
         self.begin("load")
         pipeline = self.load()
+        if self.workload.get("one_by_one"):
+            one_by_one.apply(pipeline)
         self.relative = self.make_relative(pipeline)
         inputs = self.prepare_inputs(pipeline)
         self.begin("prepare")
@@ -208,21 +218,30 @@ class _Cell:
         # compiling left behind is collected once, so that no measured call pays for it.
         gc.collect()
         self.begin("steady")
+        if self.folder is not None:
+            ended, why = self.process(self.folder, pipeline, instruments, machine, warm)
+            if ended == "ok" and judgement.reason:
+                ended, why = "fallback", judgement.reason
+            if ended == "ok" and self.cell.get("profile") and self.job["round"] == 0:
+                report.decided(ended, why)
+                self.profile(instruments, inputs)
+            return ended, why
         compiled = dynamo.read_counts()
-        samples, digests, defects = self.measure(instruments, inputs)
+        samples, digests, defects, entries = self.measure(pipeline, instruments, inputs)
         since = dynamo.read_counts() - compiled
         self.read_memory("steady")
         report.set(compile_s=warm.times_s[0] - statistics.median(s.e2e_s for s in samples))
 
         report.enter("finish")
         images = pictures.of_output(samples[-1].output)
-        self.save(images, input_images(inputs))
+        self.save(images, input_images(inputs), entries)
         if self.teller is not None:
             self.teller.finished(images)
         invalid, doubts = faults.of_pictures(
             defects,
             warm.not_finite,
-            [*warm.digests, *digests],
+            # Only the calls of one batch have equal inputs.
+            [*warm.digests, *digests[:: self.workload.get("iterations", 1)]],
         )
         invalid += faults.of_counts(samples)
         invalid += faults.of_compiling(since, proof.log.recompile_reasons())
@@ -236,6 +255,36 @@ class _Cell:
             report.decided(outcome, reason)
             self.profile(instruments, inputs)
         self.sweep(pipeline, instruments, outcome, reason)
+        return outcome, reason
+
+    def process(
+        self,
+        given: folder.Folder,
+        pipeline: Any,
+        instruments: Instruments,
+        machine: Mapping[str, Any],
+        warm: _Warm,
+    ) -> tuple[Outcome, str | None]:
+        """Call once for each picture of a folder and report what became of them."""
+        report = self.report
+        given.run(pipeline, instruments, machine)
+        self.read_memory("steady")
+        report.enter("finish")
+        fields, outcome, reason, warnings = given.summary()
+        nulls = {f"stages.{stage}": why for stage, why in instruments.missing.items()}
+        if "device_e2e_s" not in fields:
+            fields["device_e2e_s"] = None
+            nulls["device_e2e_s"] = self.clock.no_events_reason or "no device events"
+        if fields["folder"]["rss_reason"]:
+            nulls["folder.rss_slope_bytes_per_picture"] = fields["folder"].pop("rss_reason")
+        if fields["e2e_s"]:
+            fields["compile_s"] = warm.times_s[0] - fields["folder"]["median_s"]
+        report.set(**fields, steps_requested=self.workload["steps"])
+        report.null(nulls)
+        invalid, doubts = faults.of_pictures([], warm.not_finite, warm.digests)
+        report.warn(*warnings, *doubts)
+        if outcome == "ok" and invalid:
+            return "invalid", invalid[0]
         return outcome, reason
 
     def profile(self, instruments: Instruments, inputs: Any) -> None:
@@ -394,7 +443,7 @@ class _Cell:
 
         started = self.clock.now()
         loaded = sources.load(
-            self.cell["workload"],
+            self.workload,
             self.device,
             allow_remote_code=self.cell["allow_remote_code"],
         )
@@ -456,10 +505,17 @@ class _Cell:
 
     def prepare_inputs(self, pipeline: Any) -> Any:
         """Make what every call is given; outside all timing."""
-        inputs = self.make_inputs(pipeline, self.cell["workload"])
+        if self.folder is not None:
+            inputs = self.folder.first_inputs(pipeline)
+            if inputs is None:
+                fields, outcome, reason, _ = self.folder.summary()
+                self.report.set(folder=fields["folder"])
+                raise _EndedError(outcome, str(reason))
+        else:
+            inputs = self.make_inputs(pipeline, self.workload)
         self.report.warn(*inputs.warnings)
         given = input_images(inputs)
-        if given:
+        if given and self.folder is None:
             self.report.set(input_sha256=" ".join(pictures.digest(picture) for picture in given))
         return inputs
 
@@ -509,19 +565,31 @@ class _Cell:
         return warm
 
     def measure(
-        self, instruments: Instruments, inputs: Any
-    ) -> tuple[list[Sample], list[list[str]], list[str]]:
+        self, pipeline: Any, instruments: Instruments, inputs: Any
+    ) -> tuple[list[Sample], list[list[str]], list[str], list[ImageEntry]]:
         """Call until the repeat rule ends it; return samples, each call's digests, and defects.
 
-        Only the last sample keeps its pictures.
+        Only the last sample keeps its pictures. With several iterations the calls take their
+        batches in turn, each at least once, and the pictures of all are saved as they come; their
+        entries are the last that is returned.
         """
         rule = self.cell["protocol"]["calls"]
+        iterations = self.workload.get("iterations", 1)
+        if iterations > 1:
+            rule = {
+                **rule,
+                "min_calls": max(rule["min_calls"], iterations),
+                "max_calls": max(rule["max_calls"], iterations),
+            }
+        entries: list[ImageEntry] = []
         samples: list[Sample] = []
         digests: list[list[str]] = []
         defects: list[str] = []
         reason: str | None = None
         started = self.clock.now()
         while reason is None:
+            if iterations > 1:
+                inputs = self.inputs_of_batch(pipeline, len(samples) % iterations)
             sample = instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
             if samples:
                 samples[-1] = dataclasses.replace(samples[-1], output=None)
@@ -534,6 +602,8 @@ class _Cell:
                 if (defect := pictures.defect(image))
             ]
             self.report_sample(sample)
+            if iterations > 1 and len(samples) <= iterations:
+                entries += self.saved(images, first=len(entries))
             reason = repeats.stop_reason(
                 [each.e2e_s for each in samples], self.clock.now() - started, rule
             )
@@ -545,7 +615,19 @@ class _Cell:
             denoiser_batch=max(samples[0].denoiser_batches, default=None),
         )
         self.report.null(self.null_reasons(samples[0], instruments))
-        return samples, digests, defects
+        return samples, digests, defects, entries
+
+    def inputs_of_batch(self, pipeline: Any, number: int) -> Any:
+        """Make the inputs of one of several batches; picture i of all has seed + i."""
+        from bench.worker import tasks
+
+        seed = self.workload["seed"] + number * self.workload["batch"]
+        return tasks.prepare_inputs(pipeline, {**self.workload, "seed": seed}, self.device)
+
+    def saved(self, images: list[Any], first: int = 0) -> list[ImageEntry]:
+        """Save pictures of the cell, the first of which has the index ``first``."""
+        place, root = Path(self.job["pictures_dir"]), Path(self.job["pictures_relative_to"])
+        return pictures.save(images, self.workload["seed"], place, root, first)
 
     def steps_requested(self) -> int:
         """Return the steps that one measured call is asked for, in all of its rounds."""
@@ -600,13 +682,16 @@ class _Cell:
             )
         return found
 
-    def save(self, images: list[Any], given: list[Any]) -> None:
-        """Save the pictures, those given too, and report them with the size they really have."""
-        workload = self.cell["workload"]
-        folder, root = Path(self.job["pictures_dir"]), Path(self.job["pictures_relative_to"])
+    def save(self, images: list[Any], given: list[Any], entries: list[ImageEntry]) -> None:
+        """Save the pictures, those given too, and report them with the size they really have.
+
+        ``entries`` are those that were saved already; if there are any, ``images`` are among them.
+        """
+        workload = self.workload
         if given:
-            self.report.set(input_images=pictures.save_inputs(given, folder, root))
-        entries = pictures.save(images, workload["seed"], folder, root)
+            place, root = Path(self.job["pictures_dir"]), Path(self.job["pictures_relative_to"])
+            self.report.set(input_images=pictures.save_inputs(given, place, root))
+        entries = entries or self.saved(images)
         width, height = images[0].size
         self.report.set(images=entries, output_height=height, output_width=width)
         if (height, width) != (workload["height"], workload["width"]):

@@ -76,25 +76,32 @@ def save_inputs(given: Sequence[Any], folder: Path, relative_to: Path) -> list[s
     different = list({digest(image): image for image in given}.values())
     paths = [folder / f"input_{index:05d}.png" for index in range(len(different))]
     for image, path in zip(different, paths, strict=True):
-        _write(image, path)
-    return [_relative(path, relative_to) for path in paths]
+        write(image, path)
+    return [relative(path, relative_to) for path in paths]
 
 
-def save(images: Sequence[Any], seed: int, folder: Path, relative_to: Path) -> list[ImageEntry]:
+def save(
+    images: Sequence[Any], seed: int, folder: Path, relative_to: Path, first: int = 0
+) -> list[ImageEntry]:
     """Write ``seed_<seed>_<index>.png`` for each picture and return their entries.
 
-    Picture i of a batch has the seed ``seed + i``. Each file appears whole or not at all.
+    ``index`` counts the pictures of the cell, and picture i has the seed ``seed + i``. Each file
+    appears whole or not at all.
+
+    Args:
+        seed: of the cell's picture 0.
+        first: index of the first of these pictures.
 
     Raises:
         OSError: the folder cannot be written.
     """
     entries: list[ImageEntry] = []
-    for index, image in enumerate(images):
+    for index, image in enumerate(images, first):
         path = folder / f"seed_{seed + index}_{index:05d}.png"
-        _write(image, path)
+        write(image, path)
         entries.append(
             {
-                "path": _relative(path, relative_to),
+                "path": relative(path, relative_to),
                 "seed": seed + index,
                 "index": index,
                 "width": image.width,
@@ -105,7 +112,12 @@ def save(images: Sequence[Any], seed: int, folder: Path, relative_to: Path) -> l
     return entries
 
 
-def _write(image: Any, path: Path) -> None:
+def write(image: Any, path: Path) -> None:
+    """Write a PIL image as RGB to a PNG file, which appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     partial = path.with_suffix(f".{os.getpid()}.part")
     try:
         image.convert("RGB").save(partial, format="PNG")
@@ -114,5 +126,6 @@ def _write(image: Any, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _relative(path: Path, relative_to: Path) -> str:
+def relative(path: Path, relative_to: Path) -> str:
+    """Return a path from a folder on, with "/"."""
     return Path(os.path.relpath(path, relative_to)).as_posix()

@@ -31,6 +31,7 @@ import inspect
 import math
 import random
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -166,7 +167,7 @@ def prepare_inputs(
     pipeline: Any,
     workload: Mapping[str, Any],
     device: str,
-    pictures: Sequence[Any] | None = None,
+    given: Sequence[Any] | None = None,
 ) -> Inputs:
     """Turn a workload into the arguments of ``pipeline``.
 
@@ -177,8 +178,7 @@ def prepare_inputs(
         pipeline: as ``bench.worker.sources.load`` returned it.
         workload: a ``bench.contract.Workload``.
         device: where "device" generators live.
-        pictures: what to start from instead of the workload's own input, one for each picture of
-            the batch.
+        given: input pictures of the asked size, instead of those that the workload names.
 
     Raises:
         SourceError: the workload asks for something that this pipeline cannot do.
@@ -186,8 +186,9 @@ def prepare_inputs(
     task = workload["task"]
     parameters = _parameters(type(pipeline))
     family = family_for(type(pipeline).__name__, task)
+    pictures: Sequence[Any] | None = given
     told: list[str] = []
-    if pictures is None and task != "text-to-image":
+    if given is None and task != "text-to-image":
         pictures, told = input_pictures(workload)
     arguments = family.arguments(pipeline, workload, pictures)
     _check_extra(pipeline, workload["extra"], parameters)
@@ -236,25 +237,50 @@ def input_pictures(workload: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     return drawn, []
 
 
-def _picture_of_file(workload: Mapping[str, Any]) -> tuple[Any, list[str]]:
+def open_picture(file: Path, most_pixels: int | None = None) -> Any:
+    """Read a picture file as RGB: turned as its EXIF says, and on white where it is transparent.
+
+    Of an animation it is the first frame.
+
+    Args:
+        most_pixels: a picture of more is not unpacked.
+
+    Raises:
+        SourceError: the file is missing or holds no readable picture.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    file = Path(workload["input_image"]).expanduser()
-    file = file if file.is_absolute() else Path.cwd() / file
     try:
-        with Image.open(file) as opened:
+        # Above half of the size that is refused, the library warns; the limit here is our own.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(file)
+        with opened:
+            width, height = opened.size
+            if most_pixels is not None and width * height > most_pixels:
+                raise SourceError(
+                    f"input picture {file} has {width}x{height} pixels, more than the "
+                    f"{most_pixels:,} that are unpacked."
+                )
             picture: Any = ImageOps.exif_transpose(opened)
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 white = Image.new("RGBA", picture.size, "white")
                 picture = Image.alpha_composite(white, picture)
-            picture = picture.convert("RGB")
+            return picture.convert("RGB")
     except FileNotFoundError as error:
         raise SourceError(f"input picture {file} does not exist.") from error
     except UnidentifiedImageError as error:
         raise SourceError(f"input picture {file} is no picture that can be read.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(f"input picture {file} cannot be read: {one_line(error)}") from error
+
+
+def _picture_of_file(workload: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    from PIL import Image, ImageOps
+
+    file = Path(workload["input_image"]).expanduser()
+    picture = open_picture(file if file.is_absolute() else Path.cwd() / file)
     size = (workload["width"], workload["height"])
     return ImageOps.fit(picture, size, Image.Resampling.LANCZOS), _cut(picture.size, size)
 

@@ -225,6 +225,6 @@ def test_the_task_of_a_folder_is_inferred_from_its_class(tmp_path: Path) -> None
 
 
 def test_a_run_without_a_record_keeps_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(once, "_measure", lambda config, out: (None, Path("x"), 1))
+    monkeypatch.setattr(once, "measured", lambda config, out: ([], Path("x"), 1))
     result = CliRunner().invoke(app.app, ["once"])
     assert result.exit_code == 1

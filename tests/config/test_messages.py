@@ -36,7 +36,7 @@ CHANGED = [
     ("steps: 10", "guidance: .nan", "2: defaults: 'guidance' must be a finite number, not NaN"),
     ("a red house", "7", "8: workload 't2i': 'prompt' must be text, not 7"),
     (TASK, "task: inpaint", "6: workload 't2i': unknown task 'inpaint'. There are: text-to-image, "
-     "image-to-image, edit."),
+     "image-to-image, edit, folder."),
     (TASK, "task: text-to-imag", "6: workload 't2i': unknown task 'text-to-imag'. Did you mean "
      "'text-to-image'?"),
     (TASK, f"{TASK}\n      dtype: flaot16",
@@ -57,8 +57,8 @@ CHANGED = [
      "7: workload 't2i': 'strength' must be at most 1, not 1.01"),
     (TASK, f"{TASK}\n      batch: 0", "7: workload 't2i': 'batch' must be at least 1, not 0"),
     (TASK, f"{TASK}\n      seed: -1", "7: workload 't2i': 'seed' must be at least 0, not -1"),
-    (TASK, f"{TASK}\n      seed: random",
-     "7: workload 't2i': 'seed' must be a whole number, not 'random'"),
+    (TASK, f"{TASK}\n      seed: randm",
+     "7: workload 't2i': 'seed' must be a whole number or 'random', not 'randm'"),
     (TASK, f"{TASK}\n      size: 500",
      "7: workload 't2i': size 500 is no multiple of 8; the nearest are 496 or 504"),
     (TASK, f"{TASK}\n      size: 768x1023",

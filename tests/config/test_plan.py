@@ -34,8 +34,8 @@ def ids(plan: Plan) -> set[str]:
 
 def test_the_resolved_form_of_a_minimal_cell() -> None:
     (cell,) = plan_matrix({}).cells
-    assert set(cell) == set(contract.Cell.__annotations__)
-    assert set(cell["workload"]) == set(contract.Workload.__annotations__)
+    assert set(cell) == contract.Cell.__required_keys__
+    assert set(cell["workload"]) == contract.Workload.__required_keys__
     assert cell["workload"] == {
         "name": "t2i", "task": "text-to-image", "model": "embedded:sdxl", "variant": None,
         "scheduler": None, "steps": 10, "guidance": None, "image_guidance": None, "strength": None,
@@ -714,7 +714,7 @@ def test_the_catalogue_knows_the_models_that_the_worker_loads() -> None:
 
 
 def test_every_reserved_argument_names_a_field() -> None:
-    fields = set(contract.Workload.__annotations__)
+    fields = contract.Workload.__required_keys__
     assert {field for field in RESERVED_CALL_ARGUMENTS.values() if field} <= fields
 
 
