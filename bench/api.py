@@ -86,6 +86,7 @@ def run(
     devices: Sequence[str] = (),
     start: Start = "auto",
     allow_other_host: bool = False,
+    skip_dominated: bool = True,
     sync: bool = True,
     ui: Ui | None = None,
 ) -> Run:
@@ -102,6 +103,8 @@ def run(
         devices: where cells run whose device is ``auto`` or ``cuda``.
         start: how workers are started: ``auto``, ``fork`` or ``spawn``.
         allow_other_host: resume although machine or software have changed.
+        skip_dominated: record cells as ``skipped`` that ask for more than one of this run that ran
+            out of memory, instead of running them.
         sync: build the environments that cells need and that are not ready, which may download
             gigabytes; without it, those cells are ``unavailable``.
         ui: observer; see `bench.runner.Ui`.
@@ -127,6 +130,7 @@ def run(
         devices=devices,
         start=start,
         allow_other_host=allow_other_host,
+        skip_dominated=skip_dominated,
         ui=session.watched(ui),
         estimate=round_seconds,
         interpreters=Provider(sync=sync, say=ui.note),

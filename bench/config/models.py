@@ -650,6 +650,16 @@ class LimitSettings(Strict):
         "GPU the data segment, and torch's libraries alone map several GiB. Default null: no "
         "limit.",
     )
+    rss: Memory = Field(
+        default=ABSENT,
+        description="Resident memory of one worker: 2GiB. The runner watches it and ends a worker "
+        "that passes it, as outcome oom. Default null: no limit.",
+    )
+    device_memory: Memory = Field(
+        default=ABSENT,
+        description="What torch may reserve on a CUDA device: 8GiB, to stand for a smaller card. "
+        "Default null: the device's own.",
+    )
 
 
 CELL_KEYS: dict[str, tuple[Any, str]] = {

@@ -128,6 +128,7 @@ def _flat(given: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+_BOUNDS = ("device_bytes", "rss_bytes")
 _SIZE_KEYS = ("size", "height", "width")
 
 
@@ -148,6 +149,11 @@ class _Planner:
             "timeout_s": limited.get("timeout", catalogue.DEFAULT_TIMEOUT_S),
             "memory_bytes": limited.get("memory"),
         }
+        # They decide who runs out of memory; a cell without them is the cell that it always was.
+        if limited.get("rss") is not None:
+            self.limits["rss_bytes"] = limited["rss"]
+        if limited.get("device_memory") is not None:
+            self.limits["device_bytes"] = limited["device_memory"]
         defaults = self.top["defaults"].given() if "defaults" in self.top else {}
         self._check_size_keys(defaults, ("defaults",))
         self.defaults: dict[str, Any] = {
@@ -740,6 +746,8 @@ class _Planner:
         profile = self.top.get("profile", False)
         # a cell that is not profiled is the cell that it was before there were profiles
         profiled = '"profile":true,' if profile else ""
+        bounds = {key: self.limits[key] for key in _BOUNDS if key in self.limits}  # type: ignore[literal-required]
+        bounded = f'"limits":{_canonical(bounds)},' if bounds else ""
         names = cell_names(drafts)
         seen: dict[str, int] = {}
         cells: list[Cell] = []
@@ -748,7 +756,7 @@ class _Planner:
             # the canonical JSON of the whole, put together from parts that many cells share
             identity = (
                 f'{{"backend":{draft.backend.canonical},"cache":"{draft.cache}",'
-                f'"device":"{group.device}",{profiled}"protocol":{rules},{group.sweep_canonical}'
+                f'"device":"{group.device}",{bounded}{profiled}"protocol":{rules},{group.sweep_canonical}'
                 f'"threads":{group.threads},'
                 f'"workload":{group.canonical}}}'
             )
