@@ -119,10 +119,7 @@ def run(
         plan = make_plan(parse_config(config, overrides, only))
     else:
         plan = make_plan(load_config(config, overrides, only))
-    ui = ui or Silent()
-    for note in plan.notes:
-        ui.note(note)
-    summary = execute(
+    return measure(
         plan,
         run_folder(plan, out),
         resume=resume,
@@ -131,9 +128,25 @@ def run(
         start=start,
         allow_other_host=allow_other_host,
         skip_dominated=skip_dominated,
+        sync=sync,
+        ui=ui,
+    )
+
+
+def measure(
+    plan: Plan, out: Path, *, ui: Ui | None = None, sync: bool = True, **how: Any
+) -> Run:
+    """Measure a plan that is made already; ``how`` and the rest as for `run`."""
+    ui = ui or Silent()
+    for note in plan.notes:
+        ui.note(note)
+    summary = execute(
+        plan,
+        out,
         ui=session.watched(ui),
         estimate=round_seconds,
         interpreters=Provider(sync=sync, say=ui.note),
+        **how,
     )
     if summary.interrupted:
         raise KeyboardInterrupt

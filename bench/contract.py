@@ -78,7 +78,17 @@ SCOPES: tuple[str, ...] = (
 """What a backend can compile, by the name under which the pipeline calls it."""
 
 
-class Workload(TypedDict):
+class WorkloadMore(TypedDict, total=False):
+    """Keys that a workload has only where they are not at their default."""
+
+    # Of a size that was rounded: as it was asked for, and how; height and width are what was made
+    # of it.
+    asked_height: int
+    asked_width: int
+    round_size: Literal["down", "nearest"]
+
+
+class Workload(WorkloadMore):
     """What is generated; two cells may be compared only if all of it but ``name`` is equal."""
 
     name: str

@@ -103,11 +103,15 @@ def _part(key: str, draft: Draft) -> str:
     workload = cast("dict[str, Any]", draft.group.workload)
     if key == "size":
         return size_text(workload)
+    if key == "asked_size":
+        asked = {side: workload.get(f"asked_{side}", workload[side]) for side in ("height", "width")}
+        made = size_text(workload)
+        return made if size_text(asked) == made else f"{size_text(asked)}->{made}"
     if key == "task":
         return str(workload["task"])
     value = {"device": draft.group.device, "threads": draft.group.threads}.get(key)
     if value is None:
-        value = workload[key]
+        value = workload.get(key)
     text = f"{value:g}" if isinstance(value, float) else str(value)
     if key in ("prompt", "negative_prompt", "input_image", "model", "extra"):
         text = re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-")

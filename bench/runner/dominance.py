@@ -8,15 +8,10 @@ a measurement says.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
+from bench import comparable
 from bench.contract import Cell
-
-SIZED = ("batch", "height", "width")
-_FREE = frozenset({*SIZED, "name", "seed", "asked_height", "asked_width"})
-"""Of a workload: what says how much, and what changes no byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +31,7 @@ class Dominance:
 
     def ran_out(self, cell: Cell, device: str, record_id: str) -> None:
         """Keep that ``cell`` ended ``oom`` on ``device``."""
-        known = self._known.setdefault(_like(cell, device), [])
+        known = self._known.setdefault(comparable.but_for_size(cell, device), [])
         known.append((_asked(cell), record_id, cell["name"]))
 
     def smaller(self, cell: Cell, device: str) -> Smaller | None:
@@ -44,7 +39,7 @@ class Dominance:
         if not self._use or not self._known:
             return None
         asked = _asked(cell)
-        for less, record_id, name in self._known.get(_like(cell, device), ()):
+        for less, record_id, name in self._known.get(comparable.but_for_size(cell, device), ()):
             if less != asked and all(a <= b for a, b in zip(less, asked, strict=True)):
                 return Smaller(
                     record_id,
@@ -62,16 +57,3 @@ def _asked(cell: Cell) -> tuple[int, ...]:
 def _told(asked: tuple[int, ...]) -> str:
     batch, height, width = asked
     return f"batch {batch} at {width}x{height}"
-
-
-def _like(cell: Cell, device: str) -> str:
-    """Return what two cells must share for one to dominate the other."""
-    told: dict[str, Any] = {
-        "workload": {k: v for k, v in cell["workload"].items() if k not in _FREE},
-        "backend": cell["backend"],
-        "cache": cell["cache"],
-        "threads": cell["threads"],
-        "device": device,
-        "limits": {k: v for k, v in cell["limits"].items() if k != "timeout_s"},
-    }
-    return json.dumps(told, sort_keys=True)
