@@ -23,7 +23,7 @@ BASELINE = "none"
 NO_RECORD = "no record"
 """Outcome of a sample that stands for a planned cell of which no process has ended yet."""
 
-KEPT: tuple[str, ...] = ()
+KEPT: tuple[str, ...] = ("memory_limit", "dominated_by", "output_height", "output_width")
 """Fields of the record that sections of a report read; they are kept as they stand."""
 
 
