@@ -133,9 +133,7 @@ def run(
     )
 
 
-def measure(
-    plan: Plan, out: Path, *, ui: Ui | None = None, sync: bool = True, **how: Any
-) -> Run:
+def measure(plan: Plan, out: Path, *, ui: Ui | None = None, sync: bool = True, **how: Any) -> Run:
     """Measure a plan that is made already; ``how`` and the rest as for `run`."""
     ui = ui or Silent()
     for note in plan.notes:

@@ -1,9 +1,9 @@
 """What fits: peak memory of trials over the pixels of a call, the law through them, the limit.
 
 Columns of the first table: workload, label, backend, series (batch: at one size; size: at one
-batch), shown (the trial in words), mpixels (10^6 pixels of a whole batch), gib (peak, None if it ran
-out of memory), fits, outlier, limit_gib (None without a limit), meter, law (as a formula). Of the
-second, a point of the law: workload, series, mpixels, gib.
+batch), shown (the trial in words), mpixels (10^6 pixels of a whole batch), gib (peak, None if it
+ran out of memory), fits, outlier, limit_gib (None without a limit), meter, law (as a formula). Of
+the second, a point of the law: workload, series, mpixels, gib.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ POINTS = ["workload", "label", "backend", "series", "shown", "mpixels", "gib", "
           "limit_gib", "meter", "law"]  # fmt: skip
 LINES = ["workload", "series", "mpixels", "gib"]
 
-SERIES = {"batch": ("o", "-", "one size, growing batch"), "size": ("s", "--", "one batch, growing size")}
+SERIES = {
+    "batch": ("o", "-", "one size, growing batch"),
+    "size": ("s", "--", "one batch, growing size"),
+}
 """Marker, line and name of the two ways to grow."""
 
 
@@ -42,9 +45,9 @@ def figure(
         nothing="No run tried what fits into memory.",
         notes=[
             (
-                "Each mark is one trial in a process of its own (n in the axis): its largest peak in "
-                "any phase. A cross ran out of memory; it stands on the limit, as its own need is "
-                "not known. Lines: the fitted law; whether it has a quadratic term was tested. "
+                "Each mark is one trial in a process of its own (n in the axis): its largest peak "
+                "in any phase. A cross ran out of memory; it stands on the limit, as its own need "
+                "is not known. Lines: the fitted law; whether it has a quadratic term was tested. "
                 "Ringed: off the law, and without weight in it. Trials that were skipped because "
                 "a smaller one had run out of memory are not drawn."
             ),
@@ -58,9 +61,7 @@ def figure(
     )
 
 
-def _panel(
-    axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping[str, str]
-) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping[str, str]) -> None:
     colour = colours[rows["backend"].iloc[0]]
     limits = [v for v in rows["limit_gib"] if style.present(v)]
     for series, (shape, dashes, _) in SERIES.items():

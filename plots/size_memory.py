@@ -1,8 +1,8 @@
 """Peak memory over the pixels of a picture, with the law through it and what lies off it.
 
-Columns of the first table: workload, label, backend, shown (the size in words), mpixels (10^6 pixels
-of one picture), gib, outlier, meter, law (as a formula, or why there is none). Of the second, the
-law: workload, mpixels, gib, and low and high of its prediction interval, None without one.
+Columns of the first table: workload, label, backend, shown (the size in words), mpixels (10^6
+pixels of one picture), gib, outlier, meter, law (as a formula, or why there is none). Of the second,
+the law: workload, mpixels, gib, and low and high of its prediction interval, None without one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def figure(
         nothing="No run measured one workload at three sizes or more.",
         notes=[
             (
-                "Each mark is one process at one size (n in the axis): its largest peak in any phase. "
+                "Each mark is one process at one size (n in the axis): its largest peak in any "
+                "phase. "
                 "Sizes are those that were really made, after rounding. Band: where the law "
                 "expects a new measurement, 95 %. Ringed: off the law of the others, and without "
                 "weight in it."
@@ -51,9 +52,7 @@ def figure(
     )
 
 
-def _panel(
-    axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping[str, str]
-) -> None:
+def _panel(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping[str, str]) -> None:
     colour = colours[rows["backend"].iloc[0]]
     if not lines.empty:
         axes.plot(lines["mpixels"], lines["gib"], "-", color=colour, alpha=0.7, linewidth=1.4)
@@ -83,6 +82,7 @@ def _panel(
     axes.set_xlim(0, 1.1 * float(rows["mpixels"].max()))
     axes.set_ylim(0, 1.2 * float(rows["gib"].max()))
     axes.set_xlabel(
-        f"10^6 pixels of a picture, n = {len(rows)}\nlaw, {style.wrap(str(rows['law'].iloc[0]), 84)}"
+        f"10^6 pixels of a picture, n = {len(rows)}\n"
+        f"law, {style.wrap(str(rows['law'].iloc[0]), 84)}"
     )
     axes.set_ylabel(f"peak of {rows['meter'].iloc[0]} [GiB]")

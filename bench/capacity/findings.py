@@ -111,8 +111,10 @@ def fit(trials: Sequence[Trial]) -> tuple[MemoryLaw | None, list[Trial], str | N
     if len(meters) > 1:
         return None, [], f"the trials were read by different meters ({', '.join(sorted(meters))})"
     if len({(t.pixels, t.batch) for t in points}) < 3:
-        return None, points, (
-            "a law needs at least 3 different trials that fit and have a memory figure"
+        return (
+            None,
+            points,
+            ("a law needs at least 3 different trials that fit and have a memory figure"),
         )
     try:
         law = fit_memory(
@@ -141,9 +143,8 @@ def name_of(trials: Sequence[Trial]) -> str:
 
 def law_text(law: MemoryLaw) -> str:
     """Return the law as a formula with its units."""
-    text = (
-        f"{law.constant_bytes / GIB:.3f} GiB + {law.per_pixel_bytes / 1024:.4g} KiB x pixels x batch"
-    )
+    text = f"{law.constant_bytes / GIB:.3f} GiB"
+    text += f" + {law.per_pixel_bytes / 1024:.4g} KiB x pixels x batch"
     if law.form == "quadratic":
         text += f" + {law.per_pixel2_bytes:.3g} B x pixels^2 x batch"
     return text
@@ -209,9 +210,9 @@ def _capacity(trials: list[Trial], multiple: int) -> Capacity:
         no_law=no_law,
         reserve_bytes=reserve,
         reserve_says=says,
-        cards=() if law is None else tuple(
-            _card(law, gib, reserve, base, base_batch, multiple) for gib in CARDS_GIB
-        ),
+        cards=()
+        if law is None
+        else tuple(_card(law, gib, reserve, base, base_batch, multiple) for gib in CARDS_GIB),
         per_image=tuple(per_image),
         best=best,
         best_says=best_says,
@@ -274,13 +275,21 @@ def _card(
     if law.df >= 1:
         sure_batch = _below(batch, lambda n: law.predict(pixels, n).high, usable)
         units = _below(
-            side[0] // multiple, lambda n: _high(law, _scaled(n, base, multiple), base_batch), usable
+            side[0] // multiple,
+            lambda n: _high(law, _scaled(n, base, multiple), base_batch),
+            usable,
         )
         sure_side = _scaled(units, base, multiple)
     beyond = not law.predict(pixels, max(batch, 1)).inside
     knows = law.knows_sizes
     return Card(
-        gib, usable, batch, sure_batch, side if knows else None, sure_side if knows else None, beyond
+        gib,
+        usable,
+        batch,
+        sure_batch,
+        side if knows else None,
+        sure_side if knows else None,
+        beyond,
     )
 
 
@@ -338,17 +347,19 @@ def _best(per_image: Sequence[PerImage]) -> tuple[PerImage | None, str]:
     others = len(per_image) - 1
     if best is first:
         return best, (
-            f"no batch is better than {first.batch}: none of the {others} larger ones takes less time "
-            "for a picture"
+            f"no batch is better than {first.batch}: none of the {others} larger ones takes "
+            "less time for a picture"
         )
     gain = speedup([list(first.calls)], [list(best.calls)], level=1 - ERROR / others)
     told = f"{gain.ratio:.2f} times as many pictures per second as batch {first.batch}"
     if gain.low is None or gain.high is None:
         return best, f"{told}, from one call each: that is no proof"
-    interval = f"interval {gain.low:.2f} to {gain.high:.2f}, the error shared among {others} batches"
+    interval = (
+        f"interval {gain.low:.2f} to {gain.high:.2f}, the error shared among {others} batches"
+    )
     if gain.low <= 1:
         return best, (
-            f"no batch is clearly better than {first.batch}: batch {best.batch} makes {told}, and the "
-            f"{interval} holds 1"
+            f"no batch is clearly better than {first.batch}: batch {best.batch} makes {told}, "
+            f"and the {interval} holds 1"
         )
     return best, f"batch {best.batch} makes {told} ({interval})"

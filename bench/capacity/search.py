@@ -1,7 +1,7 @@
 """The largest number that fits, by growing and halving: which numbers to try next.
 
-A number is a batch, or a size in steps of what the pipeline makes. It is assumed that what fits does
-so at every smaller number too.
+A number is a batch, or a size in steps of what the pipeline makes. It is assumed that what fits
+does so at every smaller number too.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Literal
 Answer = Literal["fits", "oom", "unknown"]
 
 WAVE = 4
-"""Doublings that are asked for at once: a run starts its workers' template once for all of them, and
-skips those above the first that does not fit."""
+"""Doublings that are asked for at once: a run starts its workers' template once for all of them,
+and skips those above the first that does not fit."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ host. What torch has allocated is less than what a card must have."""
 class Trial:
     """One record of one cell.
 
-    ``peak_bytes`` is the largest value of ``meter`` in any phase, None if it did not get to the end.
+    ``peak_bytes`` is the largest value of ``meter`` in any phase, None if it did not reach the end.
     ``beside_bytes`` is what the device held besides, as a context does; None where unknown.
     """
 

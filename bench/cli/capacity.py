@@ -1,8 +1,9 @@
-"""``bench capacity``: the largest batch and size that fit, what the next ones need, the best batch."""
+"""``bench capacity``: the largest batch and size that fit, their memory's law, the best batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bench import api
+from bench import api, comparable
 from bench.capacity import findings, planned
 from bench.capacity import trials as tried
 from bench.capacity.findings import GIB
@@ -217,7 +218,9 @@ def _aspect(text: str) -> float:
     try:
         value = float(width) / float(height)
     except (ValueError, ZeroDivisionError):
-        raise typer.BadParameter("write it as WIDTH:HEIGHT, such as 16:9", param_hint="--aspect") from None
+        raise typer.BadParameter(
+            "write it as WIDTH:HEIGHT, such as 16:9", param_hint="--aspect"
+        ) from None
     if not 1 / 16 <= value <= 16:
         raise typer.BadParameter("must be from 1:16 to 16:1", param_hint="--aspect")
     return value
@@ -278,8 +281,6 @@ def _flags(model: str) -> dict[str, Any]:
 
 
 def _device(cell: Cell) -> str:
-    import os
-
     found = Machine(os.environ).resolve(cell["device"])
     if isinstance(found, Unsupported):
         raise RunnerError(f"{found.reason[0].upper()}{found.reason[1:]}.")
@@ -313,9 +314,7 @@ class _Trials(progress.Notes):
         self.print(f"{text}  ({record['process']['wall_s']:.1f} s)")
 
 
-def _key(cell: Any) -> str:
-    from bench import comparable
-
+def _key(cell: Mapping[str, Any]) -> str:
     return comparable.but_for_size(cell, cell["device"])
 
 
@@ -368,7 +367,7 @@ def _searched(
     if what is not What.size:
         start = min(subject.batch, bounds["batch"])
         search = Search(start, most=bounds["batch"])
-        _drive(hunt, subject, search, lambda n: (n, base_height, base_width), multiple, aspect)
+        _drive(hunt, subject, search, lambda n: (n, base_height, base_width))
         stopped += _why(search, "batch", subject)
     if what is not What.batch:
         most = bounds["side"] // multiple
@@ -380,21 +379,15 @@ def _searched(
             subject,
             search,
             lambda n: (subject.batch, *subject.sized(n, multiple, aspect)),
-            multiple,
-            aspect,
         )
         stopped += _why(search, "size", subject)
     return stopped
 
 
 def _drive(
-    hunt: _Hunt,
-    subject: planned.Subject,
-    search: Search,
-    point: Any,
-    multiple: int,
-    aspect: float,
+    hunt: _Hunt, subject: planned.Subject, search: Search, point: Callable[[int], planned.Point]
 ) -> None:
+    """Try what ``search`` wants until it is done; ``point`` makes (batch, height, width) of it."""
     while True:
         numbers = search.wave(_guess(hunt, subject, point, search))
         if not numbers:
@@ -410,7 +403,9 @@ def _drive(
                 search.tell(number, trial.answer, f"{trial.outcome}: {trial.reason}")
 
 
-def _guess(hunt: _Hunt, subject: planned.Subject, point: Any, search: Search) -> int | None:
+def _guess(
+    hunt: _Hunt, subject: planned.Subject, point: Callable[[int], planned.Point], search: Search
+) -> int | None:
     """Return the largest number that a law through the trials so far lets into the limit."""
     if search.fits is None or search.fails is None:
         return None

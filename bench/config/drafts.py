@@ -104,7 +104,9 @@ def _part(key: str, draft: Draft) -> str:
     if key == "size":
         return size_text(workload)
     if key == "asked_size":
-        asked = {side: workload.get(f"asked_{side}", workload[side]) for side in ("height", "width")}
+        asked = {
+            side: workload.get(f"asked_{side}", workload[side]) for side in ("height", "width")
+        }
         made = size_text(workload)
         return made if size_text(asked) == made else f"{size_text(asked)}->{made}"
     if key == "task":

@@ -13,7 +13,8 @@ from bench.contract import Cell
 
 _ONLY_KEYS = (
     "workload", "backend", "size",
-    *(key for key in models.FIELD_KEYS if key not in ("size", "extra", "asked_size", "size_multiple")),
+    *(key for key in models.FIELD_KEYS
+      if key not in ("size", "extra", "asked_size", "size_multiple")),
     *models.CELL_KEYS, "name",
 )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Sizes that a pipeline can make, from sizes that somebody asks for.
 
-A pipeline works on latents and makes sides that are multiples of what one latent covers: 8 pixels in
-Stable Diffusion, 16 in VQGAN or Flux. Scripts that take any size round it without a word, so that a
-table of sizes and memory is one of sizes that nobody got.
+A pipeline works on latents and makes sides that are multiples of what one latent covers: 8 pixels
+in Stable Diffusion, 16 in VQGAN or Flux. Scripts that take any size round it without a word, so
+that a table of sizes and memory is one of sizes that nobody got.
 """
 
 from __future__ import annotations

@@ -57,13 +57,13 @@ def over(limits: Limits, seen_bytes: int | None, draft: Draft) -> str | None:
         meter, limit, used = found
         ended = f", and was ended {where}" if used == seen_bytes else ""
         return (
-            f"out of memory: {used / _GIB:.2f} GiB by the meter {meter}, over the limit of "
+            f"out of memory: {used / _GIB:.4g} GiB by the meter {meter}, over the limit of "
             f"{limit / _GIB:.4g} GiB{ended}"
         )
     if draft.outcome == "oom" and "device_bytes" in limits:
         return (
-            f"out of memory under the limit of {limits['device_bytes'] / _GIB:.4g} GiB by the meter "
-            f"{_METERS['device_bytes']}: {draft.reason}"
+            f"out of memory under the limit of {limits['device_bytes'] / _GIB:.4g} GiB by the "
+            f"meter {_METERS['device_bytes']}: {draft.reason}"
         )
     return None
 

@@ -159,7 +159,9 @@ def execute(
                 load_average_1m=load_average_1m,
                 patience=patience or Patience(),
                 forecast=_forecast(plan.cells, folder, estimate),
-                dominance=_dominance(folder, tasks, use=skip_dominated, remember=not allow_other_host),
+                dominance=_dominance(
+                    folder, tasks, use=skip_dominated, remember=not allow_other_host
+                ),
             )
             executed = _run(context, schedule.lanes(tasks), interrupts)
             interrupted = interrupts.count > 0
@@ -334,9 +336,7 @@ def _forecast(
     return forecast
 
 
-def _dominance(
-    folder: RunFolder, tasks: Sequence[Task], *, use: bool, remember: bool
-) -> Dominance:
+def _dominance(folder: RunFolder, tasks: Sequence[Task], *, use: bool, remember: bool) -> Dominance:
     """Remember what ran out of memory in this run before, unless it is tried again now.
 
     Under other conditions it might not have, so ``remember`` is false where those are mixed.

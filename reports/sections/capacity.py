@@ -40,14 +40,14 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
     says = []
     tables: list[Table] = []
     for each, _ in found:
-        limit = "the device's own" if each.limit_bytes is None else f"{text.gib(each.limit_bytes)} GiB"
-        says += [
-            f"{each.name} (limit {limit}, meter {each.meter}, {text.plural(len(each.trials), 'trial')}): "
-            f"{findings.limit_says(each.batches, 'batch')}. "
-            f"{_capital(findings.limit_says(each.sizes, 'size'))}.",
-            f"{_capital(findings.law_says(each))}.",
-            f"Best batch: {each.best_says}.",
-        ]
+        limit = (
+            "the device's own" if each.limit_bytes is None else f"{text.gib(each.limit_bytes)} GiB"
+        )
+        head = f"{each.name} (limit {limit}, meter {each.meter}, "
+        head += f"{text.plural(len(each.trials), 'trial')}): "
+        head += f"{findings.limit_says(each.batches, 'batch')}. "
+        head += f"{_capital(findings.limit_says(each.sizes, 'size'))}."
+        says += [head, f"{_capital(findings.law_says(each))}.", f"Best batch: {each.best_says}."]
         tables += [_trials(each), *_per_image(each), *_cards(each)]
     return Section("capacity", "What fits into memory", says, ["capacity"], [], tables)
 
@@ -76,9 +76,12 @@ def _tables(found: Sequence[tuple[Capacity, str]]) -> tuple[pd.DataFrame, pd.Dat
     for number, (each, backend) in enumerate(found, 1):
         name = each.name if len(found) == 1 else f"{number}. {each.name}"
         limit = None if each.limit_bytes is None else each.limit_bytes / GIB
-        off = dict(zip([t.record_id for t in each.points], each.law.outliers, strict=True)) if (
-            each.law
-        ) else {}
+        off = (
+            dict(zip([t.record_id for t in each.points], each.law.outliers, strict=True))
+            if (each.law)
+            else {}
+        )
+        told = "" if each.law is None else f"{each.law.form}: {findings.law_text(each.law)}"
         for trial in each.trials:
             if trial.answer == "unknown" or trial.outcome == "skipped":
                 continue
@@ -94,7 +97,7 @@ def _tables(found: Sequence[tuple[Capacity, str]]) -> tuple[pd.DataFrame, pd.Dat
                 "outlier": off.get(trial.record_id, False),
                 "limit_gib": limit,
                 "meter": each.meter,
-                "law": "" if each.law is None else f"{each.law.form}: {findings.law_text(each.law)}",
+                "law": told,
             })  # fmt: skip
         if each.law is not None:
             lines += _lines(each, name)
@@ -182,9 +185,9 @@ def _cards(found: Capacity) -> list[Table]:
         f"largest size at batch {found.base_batch}", "surely", "",
     ]  # fmt: skip
     note = (
-        f"Predicted by the law above, not measured: {found.reserve_says}. Surely: by the upper bound "
-        "of the law's 95 % prediction interval, which knows the noise and not whether the law holds "
-        "that far."
+        f"Predicted by the law above, not measured: {found.reserve_says}. Surely: by the upper "
+        "bound of the law's 95 % prediction interval, which knows the noise and not whether the "
+        "law holds that far."
     )
     return [Table(f"Prediction for common amounts of memory: {found.name}", head, rows, note=note)]
 

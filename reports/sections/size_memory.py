@@ -82,7 +82,8 @@ def _says(series: _Series) -> str:
     law = series.law
     if law is None:
         return f"{head}no law of memory: {series.no_law}."
-    told = f"{head}{law.form} law over {text.plural(law.n, 'point')}, {findings.law_text(law)}; {law.why}."
+    told = f"{head}{law.form} law over {text.plural(law.n, 'point')}, "
+    told += f"{findings.law_text(law)}; {law.why}."
     off = [
         f"{size_text(t.size)} ({100 * residual:+.0f} %)"
         for t, residual, out in zip(series.points, law.residuals, law.outliers, strict=True)
@@ -116,7 +117,8 @@ def _table(series: _Series) -> Table:
         ])  # fmt: skip
     meter = series.trials[0].meter
     head = [
-        "asked", "made of it", "came out", "pixels", f"peak of {meter} [GiB]", "law [GiB]", "off", "",
+        "asked", "made of it", "came out", "pixels", f"peak of {meter} [GiB]", "law [GiB]", "off",
+        "",
     ]  # fmt: skip
     return Table(f"Sizes: {series.name}, batch {series.batch}", head, rows)
 

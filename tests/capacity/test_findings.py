@@ -24,7 +24,9 @@ def trial(batch: int, side: int = 128, outcome: str = "ok", **changes: Any) -> T
         "peak_bytes": taken if outcome == "ok" else None,
         "beside_bytes": GIB // 2,
         "limit_bytes": None,
-        "e2e_s": tuple(0.1 + 0.01 * batch + 0.0001 * call for call in range(6)) if outcome == "ok" else (),
+        "e2e_s": tuple(0.1 + 0.01 * batch + 0.0001 * call for call in range(6))
+        if outcome == "ok"
+        else (),
         "record_id": f"{batch}-{side}",
     }
     return Trial(**{**fields, **changes})
@@ -120,7 +122,9 @@ def test_two_meters_or_two_points_give_no_law() -> None:
     mixed = [trial(1, meter="rss"), trial(2, meter="rss (spawned)"), trial(4, meter="rss")]
     assert "different meters" in law_says(capacities(mixed)[0])
     assert "at least 3" in law_says(capacities([trial(1), trial(2)])[0])
-    assert "does not grow" in law_says(capacities([trial(b, peak_bytes=10**9) for b in (1, 2, 4)])[0])
+    assert "does not grow" in law_says(
+        capacities([trial(b, peak_bytes=10**9) for b in (1, 2, 4)])[0]
+    )
 
 
 def test_a_record_of_a_gpu_is_read_by_what_torch_reserved() -> None:
@@ -136,7 +140,9 @@ def test_a_record_of_a_gpu_is_read_by_what_torch_reserved() -> None:
         ("device_used", "warmup", 12),
         ("rss", "steady", 99),
     ]
-    made = make({"outcome": "ok", "output_height": 64, "output_width": 64}, cell, "cuda:0", peaks, [1.0])
+    made = make(
+        {"outcome": "ok", "output_height": 64, "output_width": 64}, cell, "cuda:0", peaks, [1.0]
+    )
     assert (made.meter, made.peak_bytes, made.beside_bytes) == ("torch.max_memory_reserved", 9, 3)
     assert (made.asked, made.size, made.output) == ((70, 65), (64, 64), (64, 64))
     assert make({"outcome": "failed"}, cell, "cuda:0", peaks, [1.0]).peak_bytes is None

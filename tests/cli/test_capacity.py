@@ -1,4 +1,4 @@
-"""``bench capacity`` on workloads whose memory follows a law: the edges it must find are computed."""
+"""``bench capacity`` where memory follows a law: the edges that it must find are computed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def test_it_finds_the_edges_of_a_law_that_it_has_not_seen(
     assert edge in result.output
     assert f"largest size at batch 1: {side}x{side}; {side + 8}x{side + 8} ran" in result.output
     records = lines(out)
-    assert len({record["process"].get("pid") for record in records if record["outcome"] != "skipped"}) > 5
+    assert (
+        len({record["process"].get("pid") for record in records if record["outcome"] != "skipped"})
+        > 5
+    )
     tried = [(r["cell"]["workload"]["batch"], r["cell"]["workload"]["height"]) for r in records]
     assert len(tried) == len(set(tried))
     assert sum(r["outcome"] != "skipped" for r in records) <= 26
@@ -124,11 +127,15 @@ def test_each_memory_mode_of_a_configuration_is_a_search(
     law = list(LAWS[0])
     config.write_text(
         "device: cpu\nlimits: {rss: 1GiB}\nprotocol: quick\n"
-        f"defaults: {{task: text-to-image, model: embedded:sdxl, prompt: a house, extra: {{law: {law}}}}}\n"
-        "matrix:\n  workload: [{name: w}]\n  dtype: [float32, float16]\n  size: [64x128]\n  batch: [2, 4]\n"
+        "defaults: {task: text-to-image, model: embedded:sdxl, prompt: a house, "
+        f"extra: {{law: {law}}}}}\n"
+        "matrix:\n  workload: [{name: w}]\n  dtype: [float32, float16]\n  size: [64x128]\n"
+        "  batch: [2, 4]\n"
     )
     out = tmp_path / "run"
-    result = invoke(monkeypatch, str(config), "--out", str(out), "--max-batch", "8", "--max-side", "256")
+    result = invoke(
+        monkeypatch, str(config), "--out", str(out), "--max-batch", "8", "--max-side", "256"
+    )
     assert result.exit_code == 0, result.output
     assert result.output.count("largest batch at 64x128: at least 8") == 2
     assert result.output.count("largest size at batch 2: at least 128x256") == 2
@@ -164,8 +171,6 @@ def test_the_shape_and_the_step_can_be_chosen(
         *flags(out, LAWS[0], "--what", "size", "--aspect", "16:9", "--multiple", "64"),
     )
     assert result.exit_code == 0, result.output
-    made = {
-        (r["cell"]["workload"]["height"], r["cell"]["workload"]["width"]) for r in lines(out)
-    }
+    made = {(r["cell"]["workload"]["height"], r["cell"]["workload"]["width"]) for r in lines(out)}
     assert all(height % 64 == width % 64 == 0 for height, width in made)
     assert (576, 1024) in made

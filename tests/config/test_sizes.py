@@ -76,7 +76,9 @@ def test_nonsense_is_refused(tmp_path: Path, matrix: str, more: str, message: st
 
 def test_a_memory_limit_makes_another_cell_and_none_changes_nothing(tmp_path: Path) -> None:
     def cell(limits: str) -> Any:
-        return plan_of(f"limits: {limits}\n" + BASE % "" + "matrix:\n  batch: [1]\n", tmp_path).cells[0]
+        return plan_of(
+            f"limits: {limits}\n" + BASE % "" + "matrix:\n  batch: [1]\n", tmp_path
+        ).cells[0]
 
     plain = cell("{timeout: 10m}")
     none = cell("{rss: null, device_memory: null}")

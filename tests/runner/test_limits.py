@@ -17,7 +17,14 @@ GIB = 2**30
 LIMITS: Any = {"timeout_s": 60.0, "memory_bytes": None, "rss_bytes": 2 * GIB}
 
 
-def sized(name: str, batch: int, side: int, *, law: tuple[float, float, float] = (1e9, 1e4, 0), **more: Any) -> Any:
+def sized(
+    name: str,
+    batch: int,
+    side: int,
+    *,
+    law: tuple[float, float, float] = (1e9, 1e4, 0),
+    **more: Any,
+) -> Any:
     made: Any = cell(name, extra={"law": law}, limits=LIMITS, **more)
     made["workload"] |= {"batch": batch, "height": side, "width": side}
     made["cell_id"] = f"{batch:08x}{side:08x}"
@@ -104,9 +111,7 @@ def test_what_asks_for_more_is_skipped_and_says_so(tmp_path: Path) -> None:
 
 def test_it_can_be_run_anyway(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    execute(
-        Plan(grid()), run, program=program("lawful"), machine=machine(), skip_dominated=False
-    )
+    execute(Plan(grid()), run, program=program("lawful"), machine=machine(), skip_dominated=False)
     assert outcomes(run)["b16s256"] == "oom"
 
 
@@ -117,9 +122,7 @@ def test_a_later_run_remembers_what_ran_out(tmp_path: Path) -> None:
     execute(Plan(cells), run, resume=True, program=program("lawful"), machine=machine())
     assert outcomes(run)["b16s256"] == "skipped"
     # tried again, and with it what it had decided
-    execute(
-        Plan(cells), run, retry=("oom", "skipped"), program=program("good"), machine=machine()
-    )
+    execute(Plan(cells), run, retry=("oom", "skipped"), program=program("good"), machine=machine())
     assert outcomes(run)["b16s256"] == "ok"
 
 

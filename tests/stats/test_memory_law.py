@@ -14,8 +14,8 @@ from bench.stats.memory_law import fit_memory
 MIB = 2**20
 SIZES = (128, 192, 256, 320, 384, 448, 512, 640)
 
-# nvidia-smi of VQGAN-CLIP with vqgan_imagenet_f16_1024: (width, height) as the 16-pixel grid of that
-# model rounds them, MiB
+# nvidia-smi of VQGAN-CLIP with vqgan_imagenet_f16_1024: (width, height) as the 16-pixel grid of
+# that model rounds them, MiB
 VQGAN = {
     (288, 288): 4829, (480, 480): 8465, (640, 352): 8169, (640, 480): 10247, (800, 448): 13977,
     (800, 592): 18157, (960, 528): 15131, (960, 720): 19777, (1024, 576): 17175,
@@ -23,7 +23,9 @@ VQGAN = {
 }  # fmt: skip
 
 
-def points(law: tuple[float, float, float], where: list[tuple[int, int]]) -> tuple[list[float], ...]:
+def points(
+    law: tuple[float, float, float], where: list[tuple[int, int]]
+) -> tuple[list[float], ...]:
     """(pixels, batch, bytes) of sides and batches under (constant, per pixel, per pixel^2)."""
     pixels = [float(side * side) for side, _ in where]
     batch = [float(many) for _, many in where]
