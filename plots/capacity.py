@@ -68,8 +68,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping
         law = lines[lines["series"] == series]
         if not law.empty:
             axes.plot(law["mpixels"], law["gib"], dashes, color=colour, alpha=0.6, linewidth=1.4)
-        part = rows[(rows["series"] == series) & rows["fits"].astype(bool)]
-        part = part[[style.present(v) for v in part["gib"]]]
+        part = _measured(rows, series)
         axes.plot(part["mpixels"], part["gib"], shape, color=colour, markersize=6, zorder=3)
     heights = [v for v in rows["gib"] if style.present(v)]
     top = max([*heights, *limits], default=1.0)
@@ -106,11 +105,16 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping
     axes.set_ylabel(f"peak of {rows['meter'].iloc[0]} [GiB]")
 
 
+def _measured(rows: pd.DataFrame, series: str) -> pd.DataFrame:
+    """Return the trials of a series that fit and have a figure."""
+    known = rows["gib"].map(style.present).astype(bool)
+    return rows[(rows["series"] == series) & rows["fits"].astype(bool) & known]
+
+
 def _edges(axes: Axes, rows: pd.DataFrame) -> None:
     """Write beside the largest that fits in each series what it is."""
     for series in SERIES:
-        part = rows[(rows["series"] == series) & rows["fits"].astype(bool)]
-        part = part[[style.present(v) for v in part["gib"]]]
+        part = _measured(rows, series)
         if len(part):
             last = part.loc[part["mpixels"].idxmax()]
             axes.annotate(

@@ -1,8 +1,8 @@
 """Peak memory over the pixels of a picture, with the law through it and what lies off it.
 
 Columns of the first table: workload, label, backend, shown (the size in words), mpixels (10^6
-pixels of one picture), gib, outlier, meter, law (as a formula, or why there is none). Of the second,
-the law: workload, mpixels, gib, and low and high of its prediction interval, None without one.
+pixels of one picture), gib, outlier, meter, law (as a formula, or why there is none). Of the
+second, the law: workload, mpixels, gib, and low and high of its prediction interval, None without.
 """
 
 from __future__ import annotations
