@@ -251,7 +251,7 @@ def _independent(columns: _Floats) -> bool:
     if len(columns) < columns.shape[1]:
         return False
     scaled = columns / np.abs(columns).max(axis=0)
-    return int(np.linalg.matrix_rank(scaled, tol=1e-6)) == columns.shape[1]
+    return bool(np.linalg.matrix_rank(scaled, tol=1e-6) == columns.shape[1])
 
 
 def _why_untested(both: _Floats, size: _Floats, n: int) -> str | None:
@@ -330,7 +330,7 @@ def _outliers(columns: _Floats, y: _Floats) -> _Flags:
         open_ = np.einsum("ij,jk,ik->i", columns, covariance, columns) / line**2
         spread = np.sqrt(scale**2 + np.where(flags, open_, -np.minimum(open_, 0.9 * scale**2)))
         cut = student_t_quantile(OUTLIER_ERROR / n, df)
-        far = (relative > cut * spread) & (relative > SMALLEST_OUTLIER)
+        far: _Flags = (relative > cut * spread) & (relative > SMALLEST_OUTLIER)
         if (far == flags).all():
             break
         flags = far
@@ -345,12 +345,12 @@ def _relative(columns: _Floats, y: _Floats, coefficients: _Floats) -> _Floats:
 def _least_median(columns: _Floats, y: _Floats) -> _Floats | None:
     """Return the exact fit through a subset of points whose median relative residual is least."""
     n, width = columns.shape
-    subsets: list[tuple[int, ...]] | _Floats
+    subsets: list[tuple[int, ...]]
     if math.comb(n, width) <= MOST_SUBSETS:
         subsets = list(itertools.combinations(range(n), width))
     else:
         draw = np.random.default_rng(n)
-        subsets = [tuple(draw.choice(n, width, replace=False)) for _ in range(MOST_SUBSETS)]
+        subsets = [tuple(int(v) for v in draw.permutation(n)[:width]) for _ in range(MOST_SUBSETS)]
     chosen = np.asarray(subsets)
     norm = np.abs(columns).max(axis=0)
     matrices = (columns / norm)[chosen]

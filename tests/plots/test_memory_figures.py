@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+
 import plots.capacity
 import plots.size_memory
 from plots import style
