@@ -73,7 +73,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping
     )  # fmt: skip
     named = rows if len(rows) <= MOST_NAMES else out
     for at, row in enumerate(named.sort_values("mpixels").itertuples()):
-        above = bool(row.outlier) or at % 2 == 0
+        above = at % 2 == 0
+        if not lines.empty:
+            above = row.gib >= np.interp(row.mpixels, lines["mpixels"], lines["gib"])
         axes.annotate(
             str(row.shown), (row.mpixels, row.gib), (0, 9 if above else -15),
             textcoords="offset points", fontsize=8, ha="center",

@@ -40,7 +40,7 @@ STEPS = 2
 PROTOCOL = {
     "preset": "quick",
     "warmup": {"min_calls": 2, "max_calls": 2, "stable_pct": 50.0},
-    "calls": {"min_calls": 3, "max_calls": 5, "time_cap": "20s"},
+    "calls": {"min_calls": 2, "max_calls": 5, "time_cap": "10s"},
 }
 """A trial's peak is there after the first calls; the others are for the time of a picture."""
 

@@ -129,11 +129,12 @@ def _lines(found: Capacity, name: str) -> list[dict[str, Any]]:
 
 
 def _trials(found: Capacity) -> Table:
+    words = {"oom": "out of memory"}
     rows = [
         [
             Cell(size_text(t.size)),
             _number(str(t.batch), t.batch),
-            Cell({"fits": "fits", "oom": "out of memory"}.get(t.answer, t.outcome)),
+            Cell("fits" if t.answer == "fits" else words.get(t.outcome, t.outcome)),
             _number(text.gib(t.peak_bytes), t.peak_bytes),
             Cell("" if t.answer == "fits" else str(t.reason or "")),
         ]
