@@ -423,6 +423,11 @@ class _Member:
             return 1
         return int(_mapping(self.cell.get("protocol")).get("rounds") or len(self.records))
 
+    @property
+    def lossy(self) -> bool:
+        """Whether its backend changes the picture on purpose."""
+        return any(_mapping(record.get("backend")).get("lossy") for record in self.records)
+
     def each_round(self) -> list[_Member]:
         def of(records: list[Record], number: int) -> list[Record]:
             return [record for record in records if record.get("round") == number]
@@ -434,7 +439,10 @@ class _Member:
 
 
 def _group(members: list[_Member], all_rounds: bool) -> Group:
-    labels = _labels([member.cell for member in members])
+    labels = [
+        f"{label} {comparable.LOSSY}" if member.lossy else label
+        for member, label in zip(members, _labels([m.cell for m in members]), strict=True)
+    ]
     lines = [
         _line(part, label if part.round is None else f"{label} round {part.round + 1}")
         for member, label in zip(members, labels, strict=True)

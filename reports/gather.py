@@ -180,6 +180,11 @@ class Row:
         return comparable.label({"name": sample.backend, "environment": sample.environment})
 
     @property
+    def lossy(self) -> bool:
+        """Whether it changes the picture on purpose."""
+        return any(sample.lossy for sample in self.samples)
+
+    @property
     def cache(self) -> str:
         return self.samples[0].cache
 
@@ -736,8 +741,9 @@ def _label(rows: list[Row]) -> None:
         row.short = " ".join([row.called, *(p for p in parts if not p.startswith("cache="))])
         where = [f"[{row.samples[0].source.label}]"] if several_runs else []
         parted = [f"({row.split.split(' (')[0]} differs)"] if row.split else []
-        row.label = " ".join([row.called, *parts, *where, *parted])
-        row.short = " ".join([row.short, *where, *parted])
+        lossy = [comparable.LOSSY] if row.lossy else []
+        row.label = " ".join([row.called, *parts, *lossy, *where, *parted])
+        row.short = " ".join([row.short, *lossy, *where, *parted])
     seen: dict[str, int] = {}
     for row in rows:
         seen[row.label] = seen.get(row.label, 0) + 1

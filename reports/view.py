@@ -359,8 +359,21 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
         says = f"{subject.row.short} gains most over the {BASELINE} of its environment"
     if comparison.tied:
         names = text.listed(dict.fromkeys(f.row.short for f in comparison.tied))
-        return f"{says}, not told apart from {names}"
-    return says
+        says = f"{says}, not told apart from {names}"
+    return f"{says}{_keeping(comparison)}" if subject.row.lossy else says
+
+
+def _keeping(comparison: Comparison) -> str:
+    """Name the fastest backend that means to keep the picture, beside a best one that does not."""
+    faster = [
+        (f.speedup.ratio, f.row.short)
+        for f in comparison.findings
+        if f.speedup and f.verdict and f.verdict.word == "FASTER" and not f.row.lossy
+    ]
+    if not faster:
+        return "; none that keeps the picture is clearly faster"
+    ratio, name = max(faster)
+    return f"; of those that keep the picture, {name} ({text.ratio(ratio)})"
 
 
 def _warmup_words(comparison: Comparison, subject: Finding) -> list[str]:

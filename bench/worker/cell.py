@@ -351,7 +351,8 @@ class _Cell:
         verdict = backend.probe(self.device)
         if not verdict.supported:
             raise _EndedError(
-                "unsupported", f"{backend.name}: {verdict.reason or 'its probe gives no reason'}"
+                "unavailable" if verdict.lacking else "unsupported",
+                f"{backend.name}: {verdict.reason or 'its probe gives no reason'}",
             )
         return backend, options
 

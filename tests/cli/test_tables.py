@@ -294,3 +294,10 @@ def test_each_environment_is_compared_with_its_own_baseline_and_the_baselines_ar
     assert alone.speedup is None
     assert alone.not_comparable == "environment (nexfort, baseline current)"
     assert tables.summarise(records[:2])[0].baselines == []
+
+
+def test_a_lossy_backend_is_labelled() -> None:
+    made = [record(cell()), record(cell(backend="deepcache"))]
+    made[1]["backend"] = {"name": "deepcache", "lossy": True}
+    (group,) = tables.summarise(made)
+    assert [each.backend for each in group.lines] == ["none", "deepcache (lossy)"]

@@ -356,6 +356,7 @@ class TestPlugins:
             ("plugin-silent", "fallback", "changed nothing"),
             ("plugin-liar", "fallback", "no graph was compiled"),
             ("plugin-refuses", "unsupported", "it needs a quantum device, and this is cpu"),
+            ("plugin-lacks", "unavailable", "plugin-lacks: the package widget is not installed"),
             ("plugin-missing", "failed", "plugin_backend_that_is_not_there"),
             ("plugin-nowhere", "failed", "no backend is called"),
         ],
@@ -373,7 +374,7 @@ class TestPlugins:
         told = run(monkeypatch, tmp_path, clock, pipeline, backend=name)
         assert told.outcome == outcome
         assert words in (told.reason or "")
-        if outcome == "unsupported":
+        if outcome in ("unsupported", "unavailable"):
             assert told.phases == [], "the probe comes before any model is loaded"
         if outcome == "fallback":
             assert told["backend"]["active"] is False
