@@ -109,9 +109,9 @@ def capacity(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Find the largest batch and the largest size that fit, by trials in processes of their own.
+    """Find the largest batch and size that fit, and what memory they take.
 
-    Every trial is a record of the run folder: the same command goes on where it was interrupted,
+    Every trial is a process of its own and a record of the run folder: the same command goes on where it was interrupted,
     and what ran out of memory once is not tried again. Then it says which law the memory follows,
     what common cards would hold (a prediction), and the batch with the least time for a picture.
 
