@@ -111,9 +111,10 @@ def capacity(
 ) -> None:
     """Find the largest batch and size that fit, and what memory they take.
 
-    Every trial is a process of its own and a record of the run folder: the same command goes on where it was interrupted,
-    and what ran out of memory once is not tried again. Then it says which law the memory follows,
-    what common cards would hold (a prediction), and the batch with the least time for a picture.
+    Every trial is a process of its own and a record of the run folder: the same command goes on
+    where it was interrupted, and what ran out of memory once is not tried again. Then it says which
+    law the memory follows, what common cards would hold (a prediction), and the batch with the
+    least time for a picture.
 
     \b
     Examples:
