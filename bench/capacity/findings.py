@@ -6,11 +6,14 @@ hold measured limits alone, `Capacity.cards` predictions alone.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from bench.capacity.trials import RESERVED, Trial
 from bench.stats.bootstrap import speedup
@@ -101,7 +104,11 @@ def capacities(trials: Iterable[Trial], *, multiple: int = 8) -> list[Capacity]:
     by_subject: dict[str, list[Trial]] = {}
     for trial in trials:
         by_subject.setdefault(trial.subject, []).append(trial)
-    return [_capacity(group, multiple) for group in by_subject.values()]
+    names = names_of(list(by_subject.values()))
+    return [
+        _capacity(group, name, multiple)
+        for name, group in zip(names, by_subject.values(), strict=True)
+    ]
 
 
 def fit(trials: Sequence[Trial]) -> tuple[MemoryLaw | None, list[Trial], str | None]:
@@ -129,9 +136,44 @@ def fit(trials: Sequence[Trial]) -> tuple[MemoryLaw | None, list[Trial], str | N
     return law, points, None
 
 
-def name_of(trials: Sequence[Trial]) -> str:
+def names_of(groups: Sequence[Sequence[Trial]]) -> list[str]:
+    """Return a name for each group of trials, with what tells it from others of that name."""
+    plain = [_common_name(group) for group in groups]
+    told = [_facts(group[0].subject) for group in groups]
+    names = []
+    for name, facts in zip(plain, told, strict=True):
+        rivals = [other for also, other in zip(plain, told, strict=True) if also == name]
+        apart = [
+            f"{key} {_brief(value)}"
+            for key, value in facts.items()
+            if any(other.get(key) != value for other in rivals)
+        ]
+        names.append(", ".join([name, *apart]))
+    return names
+
+
+def _facts(subject: str) -> dict[str, Any]:
+    """Return what a subject is, without its nesting."""
+    try:
+        told = json.loads(subject)
+    except ValueError:
+        return {}
+    parts = [told.pop(name, None) or {} for name in ("workload", "limits")]
+    backend = told.pop("backend", None) or {}
+    return {**parts[0], "backend": backend.get("name"), "options": backend.get("options"),
+            "environment": backend.get("environment"), **told,
+            **{f"limit {name}": value for name, value in parts[1].items()}}  # fmt: skip
+
+
+def _brief(value: Any) -> str:
+    text = "default" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _common_name(trials: Sequence[Trial]) -> str:
     """Return what the names of these trials' workloads begin with alike."""
-    first, *others = [t.name for t in trials]
+    # A search names its trials after what they try; see bench.capacity.planned.
+    first, *others = [re.sub(r"-\d+x\d+-b\d+$", "", t.name) for t in trials]
     for other in others:
         same = next(
             (at for at, (a, b) in enumerate(zip(first, other, strict=False)) if a != b),
@@ -187,7 +229,7 @@ def law_says(found: Capacity) -> str:
     return text
 
 
-def _capacity(trials: list[Trial], multiple: int) -> Capacity:
+def _capacity(trials: list[Trial], name: str, multiple: int) -> Capacity:
     base, base_batch = _base(trials)
     law, points, no_law = fit(trials)
     reserve, says = _reserve(trials)
@@ -196,7 +238,7 @@ def _capacity(trials: list[Trial], multiple: int) -> Capacity:
     best, best_says = _best(per_image)
     alike = [t for t in trials if t.batch == base_batch and _shape(t, base)]
     return Capacity(
-        name=name_of(trials),
+        name=name,
         subject=trials[0].subject,
         meter=points[0].meter if points else trials[0].meter,
         limit_bytes=next((t.limit_bytes for t in trials if t.limit_bytes), None),

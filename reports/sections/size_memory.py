@@ -65,15 +65,18 @@ def _found(comparisons: Sequence[Comparison]) -> list[_Series]:
     groups: dict[tuple[str, int], list[tuple[Trial, str]]] = {}
     for trial, backend in trials.of(comparisons):
         groups.setdefault((trial.subject, trial.batch), []).append((trial, backend))
+    kept = {
+        key: members
+        for key, members in groups.items()
+        if len({t.size for t, _ in members if t.peak_bytes is not None}) >= LEAST_SIZES
+    }
+    tried = [[trial for trial, _ in members] for members in kept.values()]
     found = []
-    for (_, batch), members in groups.items():
-        tried = [trial for trial, _ in members]
-        sizes = {t.size for t in tried if t.peak_bytes is not None}
-        if len(sizes) < LEAST_SIZES:
-            continue
-        law, points, no_law = findings.fit(tried)
-        name = findings.name_of(tried)
-        found.append(_Series(name, members[0][1], batch, tried, points, law, no_law))
+    for ((_, batch), members), own, name in zip(
+        kept.items(), tried, findings.names_of(tried), strict=True
+    ):
+        law, points, no_law = findings.fit(own)
+        found.append(_Series(name, members[0][1], batch, own, points, law, no_law))
     return found
 
 

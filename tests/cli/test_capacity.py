@@ -109,6 +109,7 @@ def test_another_limit_is_another_search_in_the_same_folder(
     smaller = invoke(monkeypatch, *flags(out, LAWS[0], "--what", "batch", "--limit", "1GiB"))
     batch = max(b for b in range(1, 257) if fits(LAWS[0], b, 128, GIB))
     assert f"largest batch at 128x128: {batch};" in smaller.output
+    assert "\nsdxl: limit 1 GiB, meter rss" in smaller.output
 
 
 def test_a_trial_that_fails_otherwise_is_no_answer(
@@ -139,6 +140,9 @@ def test_each_memory_mode_of_a_configuration_is_a_search(
     assert result.exit_code == 0, result.output
     assert result.output.count("largest batch at 64x128: at least 8") == 2
     assert result.output.count("largest size at batch 2: at least 128x256") == 2
+    assert "w-128x64" not in result.output
+    assert "w, dtype float32: limit 1 GiB" in result.output
+    assert "w, dtype float16: limit 1 GiB" in result.output
     plan = json.loads((out / "plan.json").read_text())["plan"]
     names = [cell["name"] for cell in plan["cells"]]
     assert len(names) == len(set(names))
