@@ -86,6 +86,7 @@ def run(
     devices: Sequence[str] = (),
     start: Start = "auto",
     allow_other_host: bool = False,
+    skip_dominated: bool = True,
     sync: bool = True,
     ui: Ui | None = None,
 ) -> Run:
@@ -102,6 +103,8 @@ def run(
         devices: where cells run whose device is ``auto`` or ``cuda``.
         start: how workers are started: ``auto``, ``fork`` or ``spawn``.
         allow_other_host: resume although machine or software have changed.
+        skip_dominated: record cells as ``skipped`` that ask for more than one of this run that ran
+            out of memory, instead of running them.
         sync: build the environments that cells need and that are not ready, which may download
             gigabytes; without it, those cells are ``unavailable``.
         ui: observer; see `bench.runner.Ui`.
@@ -117,10 +120,7 @@ def run(
     else:
         asked = load_config(config, overrides, only)
     plan = make_plan(asked, _seeds_of(asked.name, out) if resume or retry else {})
-    ui = ui or Silent()
-    for note in plan.notes:
-        ui.note(note)
-    summary = execute(
+    return measure(
         plan,
         run_folder(plan, out),
         resume=resume,
@@ -128,9 +128,24 @@ def run(
         devices=devices,
         start=start,
         allow_other_host=allow_other_host,
+        skip_dominated=skip_dominated,
+        sync=sync,
+        ui=ui,
+    )
+
+
+def measure(plan: Plan, out: Path, *, ui: Ui | None = None, sync: bool = True, **how: Any) -> Run:
+    """Measure a plan that is made already; ``how`` and the rest as for `run`."""
+    ui = ui or Silent()
+    for note in plan.notes:
+        ui.note(note)
+    summary = execute(
+        plan,
+        out,
         ui=session.watched(ui),
         estimate=round_seconds,
         interpreters=Provider(sync=sync, say=ui.note),
+        **how,
     )
     if summary.interrupted:
         raise KeyboardInterrupt

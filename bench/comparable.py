@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,28 @@ def workload(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return all of the record's workload that can change a figure: everything but its name."""
     asked = (record.get("cell") or {}).get("workload") or {}
     return {key: value for key, value in asked.items() if key != "name"}
+
+
+SIZED = frozenset({"batch", "height", "width", "asked_height", "asked_width"})
+"""Of a workload: what says how much is drawn."""
+
+
+def but_for_size(cell: Mapping[str, Any], device: str) -> str:
+    """Return what cells share that differ in size, batch, name and seed only, as one text.
+
+    Limits are among it, but for that on time: under another limit another cell runs out of memory.
+    """
+    free = {*SIZED, "name", "seed", "round_size"}
+    limits = cell.get("limits") or {}
+    told = {
+        "workload": {k: v for k, v in cell["workload"].items() if k not in free},
+        "backend": cell["backend"],
+        "cache": cell.get("cache"),
+        "threads": cell.get("threads"),
+        "device": device,
+        "limits": {k: v for k, v in limits.items() if k != "timeout_s"},
+    }
+    return json.dumps(told, sort_keys=True, default=str)
 
 
 def environment(record: Mapping[str, Any]) -> str:

@@ -101,6 +101,11 @@ class WorkloadMore(TypedDict, total=False):
     prompts: list[str]  # drawn from for each picture; prompt is "" then
     models: list[str]  # drawn from for each picture; this cell has those of its own model
     draw_seed: int
+    # Of a size that was rounded: as it was asked for, and how; height and width are what was made
+    # of it.
+    asked_height: int
+    asked_width: int
+    round_size: Literal["down", "nearest"]
 
 
 class Workload(WorkloadMore):
@@ -179,7 +184,14 @@ class GivenFile(TypedDict):
     content: str  # hash of what it holds; see bench.content and bench.folder
 
 
-class Limits(TypedDict):
+class LimitsMore(TypedDict, total=False):
+    """Limits that a cell has only where they are set; they are part of its identity."""
+
+    rss_bytes: int  # resident memory of one worker, watched from outside
+    device_bytes: int  # what torch may reserve on a CUDA device
+
+
+class Limits(LimitsMore):
     timeout_s: float  # wall time of one worker
     memory_bytes: int | None  # host address-space limit of one worker
 
@@ -316,6 +328,10 @@ class Record(TypedDict, total=False):
     outcome: Outcome
     reason: str | None
     last_phase: str | None
+    # meter, limit_bytes, and over_bytes: the value that passed the limit, None if none did or torch
+    # refused before; absent without a limit on rss or device memory
+    memory_limit: dict[str, Any]
+    dominated_by: str  # record_id of the smaller cell that ran out of memory; of skipped cells
 
     # written by the worker
     warnings: list[str]

@@ -28,6 +28,7 @@ KEPT: tuple[str, ...] = (
     *("memory_modes", "between_s"),
     *("ttfi_s", "gaps_s", "tbb_s", "images_per_s", "chain_rounds", "lineage"),
     "folder",
+    *("memory_limit", "dominated_by", "output_height", "output_width"),
 )
 """Fields of the record that sections of a report read; they are kept as they stand."""
 

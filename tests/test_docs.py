@@ -20,7 +20,7 @@ from tests.cli.records import cell, record
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUICK = {"plan", "show", "schema"}
-LONG = {"run", "once", "chain", "folder", "doctor", "env", "gate"}
+LONG = {"run", "once", "chain", "folder", "capacity", "doctor", "env", "gate"}
 IN_ORDER = {"baseline", "compare", "history"}
 """Need what the command before them on the page has made."""
 

@@ -31,12 +31,13 @@ VERBS = {
     "once": "Run one workload from flags named as in OneDiff's script.",
     "chain": "Make pictures in rounds, each from those before; steps, TTFI and gaps.",
     "folder": "Send every picture of a folder through a model, from flags.",
+    "capacity": "Find the largest batch and size that fit, and what memory they take.",
     "env": "Build, check and remove the interpreters that backends live in.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
 }
 
-OUTLIVE_THEIR_READER = frozenset({"run", "once", "chain", "folder", "gate"})
+OUTLIVE_THEIR_READER = frozenset({"run", "once", "chain", "folder", "capacity", "gate"})
 """Verbs that must go on when whoever reads their output is gone."""
 
 USAGE = 2

@@ -68,6 +68,13 @@ def run(
             "--allow-other-host", help="Resume although machine or software have changed."
         ),
     ] = False,
+    no_skip: Annotated[
+        bool,
+        typer.Option(
+            "--no-skip",
+            help="Run cells too that ask for more than one that ran out of memory.",
+        ),
+    ] = False,
     no_sync: Annotated[
         bool,
         typer.Option(
@@ -119,6 +126,7 @@ def run(
             devices=_split(device),
             start=start.value,
             allow_other_host=allow_other_host,
+            skip_dominated=not no_skip,
             sync=not no_sync,
             ui=ui,
         )

@@ -107,6 +107,12 @@ def _part(key: str, draft: Draft) -> str:
     workload = cast("dict[str, Any]", draft.group.workload)
     if key == "size":
         return size_text(workload)
+    if key == "asked_size":
+        asked = {
+            side: workload.get(f"asked_{side}", workload[side]) for side in ("height", "width")
+        }
+        made = size_text(workload)
+        return made if size_text(asked) == made else f"{size_text(asked)}->{made}"
     if key == "task":
         return str(workload["task"])
     value = {"device": draft.group.device, "threads": draft.group.threads}.get(key)

@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 from bench import modes
 from bench.config import catalogue
 from bench.config.errors import did_you_mean, nearest, shown
+from bench.config.sizes import Asked
 from bench.contract import TASKS
 from bench.environments import CURRENT, EnvironmentProblem, declarations
 
@@ -103,11 +104,17 @@ def _memory(value: object) -> int | None:
     return amount
 
 
-def _side(value: object, what: str) -> int:
+def _asked_side(value: object, what: str) -> int:
+    """Return a side that need be no multiple of anything."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise bad(f"{what} must be a whole number of pixels, not {shown(value)}")
     if not 8 <= value <= MAX_SIDE:
         raise bad(f"{what} must be from 8 to {MAX_SIDE} pixels, not {shown(value)}")
+    return value
+
+
+def _side(value: object, what: str) -> int:
+    value = _asked_side(value, what)
     if value % 8:
         lower, upper = value - value % 8, value - value % 8 + 8
         near = f"{lower} or {upper}" if lower else str(upper)
@@ -115,15 +122,20 @@ def _side(value: object, what: str) -> int:
     return value
 
 
-def _size(value: object) -> tuple[int, int]:
+def _asked_size(value: object) -> tuple[Asked, Asked]:
+    height, width = _size(value, _asked_side)
+    return Asked(height), Asked(width)
+
+
+def _size(value: object, side_of: Callable[[object, str], int] = _side) -> tuple[int, int]:
     """Return (height, width)."""
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", value)
         if match is None and re.fullmatch(r"\s*\d{1,6}\s*", value):
-            return _size(int(value))
+            return _size(int(value), side_of)
         if match is None:
             raise bad(f"size {shown(value)} must be 512, 768x1024 (width x height) or a mapping")
-        return _side(int(match[2]), "height"), _side(int(match[1]), "width")
+        return side_of(int(match[2]), "height"), side_of(int(match[1]), "width")
     if isinstance(value, dict):
         unknown = [key for key in value if key not in ("height", "width")]
         if unknown:
@@ -131,8 +143,8 @@ def _size(value: object) -> tuple[int, int]:
             raise bad(f"unknown key {shown(unknown[0])} in size. {hint}")
         if len(value) < 2:
             raise bad("size needs both height and width")
-        return _side(value["height"], "height"), _side(value["width"], "width")
-    side = _side(value, "size")
+        return side_of(value["height"], "height"), side_of(value["width"], "width")
+    side = side_of(value, "size")
     return side, side
 
 
@@ -392,22 +404,33 @@ Scheduler = Annotated[
         }
     ),
 ]
-_SIZE_SCHEMA_ANY: dict[str, Any] = {
-    "anyOf": [
-        _SIDE_SCHEMA,
-        {"type": "string", "pattern": SIZE_PATTERN},
-        {
-            "type": "object",
-            "properties": {
-                "height": {**_SIDE_SCHEMA, "description": "Height in pixels."},
-                "width": {**_SIDE_SCHEMA, "description": "Width in pixels."},
+
+
+def _size_schema(side: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "anyOf": [
+            side,
+            {"type": "string", "pattern": SIZE_PATTERN},
+            {
+                "type": "object",
+                "properties": {
+                    "height": {**side, "description": "Height in pixels."},
+                    "width": {**side, "description": "Width in pixels."},
+                },
+                "required": ["height", "width"],
+                "additionalProperties": False,
             },
-            "required": ["height", "width"],
-            "additionalProperties": False,
-        },
-    ]
-}
+        ]
+    }
+
+
+_SIZE_SCHEMA_ANY = _size_schema(_SIDE_SCHEMA)
 Size = Annotated[tuple[int, int], PlainValidator(_size), WithJsonSchema(_SIZE_SCHEMA_ANY)]
+AskedSize = Annotated[
+    tuple[int, int],
+    PlainValidator(_asked_size),
+    WithJsonSchema(_size_schema({"type": "integer", "minimum": 8, "maximum": MAX_SIDE})),
+]
 Height = Annotated[
     int,
     PlainValidator(lambda value: _side(value, "height")),
@@ -572,6 +595,18 @@ class WorkloadFields(Strict):
     )
     width: Width = Field(
         default=ABSENT, description="Width in pixels, instead of size; a multiple of 8."
+    )
+    asked_size: AskedSize = Field(
+        default=ABSENT,
+        description="Any height and width in pixels, instead of size: rounded to what the pipeline "
+        "makes, by round_size and size_multiple. The record has both.",
+    )
+    round_size: Literal["down", "nearest"] = Field(
+        default=ABSENT, description="How asked_size is rounded. Default down."
+    )
+    size_multiple: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = Field(
+        default=ABSENT,
+        description="What asked_size is rounded to: a multiple of 8 pixels. Default 8.",
     )
     batch: Batch = Field(
         default=ABSENT,
@@ -815,6 +850,16 @@ class LimitSettings(Strict):
         description="Host memory of one worker: 8GiB, 500MB. It limits the address space, on a "
         "GPU the data segment, and torch's libraries alone map several GiB. Default null: no "
         "limit.",
+    )
+    rss: Memory = Field(
+        default=ABSENT,
+        description="Resident memory of one worker: 2GiB. The runner watches it and ends a worker "
+        "that passes it, as outcome oom. Default null: no limit.",
+    )
+    device_memory: Memory = Field(
+        default=ABSENT,
+        description="What torch may reserve on a CUDA device: 8GiB, to stand for a smaller card. "
+        "Default null: the device's own.",
     )
 
 

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from bench import chains, folder, modes
-from bench.config import backends, catalogue, estimate, folders, inputs, matrix, models, tree
+from bench.config import (
+    backends,
+    catalogue,
+    estimate,
+    folders,
+    inputs,
+    matrix,
+    models,
+    sizes,
+    tree,
+)
 from bench.config.drafts import Backend, Draft, Group, WorkloadBase, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
 from bench.config.load import Config, explain
@@ -137,20 +147,25 @@ def make_plan(config: Config, seeds_drawn: Mapping[str, int] | None = None) -> P
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
+_WHOLE_SIZES = ("size", "asked_size")
+
+
 def _flat(given: dict[str, Any]) -> dict[str, Any]:
     """Return fields with ``size`` split into ``height`` and ``width``."""
     fields = dict(given)
-    size = fields.pop("size", None)
-    if size is not None:
-        fields["height"], fields["width"] = size
+    for key in _WHOLE_SIZES:
+        size = fields.pop(key, None)
+        if size is not None:
+            fields["height"], fields["width"] = size
     fields.pop("preset", None)
     fields.pop("name", None)
     fields.pop("sweep", None)
     return fields
 
 
-_SIZE_KEYS = ("size", "height", "width")
 CHAIN_ONLY = ("samples", "max_batch", "start_from")
+_BOUNDS = ("device_bytes", "rss_bytes")
+_SIZE_KEYS = (*_WHOLE_SIZES, "height", "width")
 
 
 class _Planner:
@@ -173,6 +188,11 @@ class _Planner:
             "timeout_s": limited.get("timeout", catalogue.DEFAULT_TIMEOUT_S),
             "memory_bytes": limited.get("memory"),
         }
+        # They decide who runs out of memory; a cell without them is the cell that it always was.
+        if limited.get("rss") is not None:
+            self.limits["rss_bytes"] = limited["rss"]
+        if limited.get("device_memory") is not None:
+            self.limits["device_bytes"] = limited["device_memory"]
         defaults = self.top["defaults"].given() if "defaults" in self.top else {}
         self._check_size_keys(defaults, ("defaults",))
         self.defaults: dict[str, Any] = {
@@ -289,8 +309,8 @@ class _Planner:
         workload = draft.group.workload["name"]
         base = _base_of(draft.combination)
         told: dict[str, str] = {}
-        for field in ("height", "width") if key == "size" else (key,):
-            names = (field, "size") if field in _SIZE_KEYS else (field,)
+        for field in ("height", "width") if key in _WHOLE_SIZES else (key,):
+            names = (field, *_WHOLE_SIZES) if field in _SIZE_KEYS else (field,)
             chosen = next((name for name in names if name in draft.combination), None)
             if chosen is not None and draft.combination[chosen].path[1] == "include":
                 told[field] = f"an include entry sets '{chosen}'"
@@ -348,10 +368,11 @@ class _Planner:
 
     def _check_size_keys(self, given: dict[str, Any], path: KeyPath) -> None:
         """Refuse ``size`` beside ``height`` or ``width``: one of them would be ignored."""
-        twice = [key for key in ("height", "width") if key in given]
-        if "size" in given and twice:
+        whole = next((key for key in _WHOLE_SIZES if key in given), None)
+        twice = [key for key in _SIZE_KEYS if key in given and key != whole]
+        if whole is not None and twice:
             raise self._error(
-                f"'{twice[0]}' says again what 'size' says; keep one of them",
+                f"'{twice[0]}' says again what '{whole}' says; keep one of them",
                 (*path, twice[0]),
                 key=True,
             )
@@ -366,7 +387,8 @@ class _Planner:
             for key in given:
                 axis = key if key in self.axes else None
                 if key in _SIZE_KEYS and sized:
-                    clash = key == "size" or "size" in sized or key in sized
+                    whole = {key, *sized} & set(_WHOLE_SIZES)
+                    clash = bool(whole) or key in sized
                     axis = sized[0] if clash else None
                 if axis is not None and key not in ("workload", "backend"):
                     raise self._error(
@@ -698,7 +720,7 @@ class _Planner:
         """Return the fields of a workload as they were written, the nearest of each."""
         fields = dict(self.defaults if base is None else base.fields)
         for key, chosen in combination.items():
-            if key == "size":
+            if key in _WHOLE_SIZES:
                 fields["height"], fields["width"] = chosen.value
             elif key in models.FIELD_KEYS:
                 fields[key] = chosen.value
@@ -849,6 +871,7 @@ class _Planner:
             "extra": fields.get("extra", {}),
             **more,
         }
+        self._round_size(workload, fields, where)
         # what is at its default is left out, so that cells stay what they were without these keys
         if fields.get("memory", modes.NONE) != modes.NONE:
             workload["memory"] = fields["memory"]
@@ -907,6 +930,27 @@ class _Planner:
         fields.setdefault("start_from", "first")
         fields["batch"] = fields["max_batch"] = min(fields["max_batch"], fields["samples"])
 
+    def _round_size(self, workload: Workload, fields: dict[str, Any], where: _Origin) -> None:
+        """Make a size that was asked for one that the pipeline makes, and keep what was asked."""
+        height, width = workload["height"], workload["width"]
+        if not isinstance(height, sizes.Asked) or not isinstance(width, sizes.Asked):
+            given = next((key for key in ("round_size", "size_multiple") if key in fields), None)
+            if given is not None:
+                raise self._error(
+                    f"workload '{workload['name']}': '{given}' rounds 'asked_size', and this "
+                    "workload has none; write asked_size instead of size",
+                    where.field(given),
+                )
+            return
+        how = fields.get("round_size", "down")
+        multiple = fields.get("size_multiple", 8)
+        workload["height"] = sizes.rounded(height, multiple, how)
+        workload["width"] = sizes.rounded(width, multiple, how)
+        # A size that needs no rounding is the cell that it is when written as 'size'.
+        if (workload["height"], workload["width"]) != (height, width):
+            workload["asked_height"], workload["asked_width"] = int(height), int(width)
+            workload["round_size"] = how
+
     def _check_workload(self, workload: Workload, where: _Origin) -> None:
         """Refuse what no machine could run."""
         name, task = workload["name"], workload["task"]
@@ -953,6 +997,8 @@ class _Planner:
         profile = self.top.get("profile", False)
         # a cell that is not profiled is the cell that it was before there were profiles
         profiled = '"profile":true,' if profile else ""
+        bounds = {key: value for key, value in self.limits.items() if key in _BOUNDS}
+        bounded = f'"limits":{_canonical(bounds)},' if bounds else ""
         names = cell_names(drafts)
         seen: dict[str, int] = {}
         cells: list[Cell] = []
@@ -961,7 +1007,7 @@ class _Planner:
             # the canonical JSON of the whole, put together from parts that many cells share
             identity = (
                 f'{{"backend":{draft.backend.canonical},"cache":"{draft.cache}",'
-                f'"device":"{group.device}",{profiled}"protocol":{rules},{group.sweep_canonical}'
+                f'"device":"{group.device}",{bounded}{profiled}"protocol":{rules},{group.sweep_canonical}'
                 f'"threads":{group.threads},'
                 f'"workload":{group.canonical}}}'
             )

@@ -72,7 +72,8 @@ def _or_name(mapping: _Schema, name: _Schema) -> _Schema:
 
 
 def _one_way_to_say_size() -> list[_Schema]:
-    return [{"not": {"required": ["size", side]}} for side in ("height", "width")]
+    pairs = [(whole, side) for whole in ("size", "asked_size") for side in ("height", "width")]
+    return [{"not": {"required": list(pair)}} for pair in [*pairs, ("size", "asked_size")]]
 
 
 def _fields_of_tasks() -> list[_Schema]:

@@ -13,7 +13,8 @@ from bench.contract import Cell
 
 _ONLY_KEYS = (
     "workload", "backend", "size",
-    *(key for key in models.FIELD_KEYS if key not in ("size", "extra")),
+    *(key for key in models.FIELD_KEYS
+      if key not in ("size", "extra", "asked_size", "size_multiple")),
     *models.CELL_KEYS, "name",
 )  # fmt: skip
 
@@ -29,7 +30,7 @@ def _only_values(cell: Cell, label: str, key: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys((size_text(cell["workload"]), f"{width}x{height}")))
     if key in ("name", *models.CELL_KEYS):
         return (str(cast("dict[str, Any]", cell)[key]),)
-    value = cast("dict[str, Any]", cell["workload"])[key]
+    value = cast("dict[str, Any]", cell["workload"]).get(key)
     if value is None:
         return ("null", "none")
     return (f"{value:g}", str(value)) if isinstance(value, float) else (str(value),)

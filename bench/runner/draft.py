@@ -28,6 +28,8 @@ OWN = frozenset(
         "outcome",
         "reason",
         "last_phase",
+        "memory_limit",
+        "dominated_by",
     }
 )
 """Fields that the parent alone writes; a worker that sets one is noted and not followed."""

@@ -50,6 +50,7 @@ def conclude(
     oom_kills: int | None,
     tail: str,
     memory_limited: bool,
+    over_limit: str | None = None,
 ) -> Verdict:
     """Decide the outcome of a cell whose worker is gone.
 
@@ -60,7 +61,11 @@ def conclude(
         oom_kills: how many processes the kernel killed for memory meanwhile; None if unknown.
         tail: the end of its log.
         memory_limited: whether it ran under a limit of its own.
+        over_limit: the sentence that says which memory limit it passed, if it did.
     """
+    if over_limit is not None:
+        # Figures under a limit that was passed would not have been had under it.
+        return Verdict("oom", over_limit)
     if draft.outcome is not None:
         return Verdict(draft.outcome, draft.reason, _after_the_end(end))  # type: ignore[arg-type]
     cut = _cut_short(draft, end, timeout_s, oom_kills, tail, memory_limited)

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import bench
 from bench.contract import OUTCOMES, Cell
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter, resolve
-from bench.runner import host, schedule
+from bench.runner import budget, host, schedule
 from bench.runner.devices import DeviceError, Machine, Unsupported
+from bench.runner.dominance import Dominance
 from bench.runner.forecast import Forecast
-from bench.runner.lane import FRESH_PREFIX, Context, Lane, Patience, RunnerError, Start
+from bench.runner.lane import FRESH_PREFIX, Context, Lane, Patience, RunnerError, Start, record_id
 from bench.runner.launch import Program
 from bench.runner.secrets import Redactor
 from bench.runner.ui import RunSummary, Silent, Task, Ui
@@ -50,6 +51,7 @@ def execute(
     devices: Sequence[str] = (),
     start: Start = "auto",
     allow_other_host: bool = False,
+    skip_dominated: bool = True,
     ui: Ui | None = None,
     estimate: Callable[[Cell], float] | None = None,
     program: Program | None = None,
@@ -74,6 +76,8 @@ def execute(
             list. Several GPUs are used at the same time, each for all backends of its workloads.
         start: how workers are started; ``auto`` forks a template where that is safe.
         allow_other_host: resume although machine or software are not those of the first records.
+        skip_dominated: do not run a cell that asks for more than one that ran out of memory; it is
+            recorded ``skipped``. See `bench.runner.dominance`.
         ui: observer.
         estimate: seconds that one round of a cell will take, as a first guess.
         program: what workers run.
@@ -99,6 +103,8 @@ def execute(
             f"There is no run in {run_dir}, so there is nothing to retry. Name its folder with "
             "--out, or begin a run without --retry."
         )
+    if (why := budget.blind(plan.cells)) is not None:
+        raise RunnerError(why)
     with RunFolder.acquire(run_dir) as folder:
         if folder.journal.entries and not resume:
             raise RunnerError(
@@ -153,6 +159,9 @@ def execute(
                 load_average_1m=load_average_1m,
                 patience=patience or Patience(),
                 forecast=_forecast(plan.cells, folder, estimate),
+                dominance=_dominance(
+                    folder, tasks, use=skip_dominated, remember=not allow_other_host
+                ),
             )
             executed = _run(context, schedule.lanes(tasks), interrupts)
             interrupted = interrupts.count > 0
@@ -325,6 +334,24 @@ def _forecast(
         if entry.seconds is not None and entry.outcome == "ok" and entry.cell_id in by_id:
             forecast.learn(by_id[entry.cell_id], entry.seconds)
     return forecast
+
+
+def _dominance(folder: RunFolder, tasks: Sequence[Task], *, use: bool, remember: bool) -> Dominance:
+    """Remember what ran out of memory in this run before, unless it is tried again now.
+
+    Under other conditions it might not have, so ``remember`` is false where those are mixed.
+    """
+    dominance = Dominance(use=use)
+    again = {task.key for task in tasks}
+    entries = [
+        entry
+        for entry in folder.latest().values()
+        if remember and entry.outcome == "oom" and entry.key not in again
+    ]
+    for entry, record in zip(entries, folder.journal.read(iter(entries)), strict=True):
+        named = record_id(folder, entry.cell_id, entry.round, entry.attempt)
+        dominance.ran_out(record["cell"], str(entry.device), named)
+    return dominance
 
 
 def _missing(folder: RunFolder) -> int:

@@ -22,6 +22,8 @@ from typing import Any, Literal
 from bench import folder as bench_folder
 from bench.contract import SCHEMA_VERSION, Cell, Job, Record
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
+from bench.runner import budget
+from bench.runner.dominance import Dominance
 from bench.runner.draft import Draft, finite
 from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
 from bench.runner.forecast import Forecast
@@ -78,6 +80,8 @@ class Context:
     load_average_1m: Callable[[], float | None]
     patience: Patience
     forecast: Forecast
+    dominance: Dominance
+    resident_bytes: Callable[[int], int | None] = budget.resident_bytes
 
 
 @dataclass
@@ -101,6 +105,8 @@ class _Flight:
     events: int | None = None
     timed_out: bool = False
     oom_kills: int | None = None
+    over_bytes: int | None = None
+    looked: float = 0.0
     loads: list[float | None] = field(default_factory=list)
 
 
@@ -134,7 +140,18 @@ class Lane:
     @property
     def deadline(self) -> float | None:
         """When `check_deadline` wants to be called, on the context's clock."""
-        return self._deadline
+        if self._next_look is None or self._deadline is None:
+            return self._deadline
+        return min(self._deadline, self._next_look)
+
+    @property
+    def _next_look(self) -> float | None:
+        """When to look at the worker's resident memory; None if it has no limit there."""
+        flight = self._flight
+        if flight is None or flight.stage != "running":
+            return None
+        watched = "rss_bytes" in flight.task.cell["limits"]
+        return flight.looked + budget.LOOK_S if watched else None
 
     @property
     def measuring(self) -> bool:
@@ -164,6 +181,8 @@ class Lane:
     def check_deadline(self) -> None:
         """Act if the deadline has passed."""
         flight = self._flight
+        if self._next_look is not None and self._context.clock() >= self._next_look:
+            self._look_at_memory()
         if flight is None or self._deadline is None or self._context.clock() < self._deadline:
             return
         patience = self._context.patience
@@ -174,6 +193,16 @@ class Lane:
             self._signal(flight, signal.SIGKILL, "killing", patience.kill_s)
         else:
             self._lose_launcher(hangs=True)
+
+    def _look_at_memory(self) -> None:
+        """End a worker that holds more than it may: at once, before the machine begins to swap."""
+        flight = self._flight
+        assert flight is not None
+        flight.looked = self._context.clock()
+        used = None if flight.pid is None else self._context.resident_bytes(flight.pid)
+        if used is not None and used > flight.task.cell["limits"]["rss_bytes"]:
+            flight.over_bytes = used
+            self._signal(flight, signal.SIGKILL, "killing", self._context.patience.kill_s)
 
     def stop(self, *, now: bool) -> None:
         """End the worker under way without a record; ``now`` leaves it no time to clean up."""
@@ -208,6 +237,11 @@ class Lane:
         context.ui.cell_started(task)
         if task.unsupported is not None:
             self._finish(flight, Verdict("unsupported", task.unsupported), Exit())
+            return
+        smaller = context.dominance.smaller(task.cell, task.device)
+        if smaller is not None:
+            verdict = Verdict("skipped", smaller.reason)
+            self._finish(flight, verdict, Exit(), dominated_by=smaller.record_id)
             return
         try:
             flight.interpreter = context.interpreter_for(task.cell["backend"]["environment"])
@@ -475,6 +509,7 @@ class Lane:
             oom_kills=None if before is None or after is None else after - before,
             tail=read_tail(flight.log) if flight.launched is not None else "",
             memory_limited=cell["limits"]["memory_bytes"] is not None,
+            over_limit=budget.over(cell["limits"], flight.over_bytes, flight.draft),
         )
         if not flight.priming:
             self._finish(flight, verdict, end)
@@ -529,7 +564,9 @@ class Lane:
         self._flight = None
         self._deadline = None
 
-    def _finish(self, flight: _Flight, verdict: Verdict, end: Exit) -> None:
+    def _finish(
+        self, flight: _Flight, verdict: Verdict, end: Exit, *, dominated_by: str | None = None
+    ) -> None:
         context, task, draft = self._context, flight.task, flight.draft
         seconds = context.clock() - (flight.begun if flight.launched is None else flight.launched)
         cache: dict[str, Any] = {}
@@ -553,8 +590,7 @@ class Lane:
             }
         record: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
-            "record_id": f"{context.folder.run_id[:12]}-{task.cell['cell_id']}"
-            f"-r{task.round}-a{task.attempt}",
+            "record_id": record_id(context.folder, *task.key, task.attempt),
             "run_id": context.folder.run_id,
             "cell_id": task.cell["cell_id"],
             "name": task.cell["name"],
@@ -571,6 +607,8 @@ class Lane:
             "outcome": verdict.outcome,
             "reason": verdict.reason,
             "last_phase": draft.phase,
+            **budget.fields(task.cell["limits"], flight.over_bytes, draft),
+            **({} if dominated_by is None else {"dominated_by": dominated_by}),
             **finite(draft.fields),
         }
         if flight.loads:
@@ -585,12 +623,19 @@ class Lane:
         stored: Record = context.redactor.value(record)
         context.folder.append(stored)
         self.executed += 1
+        if verdict.outcome == "oom":
+            context.dominance.ran_out(task.cell, task.device, record["record_id"])
         context.forecast.learn(task.cell, context.clock() - flight.begun)
         context.ui.cell_finished(task, stored)
 
 
 FRESH_PREFIX = "fresh-"
 """Of compile caches that live as long as their worker."""
+
+
+def record_id(folder: RunFolder, cell_id: str, round_: int, attempt: int) -> str:
+    """Return what names one record among those of all runs."""
+    return f"{folder.run_id[:12]}-{cell_id}-r{round_}-a{attempt}"
 
 
 def located(cell: Cell) -> Cell:

@@ -391,6 +391,18 @@ class _Cell:
                 torch.set_num_interop_threads(threads)
         if self.device.startswith("cuda"):
             torch.cuda.set_device(self.device)
+        self.set_memory_limit(torch)
+
+    def set_memory_limit(self, torch: Any) -> None:
+        """Let torch reserve no more of a CUDA device than the cell may."""
+        allowed = self.cell["limits"].get("device_bytes")
+        if allowed is None:
+            return
+        if not self.device.startswith("cuda"):
+            self.report.warn(f"limits.device_memory limits CUDA devices, and this is {self.device}")
+            return
+        total = torch.cuda.mem_get_info(self.device)[1]
+        torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), self.device)
 
     def find_backend(self) -> tuple[Backend, Any]:
         """Return the backend, which supports the device, and its options."""

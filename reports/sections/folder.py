@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 
 import plots.folder
 from bench import folder
-from reports import sections
 from reports.analyse import Comparison, Finding
 from reports.gather import Sample
+from reports.sections.base import Plot, Section, Shown
 from reports.text import number, seconds
 from reports.view import Cell, Table
 
@@ -33,7 +33,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def figures(comparisons: Sequence[Comparison]) -> Mapping[str, sections.Plot]:
+def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
     """Return the figure along the folder."""
     rows: list[dict[str, Any]] = []
     for comparison, finding, sample in _samples(comparisons):
@@ -62,15 +62,15 @@ def figures(comparisons: Sequence[Comparison]) -> Mapping[str, sections.Plot]:
             )
     table = pd.DataFrame(rows, columns=_COLUMNS).astype({"e2e_s": float, "rss_bytes": float})
     says = "Time of each picture's call, failures marked, and the worker's memory after it."
-    return {"folder": sections.Plot(plots.folder, [table], says)}
+    return {"folder": Plot(plots.folder, [table], says)}
 
 
-def section(comparisons: Sequence[Comparison]) -> sections.Section | None:
+def section(comparisons: Sequence[Comparison]) -> Section | None:
     """Return the section, or None if no record is of a folder."""
     found = list(_samples(comparisons))
     if not found:
         return None
-    return sections.Section(
+    return Section(
         "folder",
         "Folders of pictures",
         list(_says(found)),
@@ -181,7 +181,7 @@ def _failures(found: Sequence[_Found]) -> Iterator[Table]:
     )
 
 
-def _sheets(found: Sequence[_Found]) -> Iterator[sections.Shown]:
+def _sheets(found: Sequence[_Found]) -> Iterator[Shown]:
     """Return a contact sheet of each backend's first results."""
     for place, (comparison, finding, sample) in enumerate(found, 1):
         tiles: list[Image.Image] = []
@@ -192,7 +192,7 @@ def _sheets(found: Sequence[_Found]) -> Iterator[sections.Shown]:
         if not tiles:
             continue
         sheet, width, height = _sheet(tiles)
-        yield sections.Shown(
+        yield Shown(
             f"folder-{place:02d}",
             sheet,
             width,

@@ -210,3 +210,30 @@ def prime_fails(job: Job, emit: Emit) -> None:
     emit({"event": "phase", "phase": "prepare"})
     outcome = "failed" if job["prime_only"] else "ok"
     emit({"event": "end", "outcome": outcome, "reason": "no compiler" if outcome != "ok" else None})
+
+
+def lawful(job: Job, emit: Emit) -> None:
+    """Take as much memory, by the meter of a GPU and of the host, as the law in ``extra`` says."""
+    workload = job["cell"]["workload"]
+    constant, slope, square = _extra(job)["law"]
+    pixels, batch = workload["height"] * workload["width"], workload["batch"]
+    taken = int(constant + slope * pixels * batch + square * pixels * pixels * batch)
+    for phase in PHASES:
+        emit({"event": "phase", "phase": phase})
+        reading = {"meter": "rss", "scope": "host", "phase": phase, "bytes": taken}
+        emit({"event": "append", "fields": {"memory": reading}})
+    for call in range(4):
+        seconds = 0.01 * (1 + call / 100) * (2 + batch) * pixels / 16384
+        emit({"event": "append", "fields": {"e2e_s": seconds}})
+    made = {"output_height": workload["height"], "output_width": workload["width"]}
+    emit({"event": "set", "fields": made})
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
+def hungry(job: Job, emit: Emit) -> None:
+    """Hold more and more memory, and never end."""
+    emit({"event": "phase", "phase": "load"})
+    held = []
+    while True:
+        held.append(bytearray(os.urandom(1)) * 2**22)
+        time.sleep(0.001)
