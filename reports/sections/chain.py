@@ -1,8 +1,8 @@
 """Chains: when their pictures are there, where each comes from, and how unlike they are.
 
 Distances between pictures are 1 - SSIM, see `bench.fidelity.ssim`: 0 for equal pictures, about 1
-for pictures that have nothing in common. They are taken at ``COMPARED_SIDE`` pixels at most, so that
-chains of large pictures can be reported in seconds.
+for pictures that have nothing in common. They are taken at ``COMPARED_SIDE`` pixels at most, so
+that chains of large pictures can be reported in seconds.
 """
 
 from __future__ import annotations

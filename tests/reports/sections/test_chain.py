@@ -15,8 +15,7 @@ from tests.worker import fakes
 
 
 def run(tmp_path, *records):
-    folder = make.write_run(tmp_path / "run", list(records))
-    return folder
+    return make.write_run(tmp_path / "run", list(records))
 
 
 def pictured(tmp_path, **more):
