@@ -125,7 +125,7 @@ def test_a_picture_is_what_image_to_image_alone_makes_of_its_parent(
     ("scheduler", "steps", "counts"),
     [
         ("DDIMScheduler", 30, [30, 22]),
-        # This model's settings begin with 12 Runge-Kutta calls, 3 steps' worth; 5 of 29 are cut.
+        # This model begins with 12 Runge-Kutta calls, 3 steps' worth; 5 of the 29 are cut.
         ("PNDMScheduler", 20, [29, 24]),
         ("HeunDiscreteScheduler", 10, [19, 13]),
     ],
