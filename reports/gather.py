@@ -828,7 +828,9 @@ def _tell_apart(groups: list[Group]) -> None:
             }
             for g in same
         ]
-        names = [n for n in told[0] if any(t.get(n) != told[0].get(n) for t in told)]
+        # Of keys that only some workloads have, those that lack one are at its default.
+        known = dict.fromkeys(name for each in told for name in each)
+        names = [n for n in known if any(t.get(n) != told[0].get(n) for t in told)]
         for found, own in zip(same, told, strict=True):
-            facts = [f"{name} {_option(own.get(name))}"[:40] for name in names]
+            facts = [f"{name} {_option(own[name])}"[:40] for name in names if name in own]
             found.title = " · ".join([title, *facts])

@@ -15,7 +15,6 @@ from typing import Any
 
 from bench import modes
 from bench.contract import Outcome
-from bench.worker.sources import SourceError, one_line
 
 Refusal = tuple[Outcome, str]
 
@@ -23,11 +22,16 @@ FUSED = "2_0"
 """In the name of diffusers' attention processors that call torch's fused attention."""
 
 
-class UnsupportedModeError(SourceError):
-    """A mode that this pipeline or version of diffusers cannot have; ``str()`` is the sentence."""
+class ModeError(Exception):
+    """A mode that this pipeline cannot have here; ``str()`` is the sentence for the user.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, outcome="unsupported")
+    Attributes:
+        outcome: how the cell ends.
+    """
+
+    def __init__(self, message: str, *, outcome: Outcome = "unsupported") -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 def refusal(
@@ -81,7 +85,7 @@ def place(pipeline: Any, workload: Mapping[str, Any], device: str) -> list[str]:
         device: where it will compute.
 
     Raises:
-        UnsupportedModeError: the pipeline lacks what a mode switches.
+        ModeError: the pipeline lacks what a mode switches.
     """
     notes: list[str] = []
     for mode in modes.parts(workload.get("memory")):
@@ -182,10 +186,15 @@ def _where(part: Any) -> str:
     return "+".join(sorted({weight.device.type for weight in part.parameters()})) or "none"
 
 
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def _slice_attention(pipeline: Any) -> list[str]:
     sliceable = [n for n, part in _modules(pipeline) if hasattr(part, "set_attention_slice")]
     if not sliceable or not hasattr(pipeline, "enable_attention_slicing"):
-        raise UnsupportedModeError(
+        raise ModeError(
             f"attention-slicing: no part of {type(pipeline).__name__} can slice its attention "
             "(diffusers has it for UNets; transformers compute fused attention)"
         )
@@ -219,12 +228,12 @@ def _processors(pipeline: Any) -> list[Any]:
 
 def _use_xformers(pipeline: Any) -> None:
     if not hasattr(pipeline, "enable_xformers_memory_efficient_attention"):
-        raise UnsupportedModeError(f"{type(pipeline).__name__} has no switch for xformers")
+        raise ModeError(f"{type(pipeline).__name__} has no switch for xformers")
     try:
         pipeline.enable_xformers_memory_efficient_attention()
     except Exception as error:
-        raise SourceError(
-            f"xformers is installed and does not work here: {one_line(error)}",
+        raise ModeError(
+            f"xformers is installed and does not work here: {_first_line(error)}",
             outcome="unavailable",
         ) from error
 
@@ -234,13 +243,11 @@ def _switch_autoencoder(pipeline: Any, mode: str) -> None:
     switch = {"vae-slicing": "enable_slicing", "vae-tiling": "enable_tiling"}[mode]
     autoencoder = getattr(pipeline, "vae", None)
     if autoencoder is None:
-        raise UnsupportedModeError(f"{mode}: {type(pipeline).__name__} has no autoencoder 'vae'")
+        raise ModeError(f"{mode}: {type(pipeline).__name__} has no autoencoder 'vae'")
     try:
         getattr(autoencoder, switch)()
     except (AttributeError, NotImplementedError) as error:
-        raise UnsupportedModeError(
-            f"{mode}: {type(autoencoder).__name__} has no {switch}()"
-        ) from error
+        raise ModeError(f"{mode}: {type(autoencoder).__name__} has no {switch}()") from error
 
 
 def _offload(pipeline: Any, mode: str, device: str) -> None:
@@ -250,11 +257,11 @@ def _offload(pipeline: Any, mode: str, device: str) -> None:
             return
         switch = f"enable_{mode.replace('-', '_cpu_')}"
         if not hasattr(pipeline, switch):
-            raise UnsupportedModeError(f"{mode}: {type(pipeline).__name__} has no {switch}()")
+            raise ModeError(f"{mode}: {type(pipeline).__name__} has no {switch}()")
         getattr(pipeline, switch)(device=device)
     except (ValueError, NotImplementedError, ImportError) as error:
-        raise UnsupportedModeError(
-            f"{mode} does not work with {type(pipeline).__name__}: {one_line(error)}"
+        raise ModeError(
+            f"{mode} does not work with {type(pipeline).__name__}: {_first_line(error)}"
         ) from error
 
 
@@ -273,9 +280,7 @@ def _offload_groups(pipeline: Any, device: str) -> None:
 
     for name, part in _modules(pipeline):
         if not getattr(part, "_supports_group_offloading", True):
-            raise UnsupportedModeError(
-                f"group-offload: {name} ({type(part).__name__}) does not support it"
-            )
+            raise ModeError(f"group-offload: {name} ({type(part).__name__}) does not support it")
         apply_group_offloading(
             part,
             onload_device=torch.device(device),

@@ -77,6 +77,13 @@ class _Family:
     def varied(self, axis: str) -> bool:
         return len({cell.words[axis] for cell in self.cells}) > 1
 
+    def swept(self, axis: str) -> list[_Cell]:
+        """The cells that have a partner which differs from them in an axis and nothing else."""
+        values: dict[str, set[str]] = {}
+        for cell in self.cells:
+            values.setdefault(_slice(cell, axis), set()).add(cell.words[axis])
+        return [cell for cell in self.cells if len(values[_slice(cell, axis)]) > 1]
+
     def first(self, axis: str) -> str:
         """The value of an axis that the others are held against."""
         values = list(dict.fromkeys(cell.words[axis] for cell in self.cells))
@@ -84,18 +91,22 @@ class _Family:
 
     def reference(self, cell: _Cell, axis: str) -> _Cell | None:
         """The cell that differs from ``cell`` in nothing but ``axis``, which is at its first."""
-        wanted = {**cell.words, axis: self.first(axis)}
-        row = cell.finding.row
         return next(
             (
                 other
                 for other in self.cells
-                if (other.words, other.batch) == (wanted, cell.batch)
-                and (other.finding.row.short, other.finding.row.cache) == (row.short, row.cache)
-                and other.finding.row.first.source.label == row.first.source.label
+                if other.words[axis] == self.first(axis)
+                and _slice(other, axis) == _slice(cell, axis)
             ),
             None,
         )
+
+
+def _slice(cell: _Cell, axis: str) -> str:
+    """Return what cells share that differ in nothing but an axis."""
+    row = cell.finding.row
+    words = {name: word for name, word in cell.words.items() if name != axis}
+    return repr((words, cell.batch, row.short, row.cache, row.first.source.label))
 
 
 def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
@@ -256,7 +267,7 @@ def _tables(family: _Family, axis: str, pictures: fidelity.Pictures) -> Iterable
     first = family.first(axis)
     rows: list[list[Cell]] = []
     failed: dict[tuple[str, str], list[_Cell]] = {}
-    order = sorted(family.cells, key=lambda cell: (_label(family, cell, axis), cell.batch))
+    order = sorted(family.swept(axis), key=lambda cell: (_label(family, cell, axis), cell.batch))
     paused = axis == "between"
     host = family.meter is not None and family.meter not in HOST
     for cell in order:
@@ -266,7 +277,7 @@ def _tables(family: _Family, axis: str, pictures: fidelity.Pictures) -> Iterable
             continue
         other = family.reference(cell, axis)
         rows.append(_row(family, axis, cell, other, pictures, paused=paused, host=host))
-    within = _label(family, order[0], axis) != ""
+    within = any(_label(family, cell, axis) for cell in order)
     head = [
         axis,
         *(["of"] if within else []),
@@ -291,7 +302,7 @@ def _tables(family: _Family, axis: str, pictures: fidelity.Pictures) -> Iterable
         )
     if failed:
         yield Table(
-            f"{family.title}: {TITLES[axis].lower()} that were not measured",
+            f"{family.title}: {TITLES[axis].lower()}, not measured",
             [axis, "batch", "why"],
             [
                 [

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from bench.worker import memory_modes
-from bench.worker.memory_modes import UnsupportedModeError
-from bench.worker.sources import SourceError
+from bench.worker.memory_modes import ModeError
 from tests.worker import fakes, tiny
 
 
@@ -184,7 +183,7 @@ def test_slicing_puts_sliced_processors_in_place_and_warns(pipeline):
 
 
 def test_a_transformer_has_no_slices_to_take():
-    with pytest.raises(UnsupportedModeError, match="no part of StableDiffusion3Pipeline"):
+    with pytest.raises(ModeError, match="no part of StableDiffusion3Pipeline"):
         memory_modes.place(load("sd3"), work("attention-slicing"), "cpu")
 
 
@@ -210,10 +209,10 @@ def test_a_decoder_that_ran_once_on_everything_disproves_the_switch(pipeline):
 
 def test_no_autoencoder_no_switch():
     bare = SimpleNamespace(components={}, to=lambda device: None)
-    with pytest.raises(UnsupportedModeError, match="no autoencoder"):
+    with pytest.raises(ModeError, match="no autoencoder"):
         memory_modes.place(bare, work("vae-tiling"), "cpu")
     bare.vae = SimpleNamespace()
-    with pytest.raises(UnsupportedModeError, match="no enable_tiling"):
+    with pytest.raises(ModeError, match="no enable_tiling"):
         memory_modes.place(bare, work("vae-tiling"), "cpu")
 
 
@@ -321,6 +320,6 @@ def test_an_xformers_that_does_not_work_is_unavailable():
 
     pipeline = Recorder()
     pipeline.enable_xformers_memory_efficient_attention = broken  # type: ignore[method-assign]
-    with pytest.raises(SourceError, match="no kernel image") as error:
+    with pytest.raises(ModeError, match="no kernel image") as error:
         memory_modes.place(pipeline, work("xformers"), "cuda:0")
     assert error.value.outcome == "unavailable"

@@ -95,7 +95,7 @@ def test_the_front_holds_what_nothing_beats_in_both(tmp_path):
 
 def test_what_was_not_measured_says_why(tmp_path):
     _, comparisons = compared(tmp_path, *MODES)
-    rows = table(low_memory.section(comparisons), "that were not measured")
+    rows = table(low_memory.section(comparisons), ", not measured")
     assert [(r["memory"].text, r["batch"].text, r["why"].text) for r in rows] == [
         ("model-offload", "1", "unsupported: no device")
     ]
@@ -127,6 +127,32 @@ def test_precisions_are_held_against_fp32(tmp_path):
     half = row(rows, precision="fp16")
     assert half["time ÷ that of fp32"].value == pytest.approx(0.5, rel=0.01)
     assert half["memory ÷ that of fp32"].value == pytest.approx(0.5)
+
+
+def test_a_cell_without_a_partner_is_in_no_table(tmp_path):
+    cells = (
+        ({"precision": "fp32"}, 1.0, 1.0, {}),
+        ({"precision": "fp32", "between": "gc"}, 1.0, 1.0, {"between_s": 0.1}),
+        ({"precision": "autocast"}, 1.5, 1.2, {}),
+    )
+    _, comparisons = compared(tmp_path, *cells)
+    section = low_memory.section(comparisons)
+    paused = table(section, ": what is done between calls")
+    assert [(r["between"].text, r["of"].text) for r in paused] == [("none", "fp32"), ("gc", "fp32")]
+    precise = table(section, ": precision")
+    assert [(r["precision"].text, r["of"].text) for r in precise] == [
+        ("fp32", "none"),
+        ("autocast", "none"),
+    ]
+
+
+def test_titles_tell_modes_apart(tmp_path):
+    _, comparisons = compared(tmp_path, *MODES[:3])
+    assert [c.group.title for c in comparisons] == [
+        "t2i",
+        "t2i · memory vae-tiling",
+        "t2i · memory attention-slicing",
+    ]
 
 
 def test_another_machine_is_no_reference(tmp_path):
