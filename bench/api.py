@@ -150,5 +150,6 @@ def round_seconds(cell: Cell) -> float:
         cell["device"],
         cell["protocol"],
         cell.get("sweep"),
+        cell,
     )
     return seconds / cell["protocol"]["rounds"]

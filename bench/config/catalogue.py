@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.contract import Protocol, Task
+from bench.contract import Protocol, Task, Telemetry
 
 PROTOCOLS: dict[str, Protocol] = {
     # enough to see whether a matrix works and who is roughly faster
@@ -50,6 +50,7 @@ DEFAULT_STRENGTH = (
 )
 DEFAULT_SWEEP_REPEATS = 3
 DEFAULT_TIMEOUT_S = 1800.0
+DEFAULT_TELEMETRY: Telemetry = {"period_s": 0.1, "time_s": 5.0, "min_calls": 3, "idle_s": 1.0}
 
 Family = Literal["embedded", "sd15", "sdxl"]
 

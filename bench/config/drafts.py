@@ -11,7 +11,7 @@ from typing import Any, cast
 from bench.config import models
 from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
-from bench.contract import BackendChoice, GivenFile, Sweep, Workload
+from bench.contract import BackendChoice, CellMore, GivenFile, Sweep, Workload
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ class Group:
     device: str
     threads: int
     sweep: Sweep | None
-    sweep_canonical: str  # what the sweep adds to the canonical JSON of a cell; "" without one
+    passes: CellMore  # that are asked for
+    passes_canonical: str  # what these and the sweep add to a cell's canonical JSON; "" for none
     inputs: dict[str, GivenFile]
 
 
@@ -105,7 +106,14 @@ def _part(key: str, draft: Draft) -> str:
         return size_text(workload)
     if key == "task":
         return str(workload["task"])
-    value = {"device": draft.group.device, "threads": draft.group.threads}.get(key)
+    if key == "telemetry":
+        return "telemetry" if "telemetry" in draft.group.passes else "telemetry=off"
+    value: Any = {
+        "device": draft.group.device,
+        "threads": draft.group.threads,
+        "repeat": draft.group.passes.get("repeat", 0),
+        "deterministic": workload.get("deterministic", False),
+    }.get(key)
     if value is None:
         value = workload[key]
     text = f"{value:g}" if isinstance(value, float) else str(value)

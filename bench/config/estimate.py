@@ -4,12 +4,13 @@ A worker's time is start + load + compile + calls x (fixed part + steps x step t
 scaled by pixels and batch, calls are those that the protocol expects of a quiet machine: halfway
 between its minimum and maximum for warm-up and measurement, within the time cap. A sweep adds
 1 + repeats calls for each step count, and for each size 2 + repeats calls and a compilation.
+Telemetry adds its own time, and `repeat` its calls.
 """
 
 from __future__ import annotations
 
 from bench.config.catalogue import FAMILIES, family_of
-from bench.contract import Protocol, Sweep, Workload
+from bench.contract import CellMore, Protocol, Sweep, Workload
 
 START_S = 4.0  # imports, shared between the cells of a round where workers are forked
 TUNED_REGIONS = 2.0  # regions of the VAE and the text encoders besides those of the denoiser
@@ -27,8 +28,10 @@ def worker_seconds(
     device: str,
     protocol: Protocol,
     sweep: Sweep | None = None,
+    passes: CellMore | None = None,
 ) -> float:
     """Return the seconds that all rounds of a cell take on a reference machine."""
+    passes = passes or {}
     family = FAMILIES[family_of(workload["model"])]
     embedded = workload["model"].startswith("embedded:")
     kind = "cpu" if device == "cpu" or (device == "auto" and embedded) else "gpu"
@@ -48,6 +51,10 @@ def worker_seconds(
     measured_s = max(calls["min_calls"] * call_s, min(measured * call_s, calls["time_cap_s"]))
     compile_s = _compile_s(backend, cost.compile_s, cost.regional_s)
     round_s = START_S + cost.load_s + warmup_calls * call_s + measured_s
+    if "telemetry" in passes:
+        asked = passes["telemetry"]
+        round_s += 2 * asked["idle_s"] + max(asked["time_s"], asked["min_calls"] * call_s)
+    round_s += passes.get("repeat", 0) * call_s
     if sweep is not None:
         repeats = sweep["repeats"]
         round_s += (1 + repeats) * sum(seconds(steps, *own_size) for steps in sweep["steps"])

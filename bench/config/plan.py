@@ -21,11 +21,13 @@ from bench.contract import (
     SCHEMA_VERSION,
     BackendChoice,
     Cell,
+    CellMore,
     GivenFile,
     Limits,
     Protocol,
     RepeatRule,
     Sweep,
+    Telemetry,
     WarmupRule,
     Workload,
 )
@@ -570,9 +572,34 @@ class _Planner:
             **{key: inputs.identity(key, file) for key, file in given.items()},
         }
         sweep = self._sweep(combination, workload)
-        # a cell without a sweep is the cell that it was before there were sweeps
-        identity = "" if sweep is None else f'"sweep":{_canonical(sweep)},'
-        return Group(workload, _canonical(unnamed), device, threads, sweep, identity, given)
+        passes = self._passes(combination)
+        # a cell without a pass is the cell that it was before there were such passes
+        asked = {"repeat": passes.get("repeat"), "sweep": sweep, "telemetry": passes.get("telemetry")}
+        identity = "".join(
+            f'"{name}":{_canonical(what)},' for name, what in asked.items() if what is not None
+        )
+        return Group(workload, _canonical(unnamed), device, threads, sweep, passes, identity, given)
+
+    def _passes(self, combination: Combination) -> CellMore:
+        """Return the passes of a cell that take no further keys of other parts."""
+        found: CellMore = {}
+        telemetry, repeat = (
+            combination[key].value if key in combination else self.top.get(key)
+            for key in ("telemetry", "repeat")
+        )
+        if repeat is not None:
+            found["repeat"] = repeat
+        if telemetry:
+            given = {} if telemetry is True else telemetry.given()
+            named = {"period": "period_s", "time": "time_s", "calls": "min_calls", "idle": "idle_s"}
+            found["telemetry"] = cast(
+                Telemetry,
+                {
+                    **catalogue.DEFAULT_TELEMETRY,
+                    **{named[key]: value for key, value in given.items()},
+                },
+            )
+        return found
 
     def _inputs(self, workload: Workload, where: _Origin) -> dict[str, GivenFile]:
         """Return the files that a workload names; refuse what is not there."""
@@ -691,6 +718,8 @@ class _Planner:
             "generator": fields.get("generator", "cpu"),
             "extra": fields.get("extra", {}),
         }
+        if fields.get("deterministic"):
+            workload["deterministic"] = fields["deterministic"]
         self._check_workload(workload, where)
         return workload
 
@@ -748,7 +777,7 @@ class _Planner:
             # the canonical JSON of the whole, put together from parts that many cells share
             identity = (
                 f'{{"backend":{draft.backend.canonical},"cache":"{draft.cache}",'
-                f'"device":"{group.device}",{profiled}"protocol":{rules},{group.sweep_canonical}'
+                f'"device":"{group.device}",{profiled}"protocol":{rules},{group.passes_canonical}'
                 f'"threads":{group.threads},'
                 f'"workload":{group.canonical}}}'
             )
@@ -772,6 +801,7 @@ class _Planner:
                     "threads": group.threads,
                     "limits": self.limits,
                     "allow_remote_code": remote,
+                    **group.passes,
                 }
             )
         counts: dict[str, int] = {}
@@ -808,7 +838,7 @@ class _Planner:
             key = (
                 workload["model"], workload["height"], workload["width"], workload["batch"],
                 workload["steps"], workload["strength"], group.device,
-                backend.choice["name"], draft.cache, group.sweep_canonical,
+                backend.choice["name"], draft.cache, group.passes_canonical,
             )  # fmt: skip
             if key not in known:
                 known[key] = (
@@ -819,6 +849,7 @@ class _Planner:
                         group.device,
                         self.protocol,
                         group.sweep,
+                        group.passes,
                     ),
                     estimate.cell_bytes(workload, backend.choice["name"], draft.cache, rounds),
                 )
@@ -863,7 +894,7 @@ def _workload_key(draft: Draft) -> tuple[Any, ...]:
     """Return what cells share that differ in nothing but backend and cache."""
     group = draft.group
     name = group.workload["name"]
-    return name, group.device, group.threads, group.canonical, group.sweep_canonical
+    return name, group.device, group.threads, group.canonical, group.passes_canonical
 
 
 def _base_of(combination: Combination) -> WorkloadBase | None:

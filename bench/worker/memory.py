@@ -14,7 +14,7 @@ STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # see proc(5): sets VmHWM to the present resident size
 
-NVML_REASON = "sampled by the parent in a pass of its own, which this run did not make"
+NVML_REASON = "sampled by the parent, and in the telemetry pass alone"
 
 
 class Meters:

@@ -76,12 +76,14 @@ def save_inputs(given: Sequence[Any], folder: Path, relative_to: Path) -> list[s
     different = list({digest(image): image for image in given}.values())
     paths = [folder / f"input_{index:05d}.png" for index in range(len(different))]
     for image, path in zip(different, paths, strict=True):
-        _write(image, path)
-    return [_relative(path, relative_to) for path in paths]
+        write(image, path)
+    return [relative(path, relative_to) for path in paths]
 
 
-def save(images: Sequence[Any], seed: int, folder: Path, relative_to: Path) -> list[ImageEntry]:
-    """Write ``seed_<seed>_<index>.png`` for each picture and return their entries.
+def save(
+    images: Sequence[Any], seed: int, folder: Path, relative_to: Path, stem: str = "seed"
+) -> list[ImageEntry]:
+    """Write ``<stem>_<seed>_<index>.png`` for each picture and return their entries.
 
     Picture i of a batch has the seed ``seed + i``. Each file appears whole or not at all.
 
@@ -90,11 +92,11 @@ def save(images: Sequence[Any], seed: int, folder: Path, relative_to: Path) -> l
     """
     entries: list[ImageEntry] = []
     for index, image in enumerate(images):
-        path = folder / f"seed_{seed + index}_{index:05d}.png"
-        _write(image, path)
+        path = folder / f"{stem}_{seed + index}_{index:05d}.png"
+        write(image, path)
         entries.append(
             {
-                "path": _relative(path, relative_to),
+                "path": relative(path, relative_to),
                 "seed": seed + index,
                 "index": index,
                 "width": image.width,
@@ -105,7 +107,12 @@ def save(images: Sequence[Any], seed: int, folder: Path, relative_to: Path) -> l
     return entries
 
 
-def _write(image: Any, path: Path) -> None:
+def write(image: Any, path: Path) -> None:
+    """Write a picture as PNG; the file appears whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     partial = path.with_suffix(f".{os.getpid()}.part")
     try:
         image.convert("RGB").save(partial, format="PNG")
@@ -114,5 +121,6 @@ def _write(image: Any, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _relative(path: Path, relative_to: Path) -> str:
+def relative(path: Path, relative_to: Path) -> str:
+    """Return ``path`` as records write it: from the run folder, with slashes."""
     return Path(os.path.relpath(path, relative_to)).as_posix()
