@@ -28,13 +28,14 @@ VERBS = {
     "gate": "Measure a matrix, compare it with a baseline, and confirm regressions.",
     "history": "Draw each figure over the runs of a folder, with change points marked.",
     "audit": "Find what cannot be true, or cannot be compared, in a table of results.",
+    "repeat": "Repeat equal calls: are pictures equal to the bit, and does memory grow?",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "env": "Build, check and remove the interpreters that backends live in.",
     "doctor": "Show what this machine can measure, what not, and the remedy.",
     "schema": "Print the JSON Schema of configurations, for editors.",
 }
 
-OUTLIVE_THEIR_READER = frozenset({"run", "once", "gate"})
+OUTLIVE_THEIR_READER = frozenset({"run", "once", "gate", "repeat"})
 """Verbs that must go on when whoever reads their output is gone."""
 
 USAGE = 2
