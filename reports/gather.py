@@ -23,7 +23,7 @@ BASELINE = "none"
 NO_RECORD = "no record"
 """Outcome of a sample that stands for a planned cell of which no process has ended yet."""
 
-KEPT: tuple[str, ...] = ()
+KEPT: tuple[str, ...] = ("telemetry", "repeat", "repeat_about", "deterministic")
 """Fields of the record that sections of a report read; they are kept as they stand."""
 
 
@@ -771,7 +771,9 @@ def _tell_apart(groups: list[Group]) -> None:
             }
             for g in same
         ]
-        names = [n for n in told[0] if any(t.get(n) != told[0].get(n) for t in told)]
+        # A key that a workload leaves out has its default there.
+        known = dict.fromkeys(name for each in told for name in each)
+        names = [n for n in known if any(t.get(n) != told[0].get(n) for t in told)]
         for found, own in zip(same, told, strict=True):
-            facts = [f"{name} {_option(own.get(name))}"[:40] for name in names]
+            facts = [f"{name} {_option(own.get(name, 'default'))}"[:40] for name in names]
             found.title = " · ".join([title, *facts])

@@ -281,8 +281,8 @@ def leak_of(process: Process, images: int) -> str:
     each = KIB * max(1, images)
     figures = (
         f"{found.bytes_per_call / each:+.1f} KiB per image, {found.level:.0%} interval "
-        f"{found.low / each:+.1f} to {found.high / each:+.1f}; {process.meter} after "
-        f"{found.calls} calls"
+        f"{found.low / each:+.1f} to {found.high / each:+.1f}; {process.meter}, process "
+        f"{process.number}, {found.calls} calls after settling"
     )
     steps = len(found.steps_bytes)
     if steps:

@@ -63,7 +63,10 @@ class Kind(Protocol):
     def section(self, comparisons: Sequence[Comparison]) -> Section | None: ...
 
 
-KINDS: tuple[Kind, ...] = ()
+# Each is made of what stands above.
+from reports.sections import repeat, telemetry  # noqa: E402
+
+KINDS: tuple[Kind, ...] = (repeat, telemetry)
 """Every section there is, in the order of the report."""
 
 
