@@ -129,9 +129,7 @@ def judge(records: Sequence[Mapping[str, Any]], run_dir: Path) -> Repeated:
     passed = [record for record in records if record.get("repeat")]
     processes = tuple(map(_process, passed))
     told = [record.get("deterministic") or {} for record in records]
-    within = [
-        difference for record in passed for difference in _within(record, run_dir)
-    ]
+    within = [difference for record in passed for difference in _within(record, run_dir)]
     return Repeated(
         name=str(records[0]["name"]),
         mode=records[0]["cell"]["workload"].get("deterministic", False),

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from plots import style
 
@@ -86,6 +87,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     if high - low < 1:
         # Pages of a few KiB would fill the panel and look like growth.
         axes.set_ylim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("call")
-    axes.set_ylabel("memory above the first reading [MiB]")
+    axes.set_ylabel("memory above first [MiB]")
     style.legend_below(axes, 0.24)

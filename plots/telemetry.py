@@ -86,11 +86,13 @@ def _cell(
             one = part[part["quantity"] == key]
             if axis == kind and len(one):
                 scale = 1024**3 if key.endswith("_bytes") else 1
-                axes.plot(one["t_s"], one["value"] / scale, color=colour, label=label, linewidth=1.2)
+                axes.plot(
+                    one["t_s"], one["value"] / scale, color=colour, label=label, linewidth=1.2
+                )
         axes.set_ylabel(kind.replace(" [", "\n["))
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low) if kind != "temperature [°C]" else low, high * 1.05)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        axes.legend(loc="best", fontsize=7.5)
         if at < len(kinds) - 1:
             axes.tick_params(axis="x", labelbottom=False)
     assert shared is not None

@@ -87,7 +87,8 @@ def repeat(
     batch: Annotated[int, typer.Option(help="Of a model: pictures for each call.")] = 1,
     compiler: Annotated[str, typer.Option(help="Of a model: a backend.")] = "none",
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.  [default: the file's, auto]")
+        str | None,
+        typer.Option(help="auto, cpu, cuda, cuda:N or mps.  [default: the file's, auto]"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder.  [default: runs/repeat-<name>]")
@@ -290,4 +291,3 @@ def leak_of(process: Process, images: int) -> str:
         figures += f"; {steps} step(s) of together {total:+.0f} KiB set aside"
     word = {"leak": "FOUND", "none": "none", "unclear": "unclear"}[found.verdict]
     return f"{word} ({figures})" + (f": {found.reason}" if found.reason else "")
-

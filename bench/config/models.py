@@ -858,9 +858,7 @@ class Document(Strict):
     limits: LimitSettings = Field(
         default=ABSENT, description="What one worker process may use before it is ended."
     )
-    telemetry: TelemetryKey = Field(
-        default=ABSENT, description=CELL_KEYS["telemetry"][1]
-    )
+    telemetry: TelemetryKey = Field(default=ABSENT, description=CELL_KEYS["telemetry"][1])
     repeat: RepeatKey = Field(default=ABSENT, description=CELL_KEYS["repeat"][1])
     defaults: WorkloadFields = Field(
         default=ABSENT, description="Workload keys that every workload starts from."

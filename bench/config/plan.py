@@ -574,7 +574,11 @@ class _Planner:
         sweep = self._sweep(combination, workload)
         passes = self._passes(combination)
         # a cell without a pass is the cell that it was before there were such passes
-        asked = {"repeat": passes.get("repeat"), "sweep": sweep, "telemetry": passes.get("telemetry")}
+        asked = {
+            "repeat": passes.get("repeat"),
+            "sweep": sweep,
+            "telemetry": passes.get("telemetry"),
+        }
         identity = "".join(
             f'"{name}":{_canonical(what)},' for name, what in asked.items() if what is not None
         )

@@ -68,7 +68,9 @@ def conclude(
         return cut
     # The cell's own figures were complete and judged: a pass that kills its worker loses itself.
     outcome, reason = draft.decided
-    return Verdict(outcome, reason, (f"the {draft.phase} is incomplete ({cut.outcome}): {cut.reason}",))
+    return Verdict(
+        outcome, reason, (f"the {draft.phase} is incomplete ({cut.outcome}): {cut.reason}",)
+    )
 
 
 def _cut_short(

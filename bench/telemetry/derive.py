@@ -124,7 +124,9 @@ _NOT_AVERAGED = ("throttle_bits", "foreign_processes", "energy_counter_j")
 def points(times_s: Sequence[float], values: Sequence[float | None]) -> Points:
     """Return (time, value) of the samples that have a value."""
     return [
-        (when, float(value)) for when, value in zip(times_s, values, strict=True) if value is not None
+        (when, float(value))
+        for when, value in zip(times_s, values, strict=True)
+        if value is not None
     ]
 
 
@@ -151,7 +153,9 @@ def integral(at: Points, begin_s: float, end_s: float) -> float | None:
         return None
     inner = [(t, value) for t, value in at if begin_s < t < end_s]
     line = [(begin_s, first), *inner, (end_s, last)]
-    return sum((t1 - t0) * (v0 + v1) / 2 for (t0, v0), (t1, v1) in zip(line, line[1:], strict=False))
+    return sum(
+        (t1 - t0) * (v0 + v1) / 2 for (t0, v0), (t1, v1) in zip(line, line[1:], strict=False)
+    )
 
 
 def interpolated(at: Points, when_s: float) -> float | None:

@@ -149,7 +149,9 @@ def _table(cells: Sequence[tuple[str, Repeated]]) -> Table:
                     Cell({"none": "none", "leak": "LEAK"}.get(leak.verdict, leak.reason or "")),
                 ]
             )
-        rows += [[Cell(name), Cell(MODES[one.mode]), Cell(why)] + [Cell("—")] * 6 for why in one.failed]
+        rows += [
+            [Cell(name), Cell(MODES[one.mode]), Cell(why)] + [Cell("—")] * 6 for why in one.failed
+        ]
     return Table("Equal calls and memory", head, rows)
 
 
@@ -177,7 +179,9 @@ def _differences(cells: Sequence[tuple[str, Repeated]]) -> list[Table]:
 
 
 def _pictures(cells: Sequence[tuple[str, Repeated]]) -> Iterator[Shown]:
-    found = [(name, each) for name, one in cells for each in one.differences if each.map is not None]
+    found = [
+        (name, each) for name, one in cells for each in one.differences if each.map is not None
+    ]
     for number, (name, each) in enumerate(found[:MOST_PICTURES]):
         png, width, height, factor = amplified(each)
         yield Shown(

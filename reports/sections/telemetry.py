@@ -79,7 +79,9 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
     ]
     flagged = [(title, flag) for title, _, found in passes for flag in found.flags]
     if flagged:
-        says.append("To beware of: " + "; ".join(f"{title}: {flag}" for title, flag in flagged) + ".")
+        says.append(
+            "To beware of: " + "; ".join(f"{title}: {flag}" for title, flag in flagged) + "."
+        )
     else:
         looked = "throttling, other processes on the GPU, " if _has_gpu(told) else ""
         says.append(f"Nothing to beware of: {looked}drift and late samples were looked for.")
@@ -112,7 +114,8 @@ def _table(passes: Sequence[tuple[str, Sample, derive.Summary]]) -> Table:
         head += ["energy per image [J]", "by counter [J]", "differs by [%]"]
     rows = []
     for title, _, found in passes:
-        row = [Cell(title), _figure(found.calls), _figure(found.images)]
+        row = [Cell(title)]
+        row += [Cell(str(n), n, "number") for n in (found.calls, found.images)]
         for key, _, scale in known:
             each = found.quantities.get(key, derive.Quantity(None, None, None, None, 0))
             row += [_figure(each.average, scale), _figure(each.peak, scale)]
