@@ -326,20 +326,20 @@ class Record(TypedDict, total=False):
     # mode, cublas_workspace_config, operations (names of those that ran and have no deterministic
     # algorithm); absent where none was asked for
     deterministic: dict[str, Any]
-    # what the worker told of its telemetry pass, on the system's monotonic clock: when it began, and
-    # [begin, end, pictures] of each call. The parent moves them into ``telemetry``.
+    # what the worker told of its telemetry pass, on the system's monotonic clock: when it began,
+    # and [begin, end, pictures] of each call. The parent moves them into ``telemetry``.
     telemetry_begun_s: float
     telemetry_calls: list[list[float]]
     # written by the parent. period_s (asked), achieved_s (median between samples), source, cpus,
-    # thinned (times that every other sample was dropped), ended (why sampling ended early, or None),
-    # foreign (names of other processes on the GPU), calls ([begin_s, end_s, pictures] since the pass
-    # began), columns: by name, a list with a value or None for each sample, or None for a quantity
-    # that was not to be had, with the reason in null_reasons["telemetry.<column>"]
+    # thinned (times that every other sample was dropped), ended (why sampling ended early, or
+    # None), foreign (names of other processes on the GPU), calls ([begin_s, end_s, pictures] since
+    # the pass began), columns: by name, a list with a value or None for each sample, or None for a
+    # quantity that was not to be had, with the reason in null_reasons["telemetry.<column>"]
     telemetry: dict[str, Any] | None
     # calls (asked), meter, how (what precedes a reading), before_bytes, reference (the first call's
     # pictures, as in images), differences: one entry per picture of a call that was not the same in
-    # all calls: index, calls (different ones), other_sizes, max_abs (of 255), share (of pixels), box
-    # (left, top, right, bottom), map (PNG of the largest difference by pixel over calls)
+    # all calls: index, calls (different ones), other_sizes, max_abs (of 255), share (of pixels),
+    # box (left, top, right, bottom), map (PNG of the largest difference by pixel over calls)
     repeat_about: dict[str, Any]
     repeat: list[dict[str, Any]]  # one entry per call: sha256 (list, by picture), memory_bytes
     # one entry per call: steps, steps_effective, denoiser_calls, e2e_s, it_per_s, outcome, reason;

@@ -27,8 +27,8 @@ display clocks (0x100). Source: nvml.h, nvmlClocksEventReasons.
 """
 
 HEAT_OR_SUPPLY = 0x08 | 0x20 | 0x40 | 0x80
-"""Those bits of `THROTTLE` that tell of heat or of a weak supply. The power limit is not among them:
-many GPUs reach it in all heavy work, and it is the same in every run."""
+"""Those bits of `THROTTLE` that tell of heat or of a weak supply. The power limit is not among
+them: many GPUs reach it in all heavy work, and it is the same in every run."""
 
 
 class NvmlUnavailable(Exception):
@@ -60,7 +60,7 @@ def opened(library: Any = None) -> Iterator[Any]:
     nvml = bindings() if library is None else library
     try:
         nvml.nvmlInit()
-    except Exception as error:  # a driver of another version may raise anything
+    except Exception as error:  # noqa: BLE001 - a driver of another version may raise anything
         raise NvmlUnavailable(f"NVML failed: {type(error).__name__}: {error}") from None
     try:
         yield nvml

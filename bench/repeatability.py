@@ -1,4 +1,4 @@
-"""Records of one cell → are equal calls equal, within a process and between them, and is there a leak.
+"""Records of one cell → are equal calls equal, within a process and between them; is there a leak.
 
 What is compared are the SHA-256 of the pictures' raw bytes, so "equal" means every bit. How far
 pictures of two processes lie apart is read from the files that their records name.
@@ -19,7 +19,7 @@ from PIL import Image
 from bench.stats.leak import Leak, find_leak
 
 Map = NDArray[np.uint8]
-"""Largest absolute difference of a pixel over its channels, and over the calls compared; rows first."""
+"""Largest absolute difference of a pixel over its channels and the calls compared; rows first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Repeated:
 
     @property
     def found(self) -> bool:
-        """Whether there is something to know of: a difference, a leak, or growth that is unclear."""
+        """Whether there is something to know of: a difference, a leak, or unclear growth."""
         leaks = any(p.leak is not None and p.leak.verdict != "none" for p in self.processes)
         return leaks or not self.equal_within or self.equal_between is False
 

@@ -30,8 +30,8 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         nothing="No run repeated equal calls (repeat).",
         notes=[
             (
-                "Memory above the first reading, after each of n equal calls in one process. Hollow "
-                "marks are calls that settle and do not count. The line is the mean growth from "
+                "Memory above the first reading, after each of n equal calls in one process. "
+                "Hollow marks are calls that settle and do not count. The line is the mean growth from "
                 "call to call, steps set aside, and the band its 95 % interval: memory leaks where "
                 "the whole band rises."
             ),

@@ -32,7 +32,9 @@ MOST = 6
 
 
 def figure(
-    samples: pd.DataFrame, calls: pd.DataFrame, colours: Mapping[str, str] | None = None
+    samples: pd.DataFrame,
+    calls: pd.DataFrame,
+    colours: Mapping[str, str] | None = None,  # noqa: ARG001 - of backends
 ) -> Figure:
     """Return one panel for each cell: small axes below one another that share their time."""
     names = [str(name) for name in dict.fromkeys(samples["label"])] if len(samples) else []
@@ -47,9 +49,11 @@ def figure(
             TITLE,
             [0.75 + 1.15 * max(1, len(kind)) for kind in kinds],
             notes=[
-                "n is the number of samples; shaded from the begin to the end of each call, which "
-                "has no share in any timed figure. Before and after, the worker idled. CPU: 100 % "
-                "is every logical CPU of the machine.",
+                (
+                    "n is the number of samples; shaded from the begin to the end of each call, "
+                    "which has no share in any timed figure. Before and after, the worker idled. "
+                    "CPU: 100 % is every logical CPU of the machine."
+                ),
                 left,
             ],
         )

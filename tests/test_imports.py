@@ -132,11 +132,14 @@ def test_a_report_measures_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["bench/contract.py", "bench/nvml.py", "bench/stats/__init__.py", "bench/stats/order.py"],
+    "path", ["bench/contract.py", "bench/stats/__init__.py", "bench/stats/order.py"]
 )
 def test_what_a_worker_shares_needs_the_standard_library_alone(path: str) -> None:
     assert packages(imports(ROOT / path)) <= STDLIB
+
+
+def test_bindings_of_nvml_are_imported_when_asked_for() -> None:
+    assert packages(imports(ROOT / "bench/nvml.py", top_level=True)) <= STDLIB
 
 
 def loaded_by(code: str) -> set[str]:

@@ -118,13 +118,14 @@ def repeat(
       2    usage: a wrong option, configuration or folder; nothing was started
       130  interrupted; the same command with --resume goes on
     """  # noqa: D301 - click reads \b as a character
+    from rich.console import Console
+
     from bench import api
     from bench.cli import progress
     from bench.cli import report as reporting
-    from bench.config import load_config, make_plan, parse_config
+    from bench.config import load_config, make_plan
     from bench.repeatability import judge
     from bench.store import StoreError
-    from rich.console import Console
 
     changes = [*(overrides or ()), f"repeat={calls}", f"protocol.rounds={processes}"]
     if device is not None:

@@ -1,9 +1,9 @@
 """Memory after each of many equal calls → does it grow, by how much a call, and how sure is that.
 
 A leak adds about the same with every call. Allocators do other things: they grow in the first calls
-and then stop, they take a block at once and keep it, and they give back late. What tells a leak from
-those is how the growth is spread over the calls. So the interval comes from the differences between
-one reading and the next, and a few differences that stand far out are set aside as steps. Where more
+and then stop, they take a block at once and keep it, and they give back late. What tells a leak
+from those is how the growth is spread over the calls. So the interval comes from the differences
+between one reading and the next, and a few that stand far out are set aside as steps. Where more
 steps remain than were set aside, each is one large difference among small ones, which widens the
 interval by as much as it moves the mean.
 """
@@ -73,6 +73,8 @@ def find_leak(memory_bytes: Sequence[float], level: float = LEVEL) -> Leak:
     what is left; its interval is Student's t of those differences. With k equal steps left among n
     differences, that t is √k / √(1 − k/n), about 1 for a single one.
 
+    Of a short series no more than a third of the differences are set aside.
+
     ``unclear`` is memory that grows in steps alone, more than chance has them, and memory that
     grows less and less: the second half of the calls added less than `SLOWING` of the first.
 
@@ -89,9 +91,11 @@ def find_leak(memory_bytes: Sequence[float], level: float = LEVEL) -> Leak:
     kept = values[first:]
     steps, smooth = _without_steps(kept)
     blocks, each = _blocks(smooth)
-    block_steps, blocks = _without_steps(blocks)
-    replaced = len(block_steps) + (len(steps) if each == 1 else 0)
-    growth, low, high = _growth(np.diff(blocks) / each, level, replaced)
+    told = steps
+    if each > 1:
+        told, blocks = _without_steps(blocks)
+        steps = [*steps, *told]
+    growth, low, high = _growth(np.diff(blocks) / each, level, len(told))
     found = Leak(
         "none",
         growth,
@@ -100,7 +104,7 @@ def find_leak(memory_bytes: Sequence[float], level: float = LEVEL) -> Leak:
         first,
         float(np.median(kept - growth * np.arange(len(kept)))),
         len(kept),
-        (*steps, *block_steps),
+        tuple(steps),
         level,
     )
     if low > 0:
@@ -129,7 +133,8 @@ def _without_steps(series: _Floats) -> tuple[list[float], _Floats]:
     usual = float(np.median(differences))
     away = np.abs(differences - usual)
     limit = FAR_OUT * 1.4826 * float(np.median(away))
-    far = [int(at) for at in np.argsort(-away, kind="stable")[:MOST_STEPS] if away[at] > limit]
+    most = min(MOST_STEPS, len(differences) // 3)
+    far = [int(at) for at in np.argsort(-away, kind="stable")[:most] if away[at] > limit]
     steps = [float(differences[at] - usual) for at in sorted(far)]
     differences[far] = usual
     return steps, np.concatenate([series[:1], series[0] + np.cumsum(differences)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -153,9 +154,7 @@ def integral(at: Points, begin_s: float, end_s: float) -> float | None:
         return None
     inner = [(t, value) for t, value in at if begin_s < t < end_s]
     line = [(begin_s, first), *inner, (end_s, last)]
-    return sum(
-        (t1 - t0) * (v0 + v1) / 2 for (t0, v0), (t1, v1) in zip(line, line[1:], strict=False)
-    )
+    return sum((t1 - t0) * (v0 + v1) / 2 for (t0, v0), (t1, v1) in pairwise(line))
 
 
 def interpolated(at: Points, when_s: float) -> float | None:

@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Any
 
-MAX_SAMPLES = 4000
-"""With more, every other sample is dropped and the period doubled, so that a record stays small."""
+MAX_SAMPLES = 4001
+"""With so many, every other sample is dropped and the period doubled, so that a record stays small.
+
+Odd, so that the newest one is kept and the next comes a whole new period after it."""
 
 WORKER_CLOCK_SLACK_S = 60.0
 """The worker's and the parent's clock agree if the pass began at most so long before the first
@@ -72,9 +74,8 @@ class Sampler:
     def run(self) -> None:
         """Sample until told to stop: what the thread does."""
         try:
-            with self._source() as source:
-                with self._told_of(source):
-                    self._loop(source)
+            with self._source() as source, self._told_of(source):
+                self._loop(source)
         except Exception as error:  # noqa: BLE001 - a driver may raise anything; the run goes on
             self._ended = str(error) or type(error).__name__
 

@@ -31,7 +31,7 @@ COLUMNS = (*HOST, *GPU)
 """Everything that is sampled; units are in the names, what each means is in docs/telemetry.md."""
 
 SAMPLING_ENDS = (1, 9, 15, 999)
-"""NVML errors after which no query of this GPU succeeds: uninitialised, no driver, lost, unknown."""
+"""NVML errors after which no query succeeds: uninitialised, no driver, GPU lost, unknown."""
 
 NOT_SUPPORTED = (3, 13)
 """NVML errors that will not change: not supported, and no such function in this driver."""

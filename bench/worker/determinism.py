@@ -11,7 +11,7 @@ from typing import Any
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 WORKSPACE_SIZE = ":4096:8"
-"""What cuBLAS needs to be deterministic. Source: cuBLAS documentation, "Results reproducibility"."""
+"""What cuBLAS needs. Source: cuBLAS documentation, "Results reproducibility"."""
 
 STRICT = "strict"
 

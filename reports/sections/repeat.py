@@ -69,11 +69,13 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
         if any(p.leak is not None and p.leak.verdict == "leak" for p in one.processes)
     ]
     says = [
-        "Equal calls (same seed, same inputs) were repeated after the measured ones, in each "
-        "process. Pictures are equal if every bit is. Memory is read after each call once garbage "
-        "is collected, by a meter that is named; the growth per image is its mean growth from call "
-        "to call, with a 95 % interval, after the first fifth of the calls and with up to three "
-        "steps set aside. It is a leak if the whole interval lies above 0.",
+        (
+            "Equal calls (same seed, same inputs) were repeated after the measured ones, in each "
+            "process. Pictures are equal if every bit is. Memory is read after each call once "
+            "garbage is collected, by a meter that is named; the growth per image is its mean "
+            "growth from call to call, with a 95 % interval, after the first fifth of the calls "
+            "and with up to three steps set aside. It is a leak if the whole interval lies above 0."
+        ),
         f"Different pictures: {', '.join(unequal)}."
         if unequal
         else f"All pictures are equal in {text.plural(len(cells), 'cell')}.",

@@ -71,11 +71,15 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
         + (f" and every {min(periods):.3g} to {max(periods):.3g} s in fact" if periods else "")
         + ". None of it ran during timed calls. Averages and peaks are of the samples from the "
         "first call's begin to the last call's end; idle is the second or so before and after.",
-        "Energy per image is the integral of sampled power over these calls (trapezoid rule), "
-        "divided by their images; beside it, where the GPU has one, its own energy counter over the "
-        "same span. It is the GPU's energy alone, idle power included.",
-        "CPU is that of the worker and its children; 100 % is every logical CPU of the machine "
-        f"({_listed(sorted({f['cpus'] for f in told if f['cpus']}), '')}).",
+        (
+            "Energy per image is the integral of sampled power over these calls (trapezoid rule), "
+            "divided by their images; beside it, where the GPU has one, its own energy counter "
+            "over the same span. It is the GPU's energy alone, idle power included."
+        ),
+        (
+            "CPU is that of the worker and its children; 100 % is every logical CPU of the machine "
+            f"({_listed(sorted({f['cpus'] for f in told if f['cpus']}), '')})."
+        ),
     ]
     flagged = [(title, flag) for title, _, found in passes for flag in found.flags]
     if flagged:
