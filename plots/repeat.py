@@ -31,9 +31,9 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
         notes=[
             (
                 "Memory above the first reading, after each of n equal calls in one process. "
-                "Hollow marks are calls that settle and do not count. The line is the mean growth from "
-                "call to call, steps set aside, and the band its 95 % interval: memory leaks where "
-                "the whole band rises."
+                "Hollow marks are calls that settle and do not count. The line is the mean growth "
+                "from call to call, steps set aside, and the band its 95 % interval: memory leaks "
+                "where the whole band rises."
             ),
         ],
         height=lambda rows: 2.7 + 0.17 * rows.groupby(["label", "process"]).ngroups,
