@@ -705,8 +705,7 @@ CELL_KEYS: dict[str, tuple[Any, str]] = {
     "threads": (Threads, "CPU threads of torch in the cell."),
     "telemetry": (
         TelemetryKey,
-        "Sample utilisation, memory, power and clock from outside in a pass of its own: true, "
-        + "or how. Default false.",
+        "Sample utilisation, power, … from outside in a pass of its own: true, or how; or false.",
     ),
     "repeat": (
         RepeatKey,
