@@ -18,6 +18,9 @@ MEASURED = (
 )
 """What a worker found, by the name shown to users and the field of the record."""
 
+LOSSY = "(lossy)"
+"""What a label says of a backend that changes the picture on purpose."""
+
 METERS = (
     "torch.max_memory_allocated",
     "nvml.process_used",

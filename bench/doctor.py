@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bench import environments
 from bench.runner.devices import Machine
 from bench.worker.fingerprint import cpu_model
 
@@ -66,6 +67,14 @@ def _installed(name: str) -> str | None:
         return None
 
 
+def _not_ready(environment: str) -> str | None:
+    try:
+        environments.resolve(environment)
+    except environments.EnvironmentUnavailable as error:
+        return str(error)
+    return None
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """Where the doctor looks; tests give it a machine of their own.
@@ -81,6 +90,7 @@ class Surroundings:
         load: load average over one minute, or None.
         cores: cores that this process may use.
         facts: devices → what `bench.worker.facts` says. Raises OSError or ValueError.
+        not_ready: name of an environment → why it is not ready, or None.
     """
 
     root: Path = Path("/")
@@ -93,6 +103,7 @@ class Surroundings:
     load: float | None = field(default_factory=lambda: _load())
     cores: int = field(default_factory=lambda: _cores())
     facts: Callable[[list[str]], dict[str, Any]] = field(default_factory=lambda: ask_torch)
+    not_ready: Callable[[str], str | None] = lambda name: _not_ready(name)
 
     def text(self, path: str) -> str | None:
         """Return a small file's content, stripped, or None if it cannot be read."""
@@ -221,6 +232,7 @@ def _torch(around: Surroundings, machine: Machine) -> Iterator[Finding]:
         )
     else:
         yield Finding("torch loads", "ok", says)
+    elsewhere: dict[str, str] = {}
     for device, about in facts["devices"].items():
         if "error" in about:
             yield Finding(f"memory on {device}", "limited", about["error"])
@@ -228,10 +240,19 @@ def _torch(around: Surroundings, machine: Machine) -> Iterator[Finding]:
             yield _meters(device, about["meters"])
         for name, verdict in about["backends"].items():
             topic = f"{name} on {device}"
-            if verdict["supported"]:
+            if "environment" in verdict:
+                elsewhere[name] = verdict["environment"]
+            elif verdict["supported"]:
                 yield Finding(topic, "ok", "supported")
             else:
                 yield Finding(topic, "limited", verdict["reason"] or "its probe says no")
+    for name, environment in elsewhere.items():
+        why_not = around.not_ready(environment)
+        if why_not is None:
+            says = f"its environment {environment} is ready; bench env check {environment} tries it"
+            yield Finding(name, "ok", says)
+        else:
+            yield Finding(name, "limited", why_not)
 
 
 def _meters(device: str, meters: Mapping[str, str | None]) -> Finding:

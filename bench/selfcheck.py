@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bench.audit.checks import bands
 from bench.stats.median import median_interval
 from bench.sweeps import step_sweep
 
@@ -51,6 +52,13 @@ PEAKS = (
 """From the published tables in reports/reference (10.471 to 10.474 and 2.625 GiB): the architecture
 decides it, not the card."""
 
+NETWORKS = {
+    "synthetic:sdxl": "sdxl",
+    "synthetic:sdxl-pix2pix": "sdxl",
+    "synthetic:sd15-pix2pix": "sd1",
+}
+"""Which class of published network an architecture at full size belongs to."""
+
 UTILISATION = (0.10, 1.0)
 """Share of the measured matrix-product rate that an eager float16 or bfloat16 denoiser loop at 1024
 reaches: less means that something else ran, more is impossible."""
@@ -85,6 +93,7 @@ def check(records: Sequence[Record], loop: Loop | None) -> list[Line]:
     eager = [record for record in good if record["cell"]["backend"]["name"] == "none"]
     lines = [_ended(records)]
     lines += [_peak(peak, eager) for peak in PEAKS]
+    lines += _rates(eager)
     lines += _utilisation(eager)
     lines += _step_clock(good)
     lines += _slopes(good)
@@ -137,6 +146,30 @@ def _is(record: Record, peak: Peak) -> bool:
     )
 
 
+def _rates(eager: Sequence[Record]) -> list[Line]:
+    """Loop rates of full-size float16 networks against what was published of their class."""
+    what = "eager loop rate against published ones"
+    lines = []
+    for record in eager:
+        made = record["cell"]["workload"]
+        network = NETWORKS.get(made["model"])
+        if network is None or made["dtype"] == "float32" or made["height"] != made["width"]:
+            continue
+        if not str(record["device"]).startswith("cuda"):
+            continue
+        known = bands.plausible_step_s(network, made["height"])
+        rates = [rate for rate in record.get("it_per_s") or () if rate]
+        if known is None or not rates:
+            continue
+        shortest_s, longest_s, source = known
+        rate = statistics.median(rates) * made["batch"]
+        word: Word = "ok" if shortest_s <= 1 / rate <= longest_s else "broken"
+        expected = f"{1 / longest_s:.3g} to {1 / shortest_s:.3g} it/s"
+        lines.append(Line(f"{record['name']}: {what}", expected, f"{rate:.3g} it/s", word, source))
+    why = "published are full-size networks in half precision on GPUs"
+    return lines or [Line(what, "within what was published", None, "not measurable", why)]
+
+
 def _utilisation(eager: Sequence[Record]) -> list[Line]:
     """The loop's arithmetic per second against the measured ceiling."""
     low, high = UTILISATION
@@ -186,7 +219,7 @@ def _step_clock(good: Sequence[Record]) -> list[Line]:
 
 
 def _slopes(good: Sequence[Record]) -> list[Line]:
-    """it/s from step events against 1 / slope, judged by the slope's own interval."""
+    """it/s from step events against 1 / slope, judged by the intervals of both."""
     by_cell: dict[str, list[Record]] = {}
     for record in good:
         by_cell.setdefault(record["cell_id"], []).append(record)
@@ -202,14 +235,28 @@ def _slopes(good: Sequence[Record]) -> list[Line]:
             why = sweep.reason or "the sweep is too short or too noisy for a slope"
             lines.append(Line(what, expected, None, "not measurable", why))
             continue
-        rate = (sweep.denoiser_calls_per_step or 1.0) * sweep.it_per_s
+        per_event = sweep.denoiser_calls_per_step or 1.0
+        slowest, fastest = _rate_interval(records)
         middle, low, high = (
-            100 * (1 / (slope * rate) - 1)
-            for slope in (sweep.fit.marginal_step_s, interval[1], interval[0])
+            100 * (1 / (slope * per_event * rate) - 1)
+            for slope, rate in (
+                (sweep.fit.marginal_step_s, sweep.it_per_s),
+                (interval[1], fastest),
+                (interval[0], slowest),
+            )
         )
         lines.append(_within(what, expected, middle, low, high, 100 * SLOPE_WITHIN))
     what = "it/s of events against 1 / slope"
     return lines or [Line(what, expected, None, "not measurable", "no cell has a sweep of steps")]
+
+
+def _rate_interval(records: Sequence[Record]) -> tuple[float, float]:
+    """Return the 95 % interval of the median it/s, or its range where calls are too few."""
+    rates = [rate for record in records for rate in record["it_per_s"] if rate is not None]
+    interval = median_interval(rates)
+    if interval.low is None or interval.high is None or not interval.meets_level:
+        return min(rates), max(rates)
+    return interval.low, interval.high
 
 
 def _within(what: str, expected: str, middle: float, low: float, high: float, bound: float) -> Line:

@@ -27,10 +27,23 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of a probe. ``reason`` says why not, in a sentence for the user."""
+    """The answer of a probe.
+
+    Attributes:
+        supported: whether the backend can work on the device.
+        reason: why not, in a sentence for the user.
+        lacking: whether that is for want of a package that works, which another environment could
+            have: the cell ends ``unavailable``, else ``unsupported``.
+    """
 
     supported: bool
     reason: str | None = None
+    lacking: bool = False
+
+
+def lacking(reason: str) -> Verdict:
+    """Return the answer of a probe that misses a package, or has one that does not work."""
+    return Verdict(False, reason, lacking=True)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compilers import packages
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
+from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
 
 LAYERS_A_BLOCK = 3
 """DeepCache numbers its branches as layer + 3 x block, whatever the model has."""
@@ -59,13 +59,13 @@ class DeepCache:
     def probe(self, device: str) -> Verdict:
         """Say whether the package is there; it is plain Python and runs wherever torch does."""
         if importlib.util.find_spec("DeepCache") is None:
-            return Verdict(False, "DeepCache is not installed (pip install DeepCache)")
+            return lacking("DeepCache is not installed (pip install DeepCache)")
         try:
             from DeepCache import DeepCacheSDHelper
         except Exception as error:  # noqa: BLE001 - whatever a broken package raises
-            return Verdict(False, f"DeepCache does not import: {type(error).__name__}: {error}")
+            return lacking(f"DeepCache does not import: {type(error).__name__}: {error}")
         if not callable(getattr(DeepCacheSDHelper, "set_params", None)):
-            return Verdict(False, "this DeepCache has no DeepCacheSDHelper.set_params")
+            return lacking("this DeepCache has no DeepCacheSDHelper.set_params")
         return Verdict(True)
 
     def prepare(self, pipeline: Any, options: DeepCacheOptions) -> Scope:

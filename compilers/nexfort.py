@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compilers import inductor, onediff, packages
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
+from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
 
 MODES = (
     "O2",
@@ -106,7 +106,7 @@ class Nexfort:
             return packaged
         torch_version = packages.version_of("torch") or ""
         if packages.numbers(torch_version) != TORCH:
-            return Verdict(False, f"nexfort {version} needs torch 2.4; this is {torch_version}")
+            return lacking(f"nexfort {version} needs torch 2.4; this is {torch_version}")
         return inductor.probe(device)
 
     def prepare(self, pipeline: Any, options: NexfortOptions) -> Scope:
@@ -174,11 +174,10 @@ def _packaged(version: str) -> Verdict:
     try:
         found = importlib.util.find_spec("nexfort.inductor.codegen") is not None
     except Exception as error:  # noqa: BLE001 - finding a submodule imports the package
-        return Verdict(False, f"nexfort {version} does not import: {type(error).__name__}: {error}")
+        return lacking(f"nexfort {version} does not import: {type(error).__name__}: {error}")
     if found:
         return Verdict(True)
-    return Verdict(
-        False,
+    return lacking(
         f"nexfort {version} imports, and cannot compile: No module named "
         f"'nexfort.inductor.codegen'.{known} {WORKING} is the newest that is whole",
     )

@@ -16,6 +16,7 @@ from compilers.base import (
     Scope,
     UnsupportedPipelineError,
     Verdict,
+    lacking,
 )
 
 PLACEHOLDER = "0.7.0"
@@ -93,8 +94,7 @@ class Oneflow:
             return Verdict(False, f"OneFlow runs on cpu and cuda, not on {device}")
         version = packages.version_of("oneflow")
         if version == PLACEHOLDER:
-            return Verdict(
-                False,
+            return lacking(
                 f"oneflow {PLACEHOLDER} is a placeholder on PyPI that raises when it is imported: "
                 "installers choose it on Python 3.11 and newer, for which PyPI has nothing later. "
                 + PUBLISHED,
@@ -106,12 +106,9 @@ class Oneflow:
             flow = importlib.import_module("oneflow")
             found = importlib.util.find_spec("oneflow.framework.args_tree") is not None
         except Exception as error:  # noqa: BLE001 - whatever a broken package raises
-            return Verdict(
-                False, f"oneflow {version} does not import: {type(error).__name__}: {error}"
-            )
+            return lacking(f"oneflow {version} does not import: {type(error).__name__}: {error}")
         if not found:
-            return Verdict(
-                False,
+            return lacking(
                 f"oneflow {version} imports, and OneDiff {packages.version_of('onediff')} cannot "
                 f"compile with it: No module named 'oneflow.framework.args_tree'. {PUBLISHED}",
             )
@@ -120,8 +117,7 @@ class Oneflow:
         try:
             importlib.import_module("onediff.infer_compiler.backends.oneflow.deployable_module")
         except Exception as error:  # noqa: BLE001 - whatever a broken package raises
-            return Verdict(
-                False,
+            return lacking(
                 f"OneDiff's part for OneFlow does not import: {type(error).__name__}: {error}",
             )
         return Verdict(True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 
-from compilers.base import Verdict
+from compilers.base import Verdict, lacking
 
 
 def version_of(distribution: str) -> str | None:
@@ -34,4 +34,4 @@ def installed(*distributions: str) -> Verdict:
     if not missing:
         return Verdict(True)
     are = "is" if len(missing) == 1 else "are"
-    return Verdict(False, f"{', '.join(missing)} {are} not installed")
+    return lacking(f"{', '.join(missing)} {are} not installed")

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from typing import Any, Literal
 
-from compilers.base import UnsupportedPipelineError, Verdict
+from compilers.base import UnsupportedPipelineError, Verdict, lacking
 
 Precision = Literal["fp8", "int8"]
 
@@ -18,11 +18,11 @@ MULTIPLE = 16
 def probe(precision: Precision, device: str) -> Verdict:
     """Say whether torchao can compute in ``precision`` on ``device``."""
     if importlib.util.find_spec("torchao") is None:
-        return Verdict(False, f"{precision} is done by torchao, which is not installed")
+        return lacking(f"{precision} is done by torchao, which is not installed")
     try:
         importlib.import_module("torchao.quantization")
     except Exception as error:  # noqa: BLE001 - whatever a build for another torch raises
-        return Verdict(False, f"torchao is installed but does not import: {error}")
+        return lacking(f"torchao is installed but does not import: {error}")
     kind = device.split(":")[0]
     if kind == "cuda" and precision == "fp8":
         import torch

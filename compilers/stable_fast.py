@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from compilers import packages
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
+from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
 from compilers.scopes import text_encoder_names
 
 GPU_ONLY = ("enable_cuda_graph", "enable_triton", "enable_xformers")
@@ -59,18 +59,17 @@ class StableFast:
         if kind not in ("cpu", "cuda"):
             return Verdict(False, f"stable-fast runs on cpu and cuda, not on {device}")
         if importlib.util.find_spec("sfast") is None:
-            return Verdict(False, "stable-fast is not installed")
+            return lacking("stable-fast is not installed")
         try:
             importlib.import_module("sfast.compilers.diffusion_pipeline_compiler")
         except Exception as error:  # noqa: BLE001 - whatever a broken extension raises
-            return Verdict(
-                False,
+            return lacking(
                 f"stable-fast {packages.version_of('stable-fast')} does not load with torch "
                 f"{packages.version_of('torch')}: {type(error).__name__}: {error}",
             )
         if kind == "cuda" and not _built_with_cuda():
-            return Verdict(
-                False, "this stable-fast was built without CUDA (WITH_CUDA=0): it runs on cpu only"
+            return lacking(
+                "this stable-fast was built without CUDA (WITH_CUDA=0): it runs on cpu only"
             )
         return Verdict(True)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compilers import inductor, packages
-from compilers.base import Evidence, Scope, Verdict
+from compilers.base import Evidence, Scope, Verdict, lacking
 from compilers.scopes import resolve_scope
 
 
@@ -64,8 +64,7 @@ class Tensorrt:
         try:
             importlib.import_module("torch_tensorrt")
         except Exception as error:  # noqa: BLE001 - whatever a build that does not fit raises
-            return Verdict(
-                False,
+            return lacking(
                 f"torch-tensorrt {packages.version_of('torch-tensorrt')} does not import with "
                 f"torch {packages.version_of('torch')}: {type(error).__name__}: {error}",
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from compilers import inductor, packages
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
+from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
 from compilers.scopes import resolve_scope
 
 CONFIGS = {
@@ -51,7 +51,7 @@ class Torchao:
     def probe(self, device: str) -> Verdict:
         """Say whether torchao quantises a small layer on ``device``, by doing it."""
         if packages.version_of("torchao") is None:
-            return Verdict(False, "torchao is not installed")
+            return lacking("torchao is not installed")
         try:
             import torch
 
@@ -60,8 +60,7 @@ class Torchao:
             with torch.no_grad():
                 layer(torch.ones(2, 32, device=device))
         except Exception as error:  # noqa: BLE001 - whatever a package that does not fit raises
-            return Verdict(
-                False,
+            return lacking(
                 f"torchao {packages.version_of('torchao')} does not work with torch "
                 f"{packages.version_of('torch')} on {device}: {type(error).__name__}: {error}",
             )

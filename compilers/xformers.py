@@ -7,7 +7,7 @@ import importlib.util
 from typing import Any
 
 from compilers import packages
-from compilers.base import Evidence, NoOptions, Scope, UnsupportedPipelineError, Verdict
+from compilers.base import Evidence, NoOptions, Scope, UnsupportedPipelineError, Verdict, lacking
 from compilers.scopes import denoiser_name
 
 
@@ -25,7 +25,7 @@ class Xformers:
     def probe(self, device: str) -> Verdict:
         """Say whether xformers' kernels work on ``device``, by running one."""
         if importlib.util.find_spec("xformers") is None:
-            return Verdict(False, "xformers is not installed")
+            return lacking("xformers is not installed")
         if not device.startswith("cuda"):
             return Verdict(
                 False, f"diffusers uses xformers' attention on CUDA only, and this is {device}"
@@ -37,8 +37,7 @@ class Xformers:
             ones = torch.ones(1, 16, 2, 32, dtype=torch.float16, device=device)
             attend(ones, ones, ones)
         except Exception as error:  # noqa: BLE001 - whatever a build that does not fit raises
-            return Verdict(
-                False,
+            return lacking(
                 f"xformers {packages.version_of('xformers')} does not work with torch "
                 f"{packages.version_of('torch')} on {device}: {type(error).__name__}: {error}",
             )

@@ -148,8 +148,8 @@ def _audit(audited: Sequence[Audited]) -> Table:
         rows = [[Cell(word) for word in says]]
     records = text.plural(sum(len(one.table) for one in audited), "record")
     note = (
-        f"bench audit went over {records}: {text.plural(len(found), 'finding')}. docs/audit.md "
-        "says what it checks."
+        f"bench audit went over {records}: {text.plural(len(found), 'finding')}. Numbers of "
+        "records are those of the table of records at the end. docs/audit.md says what it checks."
     )
     return Table(
         "Audit of these records", ["sure", "cells", "finding", "sum", "what settles it"], rows, note
@@ -359,8 +359,21 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
         says = f"{subject.row.short} gains most over the {BASELINE} of its environment"
     if comparison.tied:
         names = text.listed(dict.fromkeys(f.row.short for f in comparison.tied))
-        return f"{says}, not told apart from {names}"
-    return says
+        says = f"{says}, not told apart from {names}"
+    return f"{says}{_keeping(comparison)}" if subject.row.lossy else says
+
+
+def _keeping(comparison: Comparison) -> str:
+    """Name the fastest backend that means to keep the picture, beside a best one that does not."""
+    faster = [
+        (f.speedup.ratio, f.row.short)
+        for f in comparison.findings
+        if f.speedup and f.verdict and f.verdict.word == "FASTER" and not f.row.lossy
+    ]
+    if not faster:
+        return "; none that keeps the picture is clearly faster"
+    ratio, name = max(faster)
+    return f"; of those that keep the picture, {name} ({text.ratio(ratio)})"
 
 
 def _warmup_words(comparison: Comparison, subject: Finding) -> list[str]:
@@ -959,6 +972,7 @@ def _records(comparisons: Sequence[Comparison]) -> Table:
                 )
                 rows.append(
                     [
+                        Cell(str(s.number), s.number, "number"),
                         Cell(c.group.title),
                         _name(f),
                         Cell(str(s.round + 1), s.round + 1, "number"),
@@ -971,10 +985,11 @@ def _records(comparisons: Sequence[Comparison]) -> Table:
                 )
     return Table(
         "Records",
-        ["workload", "backend", "round", "outcome", "median end-to-end [s]", "calls",
-         "warm-up [s]", "record"],
+        ["record", "workload", "backend", "round", "outcome", "median end-to-end [s]", "calls",
+         "warm-up [s]", "record id"],
         rows,
-        "One line for each process. bench export writes all figures of each.",
+        "One line for each process. A record's number is its place in its run, as in bench audit. "
+        "bench export writes all figures of each.",
         folded=True,
     )  # fmt: skip
 

@@ -329,7 +329,7 @@ class _Cell:
     def no_work_reason(self) -> str | None:
         """Say why this cell's work is not counted."""
         if self.cell["backend"]["name"] == "none":
-            return None
+            return None if profiling.counts_work() else "operations are counted from torch 2.1 on"
         return "work is counted once for a workload, in the cell of backend none"
 
     def count_work(self, instruments: Instruments, inputs: Any) -> dict[str, Any]:
@@ -417,7 +417,8 @@ class _Cell:
         verdict = backend.probe(self.device)
         if not verdict.supported:
             raise _EndedError(
-                "unsupported", f"{backend.name}: {verdict.reason or 'its probe gives no reason'}"
+                "unavailable" if verdict.lacking else "unsupported",
+                f"{backend.name}: {verdict.reason or 'its probe gives no reason'}",
             )
         return backend, options
 

@@ -14,6 +14,8 @@ from typing import Any
 from bench.worker.memory import Meters
 from compilers import registry
 
+CURRENT = "current"
+
 
 def collect(devices: list[str]) -> dict[str, Any]:
     """Return torch's view: builds, devices, memory meters and each backend's verdict by device.
@@ -59,7 +61,10 @@ def _meters(device: str) -> dict[str, str | None]:
 
 def _verdict(name: str, device: str) -> dict[str, Any]:
     try:
-        verdict = registry.get(name).probe(device)
+        backend = registry.get(name)
+        if backend.environment != CURRENT:
+            return {"environment": backend.environment}
+        verdict = backend.probe(device)
     except Exception as error:  # noqa: BLE001 - a third party's probe may raise anything
         return {"supported": False, "reason": f"{type(error).__name__}: {error}".splitlines()[0]}
     return {"supported": verdict.supported, "reason": verdict.reason}

@@ -148,6 +148,20 @@ def test_a_backends_reason_reaches_the_user(around: doctor.Surroundings) -> None
     assert (finding.status, finding.says) == ("limited", "no compiler")
 
 
+def test_a_backend_elsewhere_is_as_ready_as_its_environment(around: doctor.Surroundings) -> None:
+    def answer(devices: list[str]) -> dict[str, Any]:
+        made = facts(devices)
+        for about in made["devices"].values():
+            about["backends"] |= {"a": {"environment": "built"}, "b": {"environment": "not"}}
+        return made
+
+    why = {"not": "the environment 'not' is not ready: it is not built"}
+    found = findings(replace(around, facts=answer, not_ready=why.get))
+    assert (found["a"].status, found["b"].status) == ("ok", "limited")
+    assert "bench env check built" in found["a"].says
+    assert found["b"].says == why["not"]
+
+
 def test_a_peak_that_cannot_be_reset(around: doctor.Surroundings) -> None:
     def answer(devices: list[str]) -> dict[str, Any]:
         made = facts(devices)
@@ -231,6 +245,7 @@ def test_versions(text: str, numbers: tuple[int, ...]) -> None:
 def test_the_process_that_asks_torch_answers() -> None:
     answer = doctor.ask_torch(["cpu"])
     assert answer["devices"]["cpu"]["backends"]["none"] == {"supported": True, "reason": None}
+    assert answer["devices"]["cpu"]["backends"]["nexfort"] == {"environment": "nexfort"}
     assert "rss" in answer["devices"]["cpu"]["meters"]
 
 

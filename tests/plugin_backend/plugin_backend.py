@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from compilers.base import Evidence, NoOptions, Scope, Verdict
+from compilers.base import Evidence, NoOptions, Scope, Verdict, lacking
 
 
 def limits() -> tuple[str, ...]:
@@ -220,6 +220,15 @@ class Refuses(_Plugin):
 
     def probe(self, device: str) -> Verdict:
         return Verdict(False, f"it needs a quantum device, and this is {device}")
+
+
+class Lacks(_Plugin):
+    """Misses a package."""
+
+    name = "plugin-lacks"
+
+    def probe(self, device: str) -> Verdict:
+        return lacking("the package widget is not installed")
 
 
 class NotABackend:

@@ -40,6 +40,7 @@ class Backend:
     memory: float = 1.0
     outcome: str = "ok"
     reason: str | None = None
+    lossy: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -191,7 +192,7 @@ def record(
                 "requested": ["unet"] if backend.compile_s else [],
                 "active": backend.outcome != "fallback",
                 "scope": ["unet"] if backend.compile_s else [],
-                "lossy": False,
+                "lossy": backend.lossy,
                 "evidence": {
                     "runtime": "inductor",
                     "graphs": 1,

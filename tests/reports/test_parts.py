@@ -107,6 +107,22 @@ def test_two_that_cannot_be_told_apart_are_named_together(tmp_path):
     assert "not told apart from" in report.view.workloads[0].answer.headline
 
 
+def test_a_lossy_backend_is_labelled_and_never_the_whole_answer(tmp_path):
+    backends = [*make.BACKENDS, make.Backend("skipper", 2.6, lossy=True)]
+    run = make.write_run(tmp_path / "run", make.records(make.WORKLOADS[:1], backends))
+    report = build.write([run])
+    (answer,) = (workload.answer for workload in report.view.workloads)
+    assert answer.headline.startswith("skipper (lossy) is fastest; of those that keep the picture,")
+    assert "torch-compile (1.4" in answer.headline
+    speed = report.view.workloads[0].tables[0]
+    assert [row[0].text for row in speed.rows].count("skipper (lossy)") == 1
+    assert "skipper (lossy)" in (run / "plots/end_to_end.svg").read_text()
+    alone = [make.BACKENDS[0], make.Backend("skipper", 2.6, lossy=True)]
+    run = make.write_run(tmp_path / "alone", make.records(make.WORKLOADS[:1], alone))
+    said = build.write([run]).view.workloads[0].answer.headline
+    assert said.endswith("; none that keeps the picture is clearly faster")
+
+
 def test_a_fit_returns_what_was_put_in(tmp_path):
     """10 ms a step and 200 ms fixed come back within their intervals."""
     workload = make.Workload("fake", step_s=0.01, fixed_s=0.2)
