@@ -299,6 +299,11 @@ def _preset_to_mapping(value: object) -> object:
     return {"preset": value} if isinstance(value, str) else value
 
 
+def _switch_to_mapping(value: object) -> object:
+    """Read ``true`` as the mapping with every default, and ``false`` as none."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 def _one_of(what: str, names: Callable[[], list[str]]) -> Callable[[str], str]:
     def check(value: str) -> str:
         known = names()
@@ -696,7 +701,7 @@ class TelemetrySettings(Strict):
     )
 
 
-TelemetryKey = bool | TelemetrySettings | None
+TelemetryKey = Annotated[TelemetrySettings | None, BeforeValidator(_switch_to_mapping)]
 RepeatKey = Annotated[int, Field(ge=2, le=MAX_CALLS)] | None
 
 CELL_KEYS: dict[str, tuple[Any, str]] = {

@@ -593,8 +593,8 @@ class _Planner:
         )
         if repeat is not None:
             found["repeat"] = repeat
-        if telemetry:
-            given = {} if telemetry is True else telemetry.given()
+        if telemetry is not None:
+            given = telemetry.given()
             named = {"period": "period_s", "time": "time_s", "calls": "min_calls", "idle": "idle_s"}
             found["telemetry"] = cast(
                 Telemetry,
