@@ -174,6 +174,6 @@ def round_seconds(cell: Cell) -> float:
         cell["device"],
         cell["protocol"],
         cell.get("sweep"),
-        cell.get("calls_planned"),
+        cell,
     )
     return seconds / cell["protocol"]["rounds"]

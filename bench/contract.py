@@ -39,9 +39,9 @@ OUTCOMES: tuple[Outcome, ...] = (
 )
 """Every way a cell can end. All are results and are stored; only ``ok`` enters averages."""
 
-Phase = Literal["load", "prepare", "warmup", "steady"]
-"""What every worker goes through and has its memory read in; ``finish`` and, if the cell has one,
-``sweep`` are announced after them."""
+Phase = Literal["load", "prepare", "warmup", "steady", "telemetry"]
+"""What every worker goes through and has its memory read in; ``finish`` and the passes that a cell
+asks for are announced after them. In ``telemetry`` it is the parent that reads."""
 PHASES: tuple[Phase, ...] = ("load", "prepare", "warmup", "steady")
 
 Meter = Literal[
@@ -106,6 +106,7 @@ class WorkloadMore(TypedDict, total=False):
     asked_height: int
     asked_width: int
     round_size: Literal["down", "nearest"]
+    deterministic: bool | Literal["strict"]  # default False
 
 
 class Workload(WorkloadMore):
@@ -164,6 +165,15 @@ class Protocol(TypedDict):
     rounds: int  # separate processes per cell
 
 
+class Telemetry(TypedDict):
+    """A pass that the parent samples from outside; times in seconds."""
+
+    period_s: float  # between samples
+    time_s: float  # of calls, at least
+    min_calls: int
+    idle_s: float  # before the first call and after the last one
+
+
 class SweepSize(TypedDict):
     height: int
     width: int
@@ -197,9 +207,11 @@ class Limits(LimitsMore):
 
 
 class CellMore(TypedDict, total=False):
-    """Keys that only some cells have."""
+    """Keys that stand in a cell only where they have a meaning."""
 
     calls_planned: int  # task folder: pictures that fall to this cell
+    telemetry: Telemetry
+    repeat: int  # calls of the pass that compares pictures and memory
 
 
 class Cell(CellMore):
@@ -283,8 +295,8 @@ class Job(TypedDict):
 
 
 # Events: one JSON object a line, from the worker to the parent, over a pipe of their own.
-#   {"event": "phase", "phase": "load" | "prepare" | "warmup" | "steady" | "finish" | "profile" |
-#                                "sweep"}
+#   {"event": "phase", "phase": "load" | "prepare" | "warmup" | "steady" | "finish" |
+#                                "telemetry" | "settle" | "repeat" | "profile" | "sweep"}
 #   {"event": "set", "fields": {record field: value, …}}        sets top-level record fields
 #   {"event": "append", "fields": {record field: value, …}}     appends to top-level list fields
 #   {"event": "decided", "outcome": Outcome, "reason": str | None}  how the cell ended, before its
@@ -391,6 +403,25 @@ class Record(TypedDict, total=False):
     images_per_s: list[float]
     chain_rounds: list[ChainRound]  # as far as the chain came
     lineage: list[Descent]  # of the pictures in images
+    # mode, cublas_workspace_config, operations (names of those that ran and have no deterministic
+    # algorithm); absent where none was asked for
+    deterministic: dict[str, Any]
+    # what the worker told of its telemetry pass, on the system's monotonic clock: when it began,
+    # and [begin, end, pictures] of each call. The parent moves them into ``telemetry``.
+    telemetry_begun_s: float
+    telemetry_calls: list[list[float]]
+    # written by the parent. period_s (asked), achieved_s (median between samples), source, cpus,
+    # thinned (times that every other sample was dropped), ended (why sampling ended early, or
+    # None), foreign (names of other processes on the GPU), calls ([begin_s, end_s, pictures] since
+    # the pass began), columns: by name, a list with a value or None for each sample, or None for a
+    # quantity that was not to be had, with the reason in null_reasons["telemetry.<column>"]
+    telemetry: dict[str, Any] | None
+    # calls (asked), meter, how (what precedes a reading), before_bytes, reference (the first call's
+    # pictures, as in images), differences: one entry per picture of a call that was not the same in
+    # all calls: index, calls (different ones), other_sizes, max_abs (of 255), share (of pixels),
+    # box (left, top, right, bottom), map (PNG of the largest difference by pixel over calls)
+    repeat_about: dict[str, Any]
+    repeat: list[dict[str, Any]]  # one entry per call: sha256 (list, by picture), memory_bytes
     # one entry per call: steps, steps_effective, denoiser_calls, e2e_s, it_per_s, outcome, reason;
     # in sweep_steps also order, the place in the shuffle from 0. Figures are None unless "ok".
     sweep_steps_warmup: list[dict[str, Any]]

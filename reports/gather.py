@@ -29,6 +29,7 @@ KEPT: tuple[str, ...] = (
     *("ttfi_s", "gaps_s", "tbb_s", "images_per_s", "chain_rounds", "lineage"),
     "folder",
     *("memory_limit", "dominated_by", "output_height", "output_width"),
+    *("telemetry", "repeat", "repeat_about", "deterministic"),
 )
 """Fields of the record that sections of a report read; they are kept as they stand."""
 

@@ -81,7 +81,7 @@ def test_what_runs_in_a_worker_imports_nothing_of_the_parent(path: Path) -> None
     parents = {name for name in names if name.startswith("bench.")}
     shared = (
         *("bench.chains", "bench.contract", "bench.content", "bench.folder", "bench.modes"),
-        "bench.stats.order",
+        *("bench.nvml", "bench.stats.order"),
     )
     allowed = (*shared, "bench.worker")
     assert all(name.startswith(allowed) for name in parents), parents
@@ -135,6 +135,10 @@ def test_a_report_measures_nothing(path: Path) -> None:
 )
 def test_what_a_worker_shares_needs_the_standard_library_alone(path: str) -> None:
     assert packages(imports(ROOT / path)) <= STDLIB
+
+
+def test_bindings_of_nvml_are_imported_when_asked_for() -> None:
+    assert packages(imports(ROOT / "bench/nvml.py", top_level=True)) <= STDLIB
 
 
 def loaded_by(code: str) -> set[str]:

@@ -28,6 +28,7 @@ VERBS = {
     "gate": "Measure a matrix, compare it with a baseline, and confirm regressions.",
     "history": "Draw each figure over the runs of a folder, with change points marked.",
     "audit": "Find what cannot be true, or cannot be compared, in a table of results.",
+    "repeat": "Repeat equal calls: are pictures equal to the bit, and does memory grow?",
     "once": "Run one workload from flags named as in OneDiff's script.",
     "chain": "Make pictures in rounds, each from those before; steps, TTFI and gaps.",
     "folder": "Send every picture of a folder through a model, from flags.",
@@ -37,7 +38,7 @@ VERBS = {
     "schema": "Print the JSON Schema of configurations, for editors.",
 }
 
-OUTLIVE_THEIR_READER = frozenset({"run", "once", "chain", "folder", "capacity", "gate"})
+OUTLIVE_THEIR_READER = frozenset({"run", "once", "chain", "folder", "capacity", "repeat", "gate"})
 """Verbs that must go on when whoever reads their output is gone."""
 
 USAGE = 2

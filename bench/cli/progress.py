@@ -176,7 +176,7 @@ class LiveDisplay(Lines):
             self._live.update(text, refresh=True)
 
 
-_CALLS = {"e2e_s", "warmup_s", "sweep_steps_warmup", "sweep_steps"}
+_CALLS = {"e2e_s", "warmup_s", "sweep_steps_warmup", "sweep_steps", "telemetry_calls", "repeat"}
 """Fields to which a worker appends one item a call."""
 
 _DOING = {
@@ -185,6 +185,9 @@ _DOING = {
     "warmup": "warming up",
     "steady": "measuring",
     "finish": "saving pictures",
+    "telemetry": "repeating calls for telemetry",
+    "settle": "ending telemetry",
+    "repeat": "repeating equal calls",
     "profile": "profiling",
     "sweep": "sweeping",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.contract import Protocol, Task
+from bench.contract import Protocol, Task, Telemetry
 
 PROTOCOLS: dict[str, Protocol] = {
     # enough to see whether a matrix works and who is roughly faster
@@ -54,6 +54,7 @@ CHAIN_MAX_BATCH = 3
 CHAIN_STRENGTH = 0.75
 DEFAULT_SWEEP_REPEATS = 3
 DEFAULT_TIMEOUT_S = 1800.0
+DEFAULT_TELEMETRY: Telemetry = {"period_s": 0.1, "time_s": 5.0, "min_calls": 3, "idle_s": 1.0}
 
 FOLDER_KEYS = ("pictures", "how", "resize", "enlarge", "prompts", "models", "draw_seed")
 """Keys of a workload that mean something for task folder only."""

@@ -12,7 +12,7 @@ from bench import modes
 from bench.config import models
 from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
-from bench.contract import BackendChoice, GivenFile, Sweep, Workload
+from bench.contract import BackendChoice, CellMore, GivenFile, Sweep, Workload
 
 FREE_TEXT = ("pictures", "prompts", "models")
 
@@ -49,9 +49,9 @@ class Group:
     device: str
     threads: int
     sweep: Sweep | None
-    sweep_canonical: str  # what the sweep adds to the canonical JSON of a cell; "" without one
+    passes: CellMore  # that are asked for
+    passes_canonical: str  # what these and the sweep add to a cell's canonical JSON; "" for none
     inputs: dict[str, GivenFile]
-    calls_planned: int | None = None  # where the protocol does not decide the number of calls
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,14 @@ def _part(key: str, draft: Draft) -> str:
         return made if size_text(asked) == made else f"{size_text(asked)}->{made}"
     if key == "task":
         return str(workload["task"])
-    value = {"device": draft.group.device, "threads": draft.group.threads}.get(key)
+    if key == "telemetry":
+        return "telemetry" if "telemetry" in draft.group.passes else "telemetry=off"
+    value: Any = {
+        "device": draft.group.device,
+        "threads": draft.group.threads,
+        "repeat": draft.group.passes.get("repeat", 0),
+        "deterministic": workload.get("deterministic", False),
+    }.get(key)
     if value is None and key in ("memory", "precision", "between"):
         value = modes.word_of(workload, key)
     elif value is None:

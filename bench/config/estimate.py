@@ -4,14 +4,14 @@ A worker's time is start + load + compile + calls x (fixed part + steps x step t
 scaled by pixels and batch, calls are those that the protocol expects of a quiet machine: halfway
 between its minimum and maximum for warm-up and measurement, within the time cap. A sweep adds
 1 + repeats calls for each step count, and for each size 2 + repeats calls and a compilation. A call
-of a chain is all of its rounds.
+of a chain is all of its rounds. Telemetry adds its own time, and `repeat` its calls.
 """
 
 from __future__ import annotations
 
 from bench import chains
 from bench.config.catalogue import FAMILIES, family_of
-from bench.contract import Protocol, Sweep, Workload
+from bench.contract import CellMore, Protocol, Sweep, Workload
 
 START_S = 4.0  # imports, shared between the cells of a round where workers are forked
 TUNED_REGIONS = 2.0  # regions of the VAE and the text encoders besides those of the denoiser
@@ -29,12 +29,11 @@ def worker_seconds(
     device: str,
     protocol: Protocol,
     sweep: Sweep | None = None,
-    calls_planned: int | None = None,
+    more: CellMore | None = None,
 ) -> float:
-    """Return the seconds that all rounds of a cell take on a reference machine.
-
-    ``calls_planned`` is the number of measured calls where the protocol does not decide it.
-    """
+    """Return the seconds that all rounds of a cell take on a reference machine."""
+    more = more or {}
+    calls_planned = more.get("calls_planned")
     family = FAMILIES[family_of(workload["model"])]
     embedded = workload["model"].startswith("embedded:")
     kind = "cpu" if device == "cpu" or (device == "auto" and embedded) else "gpu"
@@ -61,6 +60,10 @@ def worker_seconds(
     measured_s = max(measured_s, workload.get("iterations", 1) * call_s)
     compile_s = _compile_s(backend, cost.compile_s, cost.regional_s)
     round_s = START_S + cost.load_s + warmup_calls * call_s + measured_s
+    if "telemetry" in more:
+        asked = more["telemetry"]
+        round_s += 2 * asked["idle_s"] + max(asked["time_s"], asked["min_calls"] * call_s)
+    round_s += more.get("repeat", 0) * call_s
     if sweep is not None:
         repeats = sweep["repeats"]
         round_s += (1 + repeats) * sum(seconds(steps, *own_size) for steps in sweep["steps"])

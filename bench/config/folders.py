@@ -55,7 +55,7 @@ def both(fields: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def problem(workload: Workload, swept: bool) -> tuple[str, str] | None:
+def problem(workload: Workload, passes: Sequence[str]) -> tuple[str, str] | None:
     """Return the key, and what is wrong with it, of a folder's workload that cannot run."""
     how = workload["how"]
     found = cast("Mapping[str, Any]", workload)
@@ -69,8 +69,8 @@ def problem(workload: Workload, swept: bool) -> tuple[str, str] | None:
     for key in ("batch", "iterations"):
         if found.get(key, 1) != 1:
             return key, f"'{key}' must be 1 in task folder, whose calls take one picture each"
-    if swept:
-        return "pictures", "a sweep needs equal calls, and a folder's are not; leave it out"
+    if passes:
+        return "pictures", f"'{passes[0]}' needs equal calls, and a folder's are not; leave it out"
     source, _, name = workload["model"].partition(":")
     if source in catalogue.BUILT_IN_MODELS:
         tasks = catalogue.BUILT_IN_MODELS[source][name].tasks

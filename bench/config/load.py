@@ -295,6 +295,8 @@ def _known_keys(owner: KeyPath) -> list[str]:
         ("protocol", "warmup"): models.WarmupSettings,
         ("protocol", "calls"): models.CallSettings,
         ("sweep",): models.SweepSettings,
+        ("telemetry",): models.TelemetrySettings,
+        ("matrix", "telemetry"): models.TelemetrySettings,
         ("limits",): models.LimitSettings,
         ("defaults",): models.WorkloadFields,
         ("matrix",): models.MatrixSettings,
@@ -305,6 +307,7 @@ def _known_keys(owner: KeyPath) -> list[str]:
     for kind in ("include", "exclude"):
         tables["matrix", kind] = models.Combination
         tables["matrix", kind, "sweep"] = models.SweepSettings
+        tables["matrix", kind, "telemetry"] = models.TelemetrySettings
         tables["matrix", kind, "workload"] = models.WorkloadPattern
         tables["matrix", kind, "backend"] = models.BackendPattern
     return _keys_of(tables[tuple(steps)])

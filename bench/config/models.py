@@ -49,6 +49,8 @@ MAX_POINTS = 100
 MIN_SWEEP_STEPS = 3
 MAX_SECONDS = 30 * 24 * 3600.0
 MIN_MEMORY_BYTES = 64 * 1024**2
+MIN_PERIOD_S, MAX_PERIOD_S = 0.01, 60.0
+MIN_PASS_S, MAX_PASS_S = 0.1, 3600.0
 
 DURATION_PATTERN = r"^\s*(\d+(\.\d+)?\s*(ms|s|m|h|d)\s*)+$"
 MEMORY_PATTERN = r"^\s*\d+(\.\d+)?\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)\s*$"
@@ -86,6 +88,18 @@ def _seconds(value: object) -> float:
     if not 0 < seconds <= MAX_SECONDS:
         raise bad(f"{shown(value)} must be more than 0 and at most 30 days")
     return seconds
+
+
+def _period(value: float) -> float:
+    if not MIN_PERIOD_S <= value <= MAX_PERIOD_S:
+        raise bad(f"a period must be from 10ms to 1m, not {value:g} s")
+    return value
+
+
+def _pass_time(value: float) -> float:
+    if not MIN_PASS_S <= value <= MAX_PASS_S:
+        raise bad(f"must be from 100ms to 1h, not {value:g} s")
+    return value
 
 
 def _memory(value: object) -> int | None:
@@ -350,6 +364,11 @@ def _name_to_mapping(value: object) -> object:
 
 def _preset_to_mapping(value: object) -> object:
     return {"preset": value} if isinstance(value, str) else value
+
+
+def _switch_to_mapping(value: object) -> object:
+    """Read ``true`` as the mapping with every default, and ``false`` as none."""
+    return ({} if value else None) if isinstance(value, bool) else value
 
 
 def _one_of(what: str, names: Callable[[], list[str]]) -> Callable[[str], str]:
@@ -719,6 +738,11 @@ class WorkloadFields(Strict):
         description="Whose pictures the image-to-image rounds of a chain start from: those of the "
         "first round, or of the round before; task chain only. Default first.",
     )
+    deterministic: bool | Literal["strict"] = Field(
+        default=ABSENT,
+        description="Ask torch for deterministic algorithms. With true, operations that have none "
+        "are named in the record; with 'strict' they fail the cell. Default false.",
+    )
 
 
 def _points_schema(item: dict[str, Any], least: int) -> WithJsonSchema:
@@ -863,10 +887,46 @@ class LimitSettings(Strict):
     )
 
 
+class TelemetrySettings(Strict):
+    """A pass that the parent samples from outside, after the measured calls."""
+
+    period: Annotated[Duration, AfterValidator(_period)] = Field(
+        default=ABSENT,
+        description="Time between samples, 10ms to 1m. "
+        f"Default {catalogue.DEFAULT_TELEMETRY['period_s'] * 1000:g}ms.",
+    )
+    time: Annotated[Duration, AfterValidator(_pass_time)] = Field(
+        default=ABSENT,
+        description="Calls are repeated for at least so long, 100ms to 1h. "
+        f"Default {catalogue.DEFAULT_TELEMETRY['time_s']:g}s.",
+    )
+    calls: Annotated[int, Field(ge=1, le=MAX_CALLS)] = Field(
+        default=ABSENT,
+        description="And at least so many calls. "
+        f"Default {catalogue.DEFAULT_TELEMETRY['min_calls']}.",
+    )
+    idle: Annotated[Duration, AfterValidator(_pass_time)] = Field(
+        default=ABSENT,
+        description="Idle time that is sampled before the first call and after the last one, "
+        f"100ms to 1h. Default {catalogue.DEFAULT_TELEMETRY['idle_s']:g}s.",
+    )
+
+
+TelemetryKey = Annotated[TelemetrySettings | None, BeforeValidator(_switch_to_mapping)]
+RepeatKey = Annotated[int, Field(ge=2, le=MAX_CALLS)] | None
+
 CELL_KEYS: dict[str, tuple[Any, str]] = {
     "cache": (Cache, "Compile cache of the cell: fresh or warm."),
     "device": (Device, "Device of the cell: auto, cpu, cuda, cuda:N or mps."),
     "threads": (Threads, "CPU threads of torch in the cell."),
+    "telemetry": (
+        TelemetryKey,
+        "Sample utilisation, power, … from outside in a pass of its own: true, or how; or false.",
+    ),
+    "repeat": (
+        RepeatKey,
+        "So many further equal calls, whose pictures and memory are compared. Default null: none.",
+    ),
 }
 """Keys besides workload fields and backend that an axis or an ``include`` entry may set."""
 
@@ -1013,6 +1073,8 @@ class Document(Strict):
     limits: LimitSettings = Field(
         default=ABSENT, description="What one worker process may use before it is ended."
     )
+    telemetry: TelemetryKey = Field(default=ABSENT, description=CELL_KEYS["telemetry"][1])
+    repeat: RepeatKey = Field(default=ABSENT, description=CELL_KEYS["repeat"][1])
     defaults: WorkloadFields = Field(
         default=ABSENT, description="Workload keys that every workload starts from."
     )

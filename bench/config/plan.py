@@ -40,6 +40,7 @@ from bench.contract import (
     Protocol,
     RepeatRule,
     Sweep,
+    Telemetry,
     WarmupRule,
     Workload,
     WorkloadMore,
@@ -233,8 +234,8 @@ class _Planner:
         self._own_combinations(combinations)
         combinations = self._one_for_each_model(combinations)
         drafts = adjacent([self._draft(combination) for combination in combinations])
-        idle = [draft for draft in drafts if draft.group.calls_planned == 0]
-        drafts = [draft for draft in drafts if draft.group.calls_planned != 0]
+        idle = [draft for draft in drafts if draft.group.passes.get("calls_planned") == 0]
+        drafts = [draft for draft in drafts if draft.group.passes.get("calls_planned") != 0]
         drafts = self._with_baselines(drafts)
         cells = self._cells(drafts)
         kept = select(cells, [draft.backend.label for draft in drafts], self.config.only)
@@ -276,7 +277,7 @@ class _Planner:
     def _too_long(self, drafts: Sequence[Draft]) -> Iterator[str]:
         """Say which folders may take longer than a worker is given."""
         for draft in drafts:
-            planned, workload = draft.group.calls_planned, draft.group.workload
+            planned, workload = draft.group.passes.get("calls_planned"), draft.group.workload
             if planned is None:
                 continue
             rounds = self.protocol["rounds"]
@@ -653,17 +654,43 @@ class _Planner:
             **{key: inputs.identity(key, file) for key, file in given.items()},
         }
         sweep = self._sweep(combination, workload)
-        # a cell without a sweep is the cell that it was before there were sweeps
-        identity = "" if sweep is None else f'"sweep":{_canonical(sweep)},'
-        planned = None
+        passes = self._passes(combination)
+        # a cell without a pass is the cell that it was before there were such passes
+        asked = {
+            "repeat": passes.get("repeat"),
+            "sweep": sweep,
+            "telemetry": passes.get("telemetry"),
+        }
+        identity = "".join(
+            f'"{name}":{_canonical(what)},' for name, what in asked.items() if what is not None
+        )
         if workload["task"] == "folder":
             found = self._pictures(given["pictures"]["path"])
-            planned = folders.count_of(workload, found)
             self._check_seeds(workload, len(found), combination)
-            self._check_folder(workload, sweep, combination)
-        return Group(
-            workload, _canonical(unnamed), device, threads, sweep, identity, given, planned
+            self._check_folder(workload, [name for name in asked if asked[name]], combination)
+            passes["calls_planned"] = folders.count_of(workload, found)
+        return Group(workload, _canonical(unnamed), device, threads, sweep, passes, identity, given)
+
+    def _passes(self, combination: Combination) -> CellMore:
+        """Return the passes of a cell that take no further keys of other parts."""
+        found: CellMore = {}
+        telemetry, repeat = (
+            combination[key].value if key in combination else self.top.get(key)
+            for key in ("telemetry", "repeat")
         )
+        if repeat is not None:
+            found["repeat"] = repeat
+        if telemetry is not None:
+            given = telemetry.given()
+            named = {"period": "period_s", "time": "time_s", "calls": "min_calls", "idle": "idle_s"}
+            found["telemetry"] = cast(
+                Telemetry,
+                {
+                    **catalogue.DEFAULT_TELEMETRY,
+                    **{named[key]: value for key, value in given.items()},
+                },
+            )
+        return found
 
     def _pictures(self, place: str) -> list[str]:
         """Return the names of a folder's pictures, listed once for all cells."""
@@ -672,9 +699,9 @@ class _Planner:
         return self._names[place]
 
     def _check_folder(
-        self, workload: Workload, sweep: Sweep | None, combination: Combination
+        self, workload: Workload, passes: Sequence[str], combination: Combination
     ) -> None:
-        found = folders.problem(workload, sweep is not None)
+        found = folders.problem(workload, passes)
         if found is not None:
             where = _Origin(self, combination, _base_of(combination))
             raise self._error(f"workload '{workload['name']}': {found[1]}", where.field(found[0]))
@@ -879,6 +906,8 @@ class _Planner:
             workload["precision"] = fields["precision"]
         if fields.get("between", modes.NONE) != modes.NONE:
             workload["between"] = fields["between"]
+        if fields.get("deterministic"):
+            workload["deterministic"] = fields["deterministic"]
         if task == chains.TASK:
             workload["samples"] = fields["samples"]
             workload["max_batch"] = fields["max_batch"]
@@ -1007,7 +1036,8 @@ class _Planner:
             # the canonical JSON of the whole, put together from parts that many cells share
             identity = (
                 f'{{"backend":{draft.backend.canonical},"cache":"{draft.cache}",'
-                f'"device":"{group.device}",{bounded}{profiled}"protocol":{rules},{group.sweep_canonical}'
+                f'"device":"{group.device}",{bounded}{profiled}"protocol":{rules},'
+                f"{group.passes_canonical}"
                 f'"threads":{group.threads},'
                 f'"workload":{group.canonical}}}'
             )
@@ -1031,7 +1061,7 @@ class _Planner:
                     "threads": group.threads,
                     "limits": self.limits,
                     "allow_remote_code": remote,
-                    **_planned(group),
+                    **group.passes,
                 }
             )
         counts: dict[str, int] = {}
@@ -1068,14 +1098,18 @@ class _Planner:
             key = (
                 workload["model"], workload["height"], workload["width"], workload["batch"],
                 workload["steps"], workload["strength"], chains.pictures(workload), group.device,
-                backend.choice["name"], draft.cache, group.sweep_canonical,
-                group.calls_planned, workload.get("iterations"),
+                backend.choice["name"], draft.cache, group.passes_canonical,
+                group.passes.get("calls_planned"), workload.get("iterations"),
             )  # fmt: skip
             if key not in known:
                 known[key] = (
                     self._worker_seconds(draft),
                     estimate.cell_bytes(
-                        workload, backend.choice["name"], draft.cache, rounds, group.calls_planned
+                        workload,
+                        backend.choice["name"],
+                        draft.cache,
+                        rounds,
+                        group.passes.get("calls_planned"),
                     ),
                 )
             seconds += known[key][0]
@@ -1091,7 +1125,7 @@ class _Planner:
             group.device,
             self.protocol,
             group.sweep,
-            group.calls_planned,
+            group.passes,
         )
 
 
@@ -1142,11 +1176,7 @@ def _workload_key(draft: Draft) -> tuple[Any, ...]:
     """Return what cells share that differ in nothing but backend and cache."""
     group = draft.group
     name = group.workload["name"]
-    return name, group.device, group.threads, group.canonical, group.sweep_canonical
-
-
-def _planned(group: Group) -> CellMore:
-    return {} if group.calls_planned is None else {"calls_planned": group.calls_planned}
+    return name, group.device, group.threads, group.canonical, group.passes_canonical
 
 
 def _base_of(combination: Combination) -> WorkloadBase | None:

@@ -40,6 +40,7 @@ def json_schema() -> _Schema:
     parts["ProtocolSettings"] = _or_name(
         parts["ProtocolSettings"], {"enum": list(catalogue.PROTOCOLS)}
     )
+    parts["TelemetrySettings"] = _or_name(parts["TelemetrySettings"], {"type": "boolean"})
     parts["BackendPattern"]["properties"]["name"] = {
         "description": parts["BackendPattern"]["properties"]["name"]["description"],
         "enum": list(backends.names()),

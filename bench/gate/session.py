@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import nvml
 from bench.contract import Record
 from bench.runner.ui import RunSummary, Task, Ui
 
@@ -25,18 +26,6 @@ FILE = "session.jsonl"
 
 SLOW_CLOCK_PCT = 15.0
 """A clock further below the other processes' than this, right after the calls, is a wrong one."""
-
-REASONS: Mapping[int, str] = {
-    0x08: "hardware slowdown",
-    0x20: "thermal slowdown (software)",
-    0x40: "thermal slowdown (hardware)",
-    0x80: "power brake",
-}
-"""Bits of NVML's clocksEventReasons that mean a GPU is being held back by heat or its supply.
-
-The power cap (0x04) is absent: many GPUs reach it in all heavy work, and it is the same in every
-run. Source: nvml.h, nvmlClocksEventReasons.
-"""
 
 _GPU = "--query-gpu=uuid,clocks_throttle_reasons.active,clocks.sm,temperature.gpu"
 _APPS = "--query-compute-apps=gpu_uuid,pid,process_name"
@@ -195,7 +184,7 @@ def _judge(
         for gpu in after:
             if len(gpu["apps"]) > 1 and not said:
                 said.append(f"{len(gpu['apps'])} processes on the GPU after the calls")
-            held = [text for bit, text in REASONS.items() if (gpu["reasons"] or 0) & bit]
+            held = nvml.throttled((gpu["reasons"] or 0) & nvml.HEAT_OR_SUPPLY)
             if held:
                 hot = gpu["temperature_c"]
                 said.append(f"{', '.join(held)}" + ("" if hot is None else f" at {hot} °C"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import importlib.util
 import platform
 import re
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from bench import nvml
 
 
 @dataclass(frozen=True)
@@ -150,30 +151,28 @@ def find_gpus(proc: Path = Path("/proc")) -> list[Gpu]:
 
 def _from_nvml() -> list[Gpu] | None:
     try:
-        nvml: Any = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - no package, no driver, another version: ask the next source
+        with nvml.opened() as library:
+            return _listed(library)
+    except nvml.NvmlUnavailable:
         return None
+
+
+def _listed(library: Any) -> list[Gpu] | None:
     try:
-        driver = _text(nvml.nvmlSystemGetDriverVersion())
-        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        driver = nvml.text(library.nvmlSystemGetDriverVersion())
+        count = library.nvmlDeviceGetCount()
+        handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
         return [
             Gpu(
-                name=_text(nvml.nvmlDeviceGetName(handle)),
-                uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
-                memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+                name=nvml.text(library.nvmlDeviceGetName(handle)),
+                uuid=nvml.text(library.nvmlDeviceGetUUID(handle)),
+                memory_bytes=int(library.nvmlDeviceGetMemoryInfo(handle).total),
                 driver=driver,
             )
             for handle in handles
         ]
-    except nvml.NVMLError:
+    except library.NVMLError:
         return None
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _from_nvidia_smi() -> list[Gpu] | None:

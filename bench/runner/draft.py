@@ -25,6 +25,7 @@ OWN = frozenset(
         "process",
         "compile_cache",
         "load_average_1m",
+        "telemetry",
         "outcome",
         "reason",
         "last_phase",

@@ -71,9 +71,11 @@ def conclude(
     cut = _cut_short(draft, end, timeout_s, oom_kills, tail, memory_limited)
     if draft.decided is None:
         return cut
-    # The cell's own figures were complete and judged: a sweep that kills its worker loses itself.
+    # The cell's own figures were complete and judged: a pass that kills its worker loses itself.
     outcome, reason = draft.decided
-    return Verdict(outcome, reason, (f"the sweep is incomplete ({cut.outcome}): {cut.reason}",))
+    return Verdict(
+        outcome, reason, (f"the {draft.phase} is incomplete ({cut.outcome}): {cut.reason}",)
+    )
 
 
 def _cut_short(

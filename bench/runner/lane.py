@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench import folder as bench_folder
-from bench.contract import SCHEMA_VERSION, Cell, Job, Record
+from bench.contract import SCHEMA_VERSION, Cell, Job, MemoryReading, Record
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
 from bench.runner import budget
 from bench.runner.dominance import Dominance
@@ -33,6 +33,7 @@ from bench.runner.secrets import Redactor
 from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
 from bench.store.journal import remedy, why
+from bench.telemetry.sampler import Sampler
 
 Start = Literal["auto", "fork", "spawn"]
 
@@ -81,6 +82,7 @@ class Context:
     patience: Patience
     forecast: Forecast
     dominance: Dominance
+    sampler: Callable[[str, int, float], Sampler]
     resident_bytes: Callable[[int], int | None] = budget.resident_bytes
 
 
@@ -108,6 +110,7 @@ class _Flight:
     over_bytes: int | None = None
     looked: float = 0.0
     loads: list[float | None] = field(default_factory=list)
+    sampler: Sampler | None = None
 
 
 class Lane:
@@ -157,6 +160,9 @@ class Lane:
     def measuring(self) -> bool:
         return self._flight is not None and self._flight.draft.phase in (
             "steady",
+            "telemetry",
+            "settle",
+            "repeat",
             "profile",
             "sweep",
         )
@@ -440,6 +446,7 @@ class Lane:
                 flight.startup_s = self._context.clock() - flight.launched
             if event["event"] == "phase" and not flight.priming:
                 self._read_load(flight, begins=event["phase"] == "steady")
+                self._sample(flight, event["phase"])
             if event["event"] == "end":
                 if flight.stage == "running":
                     flight.stage = "ended"
@@ -451,6 +458,17 @@ class Lane:
         """Read the load average where the measured region begins, and once where it ends."""
         if len(flight.loads) == (0 if begins else 1):
             flight.loads.append(self._context.load_average_1m())
+
+    def _sample(self, flight: _Flight, phase: str) -> None:
+        """Sample from outside during the phase ``telemetry``, and never in another one."""
+        asked = flight.task.cell.get("telemetry")
+        if flight.sampler is not None:
+            flight.sampler.stop()
+        elif phase == "telemetry" and asked is not None and flight.pid is not None:
+            flight.sampler = self._context.sampler(
+                flight.task.device, flight.pid, asked["period_s"]
+            )
+            flight.sampler.start()
 
     def _signal(
         self,
@@ -557,6 +575,8 @@ class Lane:
             flight.events = None
 
     def _discard(self, flight: _Flight) -> None:
+        if flight.sampler is not None:
+            flight.sampler.stop()
         self._close_events(flight)
         self._context.redactor.file(flight.log)
         if flight.task.cell["cache"] == "fresh" and flight.cache is not None:
@@ -614,6 +634,9 @@ class Lane:
         if flight.loads:
             self._read_load(flight, begins=False)
             record |= _load_average(flight.loads, record.get("null_reasons"))
+        calls, begun_s = record.pop("telemetry_calls", ()), record.pop("telemetry_begun_s", None)
+        if flight.sampler is not None:
+            record |= _telemetry(record, *flight.sampler.fields(begun_s, calls))
         said = record.get("warnings", [])
         record["warnings"] = [
             *(said if isinstance(said, list) else [said]),
@@ -685,6 +708,24 @@ def _load_average(loads: Sequence[float | None], reasons: Any) -> dict[str, Any]
         "load_average_1m": None,
         "null_reasons": {**kept, "load_average_1m": "this system does not tell its load average"},
     }
+
+
+def _telemetry(
+    record: Mapping[str, Any], found: dict[str, Any], reasons: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the record's fields of a telemetry pass, beside the worker's own reasons for nulls."""
+    fields: dict[str, Any] = {"telemetry": found}
+    used = found["columns"]["process_used_bytes"]
+    if used is not None:
+        peak = max(value for value in used if value is not None)
+        reading = MemoryReading(
+            meter="nvml.process_used", scope="process", phase="telemetry", bytes=peak
+        )
+        fields["memory"] = [*record.get("memory", ()), reading]
+    if reasons:
+        own = record.get("null_reasons")
+        fields["null_reasons"] = {**(own if isinstance(own, dict) else {}), **reasons}
+    return fields
 
 
 def _marker(cache: Path) -> Path:

@@ -18,6 +18,7 @@ from bench.worker import (
     between,
     chain,
     compile_cache,
+    determinism,
     dynamo,
     evidence,
     failure,
@@ -29,8 +30,10 @@ from bench.worker import (
     pictures,
     precision,
     profiling,
+    repeat,
     repeats,
     structure,
+    telemetry,
     warmup,
 )
 from bench.worker import clock as clocks
@@ -50,6 +53,9 @@ DOING = {
     "warmup": "warming up",
     "steady": "measuring",
     "finish": "saving pictures",
+    "telemetry": "repeating calls for telemetry",
+    "settle": "ending telemetry",
+    "repeat": "repeating equal calls",
     "profile": "profiling",
     "sweep": "sweeping",
 }
@@ -106,7 +112,7 @@ class Report:
         self._null_reasons: dict[str, str] = {}
 
     def enter(self, phase: str) -> None:
-        """Begin a phase of the contract, ``finish`` or ``sweep``."""
+        """Begin a phase of the contract, ``finish`` or a pass."""
         self.phase = phase
         self._emit({"event": "phase", "phase": phase})
 
@@ -171,6 +177,21 @@ class _Cell:
 
     def run(self) -> tuple[Outcome, str | None]:
         """Take the cell through its phases and return how it ended."""
+        asked = determinism.ask(self.cell["workload"].get("deterministic"))
+        if asked is None:
+            return self.phases()
+        operations: list[str] = []
+
+        def without(name: str) -> None:
+            operations.append(name)
+            self.report.set(deterministic={**asked, "operations": operations})
+
+        self.report.set(deterministic={**asked, "operations": operations})
+        with determinism.watched(without):
+            return self.phases()
+
+    def phases(self) -> tuple[Outcome, str | None]:
+        """Load, prepare, warm up, measure, save, and make the passes that the cell asks for."""
         report = self.report
         cache_filled = compile_cache.use(Path(self.job["cache_dir"]), self.cell["cache"])
         self.set_up_torch()
@@ -251,6 +272,8 @@ class _Cell:
         report.warn(*said[1:])
         outcome: Outcome = "invalid" if invalid else "fallback" if fallback else "ok"
         reason = said[0] if said else None
+        self.watch_from_outside(instruments, inputs, outcome, reason)
+        self.repeat(instruments, inputs, outcome, reason)
         if outcome == "ok" and self.cell.get("profile") and self.job["round"] == 0:
             report.decided(outcome, reason)
             self.profile(instruments, inputs)
@@ -286,6 +309,61 @@ class _Cell:
         if outcome == "ok" and invalid:
             return "invalid", invalid[0]
         return outcome, reason
+
+    def watch_from_outside(
+        self, instruments: Instruments, inputs: Any, outcome: Outcome, reason: str | None
+    ) -> None:
+        """Repeat calls while the parent samples, if the cell asks for it and its figures are good.
+
+        A call that fails ends the pass and not the cell, whose own figures stand.
+        """
+        asked = self.cell.get("telemetry")
+        if asked is None:
+            return
+        if outcome != "ok":
+            self.report.warn(f"there was no telemetry, since the cell is {outcome}")
+            return
+        self.report.decided(outcome, reason)
+        try:
+            telemetry.run(asked, lambda: len(self.call(instruments, inputs)), self.report)
+        except Exception as error:  # noqa: BLE001 - the cell's own figures stand
+            self.pass_ended("telemetry", error)
+
+    def repeat(
+        self, instruments: Instruments, inputs: Any, outcome: Outcome, reason: str | None
+    ) -> None:
+        """Compare the pictures and the memory of equal calls, if the cell asks for it."""
+        calls = self.cell.get("repeat")
+        if calls is None:
+            return
+        if outcome != "ok":
+            self.report.warn(f"equal calls were not repeated, since the cell is {outcome}")
+            return
+        self.report.decided(outcome, reason)
+        self.report.enter("repeat")
+        repeater = repeat.Repeater(
+            lambda: self.call(instruments, inputs),
+            repeat.Held(self.device),
+            self.report,
+            self.cell["workload"]["seed"],
+            Path(self.job["pictures_dir"]),
+            Path(self.job["pictures_relative_to"]),
+        )
+        try:
+            repeater.run(calls)
+        except Exception as error:  # noqa: BLE001 - the cell's own figures stand
+            self.pass_ended("repeat", error)
+
+    def call(self, instruments: Instruments, inputs: Any) -> list[Any]:
+        """Make one call like a measured one and return its pictures."""
+        sample = instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
+        return pictures.of_output(sample.output)
+
+    def pass_ended(self, name: str, error: Exception) -> None:
+        """Say that a pass is incomplete, and why."""
+        print(failure.trace(error), file=sys.stderr, flush=True)
+        outcome, why = failure.outcome_and_reason(error, DOING[name])
+        self.report.warn(f"the {name} pass is incomplete ({outcome}): {why}")
 
     def profile(self, instruments: Instruments, inputs: Any) -> None:
         """Count work, measure ceilings and trace a call; what fails is said and ends nothing."""

@@ -7,7 +7,6 @@ a list of names that cannot hold a secret.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -16,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from bench import nvml
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "triton", "numpy")
 
@@ -167,45 +168,34 @@ def _gpu(torch: Any, device: str, nulls: dict[str, str]) -> dict[str, Any]:
 def _ask_nvml(uuid: str, found: dict[str, Any]) -> str:
     """Fill ``found`` from the driver, and return why what is still None is."""
     try:
-        nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return "nvidia-ml-py is not installed"
-    try:
-        found.update(_nvml(nvml, uuid))
+        found.update(_nvml(uuid))
+    except nvml.NvmlUnavailable as error:
+        return str(error)
     except Exception as error:  # noqa: BLE001 - a driver may raise anything
         return f"NVML failed: {type(error).__name__}: {error}"
     return "the driver does not tell"
 
 
-def _nvml(nvml: Any, uuid: str) -> dict[str, Any]:
-    """Ask for the device by UUID, since NVML also counts devices that torch may not see."""
-    nvml.nvmlInit()
-    try:
-        full = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
-        try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(full)
-        except TypeError:  # older bindings want bytes
-            handle = nvml.nvmlDeviceGetHandleByUUID(full.encode())
+def _nvml(uuid: str) -> dict[str, Any]:
+    with nvml.opened() as library:
+        handle = nvml.handle_of(library, uuid)
 
         def ask(function: str, *arguments: Any) -> Any:
             try:
-                return getattr(nvml, function)(handle, *arguments)
-            except (nvml.NVMLError, AttributeError):
+                return getattr(library, function)(handle, *arguments)
+            except (library.NVMLError, AttributeError):
                 return None
 
-        driver = nvml.nvmlSystemGetDriverVersion()
         limit = ask("nvmlDeviceGetEnforcedPowerLimit")
         ecc = ask("nvmlDeviceGetEccMode")
         return {
-            "driver": driver.decode() if isinstance(driver, bytes) else driver,
+            "driver": nvml.text(library.nvmlSystemGetDriverVersion()),
             "power_limit_w": limit / 1000 if limit is not None else None,
-            "sm_clock_max_mhz": ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
-            "sm_clock_locked_mhz": ask("nvmlDeviceGetApplicationsClock", nvml.NVML_CLOCK_SM),
-            "memory_clock_max_mhz": ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_MEM),
+            "sm_clock_max_mhz": ask("nvmlDeviceGetMaxClockInfo", library.NVML_CLOCK_SM),
+            "sm_clock_locked_mhz": ask("nvmlDeviceGetApplicationsClock", library.NVML_CLOCK_SM),
+            "memory_clock_max_mhz": ask("nvmlDeviceGetMaxClockInfo", library.NVML_CLOCK_MEM),
             "ecc": bool(ecc[0]) if ecc is not None else None,
         }
-    finally:
-        nvml.nvmlShutdown()
 
 
 def _hash_uuid(uuid: str) -> str:

@@ -17,7 +17,7 @@ RESET_PEAK = "5"  # see proc(5): sets VmHWM to the present resident size
 PEAKS = ("torch.max_memory_allocated", "torch.max_memory_reserved", "rss")
 """Meters that remember; the others say what is held at the moment of reading."""
 
-NVML_REASON = "sampled by the parent in a pass of its own, which this run did not make"
+NVML_REASON = "sampled by the parent, and in the telemetry pass alone"
 
 
 class Meters:

@@ -81,9 +81,14 @@ def save_inputs(given: Sequence[Any], folder: Path, relative_to: Path) -> list[s
 
 
 def save(
-    images: Sequence[Any], seed: int, folder: Path, relative_to: Path, first: int = 0
+    images: Sequence[Any],
+    seed: int,
+    folder: Path,
+    relative_to: Path,
+    first: int = 0,
+    stem: str = "seed",
 ) -> list[ImageEntry]:
-    """Write ``seed_<seed>_<index>.png`` for each picture and return their entries.
+    """Write ``<stem>_<seed>_<index>.png`` for each picture and return their entries.
 
     ``index`` counts the pictures of the cell, and picture i has the seed ``seed + i``. Each file
     appears whole or not at all.
@@ -97,7 +102,7 @@ def save(
     """
     entries: list[ImageEntry] = []
     for index, image in enumerate(images, first):
-        path = folder / f"seed_{seed + index}_{index:05d}.png"
+        path = folder / f"{stem}_{seed + index}_{index:05d}.png"
         write(image, path)
         entries.append(
             {

@@ -15,12 +15,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.analyse import Comparison
-from reports.sections import capacity, chain, folder, low_memory, size_memory
+from reports.sections import (
+    capacity,
+    chain,
+    folder,
+    low_memory,
+    repeat,
+    size_memory,
+    telemetry,
+)
 from reports.sections.base import Kind, Plot, Section, Shown
 
 __all__ = ["KINDS", "Kind", "Plot", "Section", "Shown", "build", "figures"]
 
-KINDS: tuple[Kind, ...] = (low_memory, capacity, size_memory, chain, folder)
+KINDS: tuple[Kind, ...] = (low_memory, capacity, size_memory, chain, folder, telemetry, repeat)
 """Every section there is, in the order of the report."""
 
 

@@ -97,7 +97,7 @@ def test_the_plan_keeps_the_draw(pictures: Path) -> None:
         ({"image_guidance": 2.0}, "'image_guidance' 2.0 means nothing here"),
         ({"input_image": "x.png"}, "'x.png'"),
         ({"how": "edit"}, "does text-to-image and image-to-image, not edit"),
-        ({"sweep": {"steps": [2, 4, 8]}}, "a sweep needs equal calls"),
+        ({"sweep": {"steps": [2, 4, 8]}}, "'sweep' needs equal calls"),
         ({"seed": 2**32 - 5}, "the last of 12 pictures would have the seed"),
         ({"strength": 0.05}, "less than one step"),
     ],

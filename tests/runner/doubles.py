@@ -237,3 +237,25 @@ def hungry(job: Job, emit: Emit) -> None:
     while True:
         held.append(bytearray(os.urandom(1)) * 2**22)
         time.sleep(0.001)
+
+
+def _up_to_telemetry(emit: Emit) -> None:
+    for phase in PHASES:
+        emit({"event": "phase", "phase": phase})
+    emit({"event": "append", "fields": {"e2e_s": 0.1}})
+    emit({"event": "set", "fields": {"null_reasons": {"stages": "none"}}})
+    emit({"event": "decided", "outcome": "ok", "reason": None})
+    emit({"event": "phase", "phase": "telemetry"})
+    emit({"event": "set", "fields": {"telemetry_begun_s": 5.0, "telemetry_calls": []}})
+    emit({"event": "append", "fields": {"telemetry_calls": [6.0, 7.0, 1]}})
+
+
+def telemetry(job: Job, emit: Emit) -> None:
+    _up_to_telemetry(emit)
+    emit({"event": "phase", "phase": "settle"})
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
+def dies_in_telemetry(job: Job, emit: Emit) -> None:
+    _up_to_telemetry(emit)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,82 @@
+"""Averages, energy and flags of a pass whose every value is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.telemetry import derive
+
+
+def made(**columns):
+    times = [0.0, 1.0, 2.0, 3.0, 4.0]
+    return {
+        "period_s": 1.0,
+        "achieved_s": 1.0,
+        "thinned": 0,
+        "ended": None,
+        "foreign": [],
+        "calls": [[1.0, 2.0, 2], [2.0, 3.0, 2]],
+        "columns": {"t_s": times, "power_w": None, **columns},
+    }
+
+
+def test_energy_is_the_trapezoid_of_power_over_the_calls_by_images():
+    found = derive.summary(made(power_w=[50.0, 100.0, 300.0, 100.0, 50.0]), {})
+    assert found.energy.per_image_j == pytest.approx((200 + 200) / 4)
+    power = found.quantities["power_w"]
+    assert (power.average, power.peak) == (pytest.approx(500 / 3), 300.0)
+    assert (power.before, power.after, power.samples) == (50.0, 50.0, 3)
+    assert (found.images, found.calls, found.span_s) == (4, 2, 2.0)
+
+
+def test_the_ends_of_the_calls_lie_between_samples():
+    found = made(power_w=[0.0, 100.0, 100.0, 100.0, 0.0])
+    found["calls"] = [[0.5, 3.5, 1]]
+    assert derive.summary(found, {}).energy.per_image_j == pytest.approx(37.5 + 200 + 37.5)
+
+
+def test_the_counter_is_set_beside_the_integral():
+    found = derive.summary(
+        made(power_w=[100.0] * 5, energy_counter_j=[0.0, 80.0, 160.0, 240.0, 320.0]), {}
+    )
+    assert found.energy.counter_per_image_j == pytest.approx(40.0)
+    assert found.energy.disagreement_pct == pytest.approx(25.0)
+    assert any("+25 %" in flag for flag in found.flags)
+
+
+def test_without_power_or_calls_energy_is_null_with_the_reason():
+    found = derive.summary(made(), {"telemetry.power_w": "no GPU here"})
+    assert (found.energy.per_image_j, found.energy.reason) == (None, "no GPU here")
+    cut = made(power_w=[1.0] * 5)
+    cut["calls"] = []
+    found = derive.summary(cut, {})
+    assert found.energy.reason == "no call ended while power was sampled"
+    assert (found.span_s, found.quantities["power_w"].average) == (None, None)
+    early = made(power_w=[1.0, 1.0, None, None, None])
+    assert "do not reach" in derive.summary(early, {}).energy.reason
+
+
+def test_throttling_is_counted_by_reason_within_the_calls():
+    found = derive.summary(made(throttle_bits=[0x40, 0x44, 0x04, 0x01, 0x40]), {})
+    assert found.throttled == pytest.approx(
+        {"power limit": 2 / 3, "thermal slowdown (hardware)": 1 / 3}
+    )
+    assert "thermal slowdown (hardware) in 33% of the samples" in found.flags
+
+
+def test_drift_strangers_and_late_samples_are_flagged():
+    pass_ = made(
+        sm_clock_mhz=[1400, 1400, 1300, 1200, 1400],
+        temperature_c=[40, 50, 55, 60, 50],
+        foreign_processes=[0, 0, 1, 1, 0],
+    )
+    pass_ |= {"foreign": ["python"], "achieved_s": 2.0, "ended": "NVML: GPU is lost"}
+    flags = derive.summary(pass_, {}).flags
+    assert flags == (
+        "sampling ended early: NVML: GPU is lost",
+        "samples came every 2 s, not every 1 s as asked",
+        "1 other process(es) on the GPU: python",
+        "the SM clock went from 1400 to 1200 MHz during the calls",
+        "the temperature went from 50 to 60 °C during the calls",
+    )
+    assert derive.summary(made(sm_clock_mhz=[1400] * 5, foreign_processes=[0] * 5), {}).flags == ()
