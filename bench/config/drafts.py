@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bench.config import models
+from bench.config import additions, models
 from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
 from bench.contract import BackendChoice, GivenFile, Sweep, Workload
@@ -105,6 +105,8 @@ def _part(key: str, draft: Draft) -> str:
         return size_text(workload)
     if key == "task":
         return str(workload["task"])
+    if key in additions.DEFAULTS:
+        return additions.part(workload, key)
     value = {"device": draft.group.device, "threads": draft.group.threads}.get(key)
     if value is None:
         value = workload[key]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from bench.config import backends, catalogue, estimate, inputs, matrix, models, tree
+from bench.config import additions, backends, catalogue, estimate, inputs, matrix, models, tree
 from bench.config.drafts import Backend, Draft, Group, WorkloadBase, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
 from bench.config.load import Config, explain
@@ -125,7 +125,7 @@ def _flat(given: dict[str, Any]) -> dict[str, Any]:
     fields.pop("preset", None)
     fields.pop("name", None)
     fields.pop("sweep", None)
-    return fields
+    return additions.flat(fields)
 
 
 _SIZE_KEYS = ("size", "height", "width")
@@ -651,7 +651,7 @@ class _Planner:
             if key == "size":
                 fields["height"], fields["width"] = chosen.value
             elif key in models.FIELD_KEYS:
-                fields[key] = chosen.value
+                fields.update(additions.flat({key: chosen.value}))
         model = fields.get("model")
         name = base.name if base is not None else _model_name(model or "")
         where = _Origin(self, combination, base)
@@ -690,6 +690,7 @@ class _Planner:
             "dtype": fields.get("dtype", "float16" if heavy and device != "cpu" else "float32"),
             "generator": fields.get("generator", "cpu"),
             "extra": fields.get("extra", {}),
+            **cast(Any, additions.of(fields)),
         }
         self._check_workload(workload, where)
         return workload
@@ -723,6 +724,9 @@ class _Planner:
                     f"it belongs to {' and '.join(only_for)}",
                     where.field(key),
                 )
+        wrong = additions.problem(workload, remote=self.top.get("allow_remote_code", False))
+        if wrong is not None:
+            raise self._error(f"workload '{name}': {wrong[1]}", where.field(wrong[0]))
         strength, steps = workload["strength"], workload["steps"]
         # the number of steps that diffusers' image-to-image pipelines take
         if strength is not None and int(steps * strength) < 1:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from bench.contract import SCHEMA_VERSION, Cell, Job, Record
+from bench.contract import FOLDER_INPUTS, SCHEMA_VERSION, Cell, Job, Record, Workload
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
 from bench.runner.draft import Draft, finite
 from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
@@ -592,12 +592,11 @@ FRESH_PREFIX = "fresh-"
 
 def located(cell: Cell) -> Cell:
     """Return a cell whose workload names its inputs by their absolute paths."""
-    workload = cell["workload"]
-    given = cell.get("inputs", {})
-    if "model" in given:
-        workload = {**workload, "model": f"path:{given['model']['path']}"}
-    if "input_image" in given:
-        workload = {**workload, "input_image": given["input_image"]["path"]}
+    places: dict[str, Any] = {
+        key: f"path:{file['path']}" if key in FOLDER_INPUTS else file["path"]
+        for key, file in cell.get("inputs", {}).items()
+    }
+    workload = cast(Workload, {**cell["workload"], **places})
     return {**cell, "workload": workload}
 
 

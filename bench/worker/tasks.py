@@ -37,6 +37,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from bench.worker import control
 from bench.worker.sources import SourceError, nearest, one_line
 
 ENTRY_POINTS = "bench.tasks"
@@ -56,6 +57,8 @@ _OWN = {  # arguments that a workload sets under a name of its own
     "negative_prompt": "negative_prompt",
     "num_images_per_prompt": "batch",
     "generator": "seed",
+    "control_image": "control_image",
+    "controlnet_conditioning_scale": "control_scale",
 }
 _HARNESS = (
     "output_type",
@@ -115,6 +118,7 @@ class Inputs:
         step_callback: the parameter through which the pipeline reports steps:
             "callback_on_step_end", the older "callback", or None.
         expected_size: (width, height) of the pictures in pixels, if the pipeline obeys.
+        control_argument: the argument that holds the pictures that steer a ControlNet, if any.
         warnings: what a reader of the record should know.
     """
 
@@ -125,6 +129,7 @@ class Inputs:
     expected_size: tuple[int, int]
     warnings: tuple[str, ...] = ()
     legacy_callback_steps: bool = False
+    control_argument: str | None = None
 
     def call_kwargs(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Arguments for one call, with generators that start at the seeds.
@@ -181,6 +186,13 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
     family = family_for(type(pipeline).__name__, task)
     pictures, told = (None, []) if task == "text-to-image" else input_pictures(workload)
     arguments = family.arguments(pipeline, workload, pictures)
+    control_argument: str | None = None
+    if workload.get("controlnet") is not None:
+        steering, more = control_pictures(workload, pictures)
+        told += more
+        control_argument = "control_image" if "control_image" in parameters else "image"
+        arguments[control_argument] = steering if len(steering) > 1 else steering[0]
+        arguments["controlnet_conditioning_scale"] = float(workload.get("control_scale", 1.0))
     _check_extra(pipeline, workload["extra"], parameters)
     arguments.update(workload["extra"])
     if "output_type" in parameters:
@@ -197,7 +209,32 @@ def prepare_inputs(pipeline: Any, workload: Mapping[str, Any], device: str) -> I
         expected_size=(workload["width"], workload["height"]),
         warnings=(*told, *_warnings(pipeline, workload, parameters)),
         legacy_callback_steps="callback_steps" in parameters,
+        control_argument=control_argument,
     )
+
+
+def control_pictures(
+    workload: Mapping[str, Any], pictures: Sequence[Any] | None
+) -> tuple[list[Any], list[str]]:
+    """The pictures that steer a batch, RGB of exactly the asked size, and what to know of them.
+
+    A file is fitted as an input picture is. ``drawn:edges``, the default, are the outlines of the
+    input picture, or of the scene that image-to-image would start from; ``drawn:ellipse`` is the
+    one of OneDiff's script.
+
+    Raises:
+        SourceError: the file is missing or holds no readable picture.
+    """
+    given = workload.get("control_image", control.DRAWN_EDGES)
+    if given == control.DRAWN_ELLIPSE:
+        drawn = control.ellipse(workload["width"], workload["height"])
+        return [drawn] * workload["batch"], []
+    if given == control.DRAWN_EDGES:
+        if pictures is None:
+            pictures, _ = input_pictures({**workload, "input_image": None})
+        return [control.edges(picture) for picture in pictures], []
+    picture, told = _picture_of_file({**workload, "input_image": given}, "control picture")
+    return [picture] * workload["batch"], told
 
 
 def input_pictures(workload: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
@@ -227,7 +264,9 @@ def input_pictures(workload: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     return drawn, []
 
 
-def _picture_of_file(workload: Mapping[str, Any]) -> tuple[Any, list[str]]:
+def _picture_of_file(
+    workload: Mapping[str, Any], what: str = "input picture"
+) -> tuple[Any, list[str]]:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     file = Path(workload["input_image"]).expanduser()
@@ -241,16 +280,19 @@ def _picture_of_file(workload: Mapping[str, Any]) -> tuple[Any, list[str]]:
                 picture = Image.alpha_composite(white, picture)
             picture = picture.convert("RGB")
     except FileNotFoundError as error:
-        raise SourceError(f"input picture {file} does not exist.") from error
+        raise SourceError(f"{what} {file} does not exist.") from error
     except UnidentifiedImageError as error:
-        raise SourceError(f"input picture {file} is no picture that can be read.") from error
+        raise SourceError(f"{what} {file} is no picture that can be read.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError(f"input picture {file} cannot be read: {one_line(error)}") from error
+        raise SourceError(f"{what} {file} cannot be read: {one_line(error)}") from error
     size = (workload["width"], workload["height"])
-    return ImageOps.fit(picture, size, Image.Resampling.LANCZOS), _cut(picture.size, size)
+    return (
+        ImageOps.fit(picture, size, Image.Resampling.LANCZOS),
+        _cut(picture.size, size, what),
+    )
 
 
-def _cut(given: tuple[int, int], asked: tuple[int, int]) -> list[str]:
+def _cut(given: tuple[int, int], asked: tuple[int, int], what: str) -> list[str]:
     """Say how much of a picture, (width, height), is lost to another aspect, if it can be seen."""
     one, other = given[0] * asked[1], given[1] * asked[0]
     lost_pct = 100 * (1 - min(one, other) / max(one, other))
@@ -258,7 +300,7 @@ def _cut(given: tuple[int, int], asked: tuple[int, int]) -> list[str]:
         return []
     sides = "at its left and right" if one > other else "at its top and bottom"
     told = (
-        f"the input picture is {given[0]}x{given[1]}, and {asked[0]}x{asked[1]} was asked for: "
+        f"the {what} is {given[0]}x{given[1]}, and {asked[0]}x{asked[1]} was asked for: "
         f"{lost_pct:.0f} % of it, {sides}, was cut off so that nothing is squashed"
     )
     return [told]

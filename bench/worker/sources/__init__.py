@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench import content
 
 KINDS = ("hub", "path", "embedded", "synthetic")
+ADDITIONS = ("lora", "controlnet", "custom_pipeline")
 
 
 class SourceError(Exception):
@@ -42,6 +43,7 @@ class Loaded:
         synthetic: whether the weights are random.
         notes: sentences worth keeping with the record's warnings.
         download_s: seconds spent fetching files, which is no part of ``load_s``.
+        fields: record fields of what was added to the model.
     """
 
     pipeline: Any
@@ -49,6 +51,7 @@ class Loaded:
     synthetic: bool
     notes: tuple[str, ...] = ()
     download_s: float = 0.0
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -> Loaded:
@@ -86,6 +89,17 @@ def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -
         loaded = synthetic.load(rest, workload["task"], dtype, device)
     else:
         loaded = _load_embedded(rest, workload["task"], dtype, device)
+    if any(workload.get(key) is not None for key in ADDITIONS):
+        from bench.worker.sources import additions
+
+        added = additions.add(loaded.pipeline, workload, allow_remote_code=allow_remote_code)
+        loaded = replace(
+            loaded,
+            pipeline=added.pipeline,
+            notes=(*loaded.notes, *added.notes),
+            download_s=loaded.download_s + added.download_s,
+            fields=added.fields,
+        )
     pipeline = loaded.pipeline
     if workload["scheduler"] is not None:
         swap_scheduler(pipeline, workload["scheduler"])
