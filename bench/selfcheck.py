@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bench.audit.checks import bands
 from bench.stats.median import median_interval
 from bench.sweeps import step_sweep
 
@@ -51,6 +52,13 @@ PEAKS = (
 """From the published tables in reports/reference (10.471 to 10.474 and 2.625 GiB): the architecture
 decides it, not the card."""
 
+NETWORKS = {
+    "synthetic:sdxl": "sdxl",
+    "synthetic:sdxl-pix2pix": "sdxl",
+    "synthetic:sd15-pix2pix": "sd1",
+}
+"""Which class of published network an architecture at full size belongs to."""
+
 UTILISATION = (0.10, 1.0)
 """Share of the measured matrix-product rate that an eager float16 or bfloat16 denoiser loop at 1024
 reaches: less means that something else ran, more is impossible."""
@@ -85,6 +93,7 @@ def check(records: Sequence[Record], loop: Loop | None) -> list[Line]:
     eager = [record for record in good if record["cell"]["backend"]["name"] == "none"]
     lines = [_ended(records)]
     lines += [_peak(peak, eager) for peak in PEAKS]
+    lines += _rates(eager)
     lines += _utilisation(eager)
     lines += _step_clock(good)
     lines += _slopes(good)
@@ -135,6 +144,30 @@ def _is(record: Record, peak: Peak) -> bool:
         and made["dtype"] == "float16"
         and (made["height"], made["width"], made["batch"]) == (peak.side, peak.side, 1)
     )
+
+
+def _rates(eager: Sequence[Record]) -> list[Line]:
+    """Loop rates of full-size float16 networks against what was published of their class."""
+    what = "eager loop rate against published ones"
+    lines = []
+    for record in eager:
+        made = record["cell"]["workload"]
+        network = NETWORKS.get(made["model"])
+        if network is None or made["dtype"] == "float32" or made["height"] != made["width"]:
+            continue
+        if not str(record["device"]).startswith("cuda"):
+            continue
+        known = bands.plausible_step_s(network, made["height"])
+        rates = [rate for rate in record.get("it_per_s") or () if rate]
+        if known is None or not rates:
+            continue
+        shortest_s, longest_s, source = known
+        rate = statistics.median(rates) * made["batch"]
+        word: Word = "ok" if shortest_s <= 1 / rate <= longest_s else "broken"
+        expected = f"{1 / longest_s:.3g} to {1 / shortest_s:.3g} it/s"
+        lines.append(Line(f"{record['name']}: {what}", expected, f"{rate:.3g} it/s", word, source))
+    why = "published are full-size networks in half precision on GPUs"
+    return lines or [Line(what, "within what was published", None, "not measurable", why)]
 
 
 def _utilisation(eager: Sequence[Record]) -> list[Line]:

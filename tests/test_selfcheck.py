@@ -117,6 +117,37 @@ def test_the_step_clock_is_held_to_the_trace(clock_s: float, expected: str) -> N
     assert word(selfcheck.check([record(device_busy=busy)], None), "traced") == expected
 
 
+@pytest.mark.parametrize(
+    ("rate", "batch", "expected"),
+    [
+        (8.33, 1, "ok"),
+        (0.3, 1, "broken"),
+        (16.257 * 3.6, 1, "broken"),
+        (16.257 * 3.6 / 4, 4, "broken"),
+        (16.257 * 3.4 / 4, 4, "ok"),
+    ],
+)
+def test_the_loop_rate_is_held_to_published_ones(rate: float, batch: int, expected: str) -> None:
+    given = record(it_per_s=[rate, None], workload={"batch": batch})
+    assert word(selfcheck.check([given], None), "published ones") == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device": "cpu"},
+        {"backend": "tuned"},
+        {"it_per_s": [None]},
+        {"workload": {"dtype": "float32"}},
+        {"workload": {"model": "synthetic:sdxl-small"}},
+        {"workload": {"height": 768, "width": 768}},
+    ],
+)
+def test_a_rate_without_a_published_like_answers_nothing(changes: dict[str, Any]) -> None:
+    lines = selfcheck.check([record(**changes)], None)
+    assert word(lines, "published ones") == "not measurable"
+
+
 def test_a_trace_without_a_loop_answers_nothing() -> None:
     busy = {"loop_clock_s": 0.5, "loop_kernel_s": None}
     for given in (busy, None):

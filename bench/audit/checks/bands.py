@@ -88,6 +88,17 @@ def network_of(model: str) -> str:
     return "sd1" if _SD1.search(low) else ""
 
 
+def plausible_step_s(network: str, side: int) -> tuple[float, float, str] | None:
+    """Return the shortest and longest plausible step of one picture in seconds, and the source.
+
+    For a card that no table names; None where nothing was published of this network and size.
+    """
+    for band in STEP_BANDS:
+        if (band.gpu, band.network, band.side) == ("", network, side):
+            return band.low / ROOM, band.high * ROOM, band.source
+    return None
+
+
 def check(table: Table) -> tuple[list[Finding], list[Note]]:
     """Return rows too good, or too bad, to be true beside what was published."""
     findings = [*_steps(table), *_calls(table), *_memory(table), *_speedups(table)]
