@@ -23,7 +23,14 @@ BASELINE = "none"
 NO_RECORD = "no record"
 """Outcome of a sample that stands for a planned cell of which no process has ended yet."""
 
-KEPT: tuple[str, ...] = ()
+KEPT: tuple[str, ...] = (
+    "lora",
+    "controlnet",
+    "custom_pipeline",
+    "control_images",
+    "control_sha256",
+    "step_kind",
+)
 """Fields of the record that sections of a report read; they are kept as they stand."""
 
 

@@ -156,9 +156,7 @@ Lora = Annotated[
         }
     ),
 ]
-ControlNet = Annotated[
-    Any, PlainValidator(_controlnet), WithJsonSchema({"anyOf": [_NULL, _TEXT]})
-]
+ControlNet = Annotated[Any, PlainValidator(_controlnet), WithJsonSchema({"anyOf": [_NULL, _TEXT]})]
 ControlImage = Annotated[
     Any, PlainValidator(_file("control_image")), WithJsonSchema({"anyOf": [_NULL, _TEXT]})
 ]
@@ -214,9 +212,11 @@ def problem(workload: Mapping[str, Any], *, remote: bool) -> tuple[str, str] | N
     if "custom_pipeline" in workload and not remote:
         return (
             "custom_pipeline",
-            f"custom_pipeline {shown(workload['custom_pipeline'])} is Python code, which is not "
-            "run: read it, then set 'allow_remote_code: true' (bench once: --allow-remote-code), "
-            "if you trust it",
+            (
+                f"custom_pipeline {shown(workload['custom_pipeline'])} is Python code, which is "
+                "not run: read it, then set 'allow_remote_code: true' (bench once: "
+                "--allow-remote-code), if you trust it"
+            ),
         )
     return None
 

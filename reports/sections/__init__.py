@@ -63,10 +63,6 @@ class Kind(Protocol):
     def section(self, comparisons: Sequence[Comparison]) -> Section | None: ...
 
 
-KINDS: tuple[Kind, ...] = ()
-"""Every section there is, in the order of the report."""
-
-
 def figures(comparisons: Sequence[Comparison]) -> dict[str, Plot]:
     """Return the figures of all sections by name."""
     return {name: plot for kind in KINDS for name, plot in kind.figures(comparisons).items()}
@@ -76,3 +72,9 @@ def build(comparisons: Sequence[Comparison]) -> list[Section]:
     """Return the sections that these records give rise to."""
     found = [kind.section(comparisons) for kind in KINDS]
     return [each for each in found if each is not None]
+
+
+from reports.sections import additions  # noqa: E402 - sections are made of the classes above
+
+KINDS: tuple[Kind, ...] = (additions,)
+"""Every section there is, in the order of the report."""
