@@ -37,10 +37,11 @@ TERMINAL_WIDTH = 80
 
 
 def lora(text: str, scale: float, fused: bool) -> dict[str, Any]:
-    """Return a workload's ``lora``: an existing or named file, embedded:NAME, else of the Hub."""
-    known = text.startswith(("embedded:", "hub:"))
-    file = Path(text).suffix == ".safetensors" and text.count("/") != 1
-    if not known and not file and not Path(text).exists() and text.count("/") >= 1:
+    """Return a workload's ``lora``: a file, embedded:NAME, or ORG/NAME[/FILE] on the Hub."""
+    known = text.startswith(("embedded:", "hub:", ".", "/", "~")) or Path(text).exists()
+    slashes = text.count("/")
+    named = slashes >= 2 if text.endswith(".safetensors") else slashes == 1
+    if named and not known:
         text = f"hub:{text}"
     return {"path": text, "scale": scale, "fused": fused}
 

@@ -224,7 +224,7 @@ def lora_file(text: str) -> tuple[Path, float]:
     kind, _, name = text.partition(":")
     download_s = 0.0
     if kind == "embedded":
-        file = _embedded(name, EMBEDDED_LORAS, "LoRA")
+        file = embedded_file(name)
     elif kind == "hub":
         org, repo, *inside = name.split("/")
         started = time.monotonic()
@@ -241,6 +241,11 @@ def lora_file(text: str) -> tuple[Path, float]:
     if not file.is_file():
         raise SourceError(f"lora {text}: there is no file {file}.")
     return file, download_s
+
+
+def embedded_file(name: str) -> Path:
+    """The file of a LoRA that ships with the package. Raises SourceError: there is none."""
+    return _embedded(name, EMBEDDED_LORAS, "LoRA")
 
 
 def _add_lora(pipeline: Any, workload: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
