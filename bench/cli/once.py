@@ -100,7 +100,9 @@ def once(
     control_scale: Annotated[float, typer.Option(help="How strongly it steers.")] = 1.0,
     custom_pipeline: Annotated[
         Path | None,
-        typer.Option(help="Python file with a pipeline class, or a folder with pipeline.py."),
+        typer.Option(
+            help="Python file with a pipeline class, or a folder with pipeline.py.", exists=True
+        ),
     ] = None,
     allow_remote_code: Annotated[
         bool,
@@ -110,20 +112,27 @@ def once(
         bool, typer.Option("--deepcache", help="Reuse deep features between steps.")
     ] = False,
     cache_interval: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--cache-interval", "--cache_interval", help="Every how many steps the whole UNet runs."
+            "--cache-interval",
+            "--cache_interval",
+            help="Every how many steps the whole UNet runs.  [default: 3]",
         ),
-    ] = 3,
+    ] = None,
     cache_layer_id: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--cache-layer-id", "--cache_layer_id", help="Layer of the block at which it is cut."
+            "--cache-layer-id",
+            "--cache_layer_id",
+            help="Layer of the block at which it is cut.  [default: 0]",
         ),
-    ] = 0,
+    ] = None,
     cache_block_id: Annotated[
-        int, typer.Option("--cache-block-id", "--cache_block_id", help="Block at which it is cut.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--cache-block-id", "--cache_block_id", help="Block at which it is cut.  [default: 0]"
+        ),
+    ] = None,
     quantize: Annotated[
         bool,
         typer.Option("--quantize", help="Eight-bit weights: by torchao, or nexfort's own."),
@@ -270,8 +279,15 @@ def once(
     if custom_pipeline is not None:
         workload["custom_pipeline"] = str(custom_pipeline)
     if deepcache:
-        backend, cut = onediff.deepcache(backend, cache_interval, cache_layer_id, cache_block_id)
-        options = {**cut, **options}
+        backend, cut = onediff.deepcache(
+            backend,
+            cache_interval=cache_interval,
+            cache_layer_id=cache_layer_id,
+            cache_block_id=cache_block_id,
+        )
+        options = {**options, **cut}
+    elif (cache_interval, cache_layer_id, cache_block_id) != (None, None, None):
+        raise typer.BadParameter("needs --deepcache", param_hint="--cache-interval")
     if quantize:
         backend, options = onediff.quantise(
             backend,

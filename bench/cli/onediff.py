@@ -37,20 +37,38 @@ TERMINAL_WIDTH = 80
 
 
 def lora(text: str, scale: float, fused: bool) -> dict[str, Any]:
-    """Return a workload's ``lora``: a file, embedded:NAME, or ORG/NAME[/FILE] on the Hub."""
+    """Return a workload's ``lora``: a file, embedded:NAME, or ORG/NAME[/FILE] on the Hub.
+
+    Raises:
+        typer.BadParameter: none of these.
+    """
     known = text.startswith(("embedded:", "hub:", ".", "/", "~")) or Path(text).exists()
     slashes = text.count("/")
     named = slashes >= 2 if text.endswith(".safetensors") else slashes == 1
     if named and not known:
         text = f"hub:{text}"
+    elif not known and not text.endswith(".safetensors"):
+        raise typer.BadParameter(
+            f"{text} is no .safetensors file, embedded:NAME or ORG/NAME", param_hint="--lora"
+        )
     return {"path": text, "scale": scale, "fused": fused}
 
 
 def controlnet(text: str) -> str:
-    """Return a workload's ``controlnet``: an existing folder is ``path:``, else of the Hub."""
+    """Return a workload's ``controlnet``: an existing folder is ``path:``, ORG/NAME is ``hub:``.
+
+    Raises:
+        typer.BadParameter: neither, and no source is named.
+    """
     if text.startswith(("embedded:", "hub:", "path:")):
         return text
-    return f"path:{text}" if Path(text).is_dir() else f"hub:{text}"
+    if Path(text).is_dir():
+        return f"path:{text}"
+    if text.count("/") != 1:
+        raise typer.BadParameter(
+            f"{text} is no folder, embedded:NAME or ORG/NAME", param_hint="--controlnet"
+        )
+    return f"hub:{text}"
 
 
 def control_image(text: str) -> str:
@@ -94,8 +112,8 @@ def settings(option: str, text: str | None) -> dict[str, Any]:
     return value
 
 
-def deepcache(backend: str, interval: int, layer: int, block: int) -> tuple[str, dict[str, Any]]:
-    """Return the backend and options of ``--deepcache``.
+def deepcache(backend: str, **options: int | None) -> tuple[str, dict[str, Any]]:
+    """Return the backend and options of ``--deepcache``; what is None keeps its default.
 
     Raises:
         typer.BadParameter: another compiler is asked for too.
@@ -106,8 +124,7 @@ def deepcache(backend: str, interval: int, layer: int, block: int) -> tuple[str,
             "compiles and caches",
             param_hint="--deepcache",
         )
-    options = {"cache_interval": interval, "cache_layer_id": layer, "cache_block_id": block}
-    return "deepcache", options
+    return "deepcache", {name: value for name, value in options.items() if value is not None}
 
 
 def quantise(

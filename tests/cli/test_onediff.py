@@ -65,7 +65,7 @@ def test_deepcache_is_a_backend(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> 
     assert made["matrix"]["backend"] == [
         {
             "name": "deepcache",
-            "options": {"cache_interval": 4, "cache_layer_id": 0, "cache_block_id": 1},
+            "options": {"cache_interval": 4, "cache_block_id": 1},
         }
     ]
     said = refusal(monkeypatch, fake, "--deepcache", "--compiler", "compile")

@@ -1,4 +1,4 @@
-"""The section on additions and on full and shallow steps: known answers, and nothing uncalled for."""
+"""The section on additions and on full and shallow steps: known answers, and no more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LORA = {
 
 
 def compared(folder: Any) -> Any:
-    return analyse.analyse(gather.group(gather.read([folder])))
+    return analyse.compare(gather.group(gather.read([folder])))
 
 
 def made(workloads: Any = None, **more: Any) -> list[dict[str, Any]]:
