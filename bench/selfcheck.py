@@ -219,7 +219,7 @@ def _step_clock(good: Sequence[Record]) -> list[Line]:
 
 
 def _slopes(good: Sequence[Record]) -> list[Line]:
-    """it/s from step events against 1 / slope, judged by the slope's own interval."""
+    """it/s from step events against 1 / slope, judged by the intervals of both."""
     by_cell: dict[str, list[Record]] = {}
     for record in good:
         by_cell.setdefault(record["cell_id"], []).append(record)
@@ -235,14 +235,28 @@ def _slopes(good: Sequence[Record]) -> list[Line]:
             why = sweep.reason or "the sweep is too short or too noisy for a slope"
             lines.append(Line(what, expected, None, "not measurable", why))
             continue
-        rate = (sweep.denoiser_calls_per_step or 1.0) * sweep.it_per_s
+        per_event = sweep.denoiser_calls_per_step or 1.0
+        slowest, fastest = _rate_interval(records)
         middle, low, high = (
-            100 * (1 / (slope * rate) - 1)
-            for slope in (sweep.fit.marginal_step_s, interval[1], interval[0])
+            100 * (1 / (slope * per_event * rate) - 1)
+            for slope, rate in (
+                (sweep.fit.marginal_step_s, sweep.it_per_s),
+                (interval[1], fastest),
+                (interval[0], slowest),
+            )
         )
         lines.append(_within(what, expected, middle, low, high, 100 * SLOPE_WITHIN))
     what = "it/s of events against 1 / slope"
     return lines or [Line(what, expected, None, "not measurable", "no cell has a sweep of steps")]
+
+
+def _rate_interval(records: Sequence[Record]) -> tuple[float, float]:
+    """Return the 95 % interval of the median it/s, or its range where calls are too few."""
+    rates = [rate for record in records for rate in record["it_per_s"] if rate is not None]
+    interval = median_interval(rates)
+    if interval.low is None or interval.high is None or not interval.meets_level:
+        return min(rates), max(rates)
+    return interval.low, interval.high
 
 
 def _within(what: str, expected: str, middle: float, low: float, high: float, bound: float) -> Line:

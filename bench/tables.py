@@ -7,6 +7,7 @@ Everything here is computed from records alone and can be computed again at any 
 from __future__ import annotations
 
 import os
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,10 +102,12 @@ def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
     baselines: dict[Any, list[Record]] = {}
     for record in filter(_is_baseline, kept):
         baselines.setdefault((_workload_name(record), record.get("round")), []).append(record)
-    return [
-        _row(record, baselines.get((_workload_name(record), record.get("round")), []))
-        for record in kept
-    ]
+    found = []
+    for record in kept:
+        rivals = baselines.get((_workload_name(record), record.get("round")), [])
+        speedup, unlike = _ratio([record] if record.get("outcome") == "ok" else [], rivals)
+        found.append({**row(record), "speedup": speedup, "not_comparable": unlike})
+    return found
 
 
 @dataclass(frozen=True)
@@ -310,11 +313,17 @@ def render(groups: Sequence[Group], width: int) -> RenderableType:
     return Stack(*parts)
 
 
+_PEAKS = tuple(name for name in COLUMNS if name.startswith("peak_"))
+_AS_THEY_STAND = tuple(
+    name for name in COLUMNS if name not in (*_PEAKS, "speedup", "not_comparable")
+)
+
 _STYLES = {"ok": "green", "no record": "dim", "skipped": "yellow", "unsupported": "yellow"}
 _DASH = "–"
 
 
-def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
+def row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the row of a record holds of that record alone: all but its comparison."""
     cell = record.get("cell") or {}
     asked = cell.get("workload") or {}
     requested = cell.get("backend") or {}
@@ -322,11 +331,10 @@ def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
     figures: Mapping[str, Any] = record if ok else {}
     times = _numbers(figures.get("e2e_s"))
     low, high = median_interval(times) or (None, None)
-    peaks = {str(reading["meter"]): value for reading, value in _steady(figures)}
+    peaks = {f"peak_{reading['meter']}_bytes": value for reading, value in _steady(figures)}
     warmups = _numbers(figures.get("warmup_s"))
-    speedup, unlike = _ratio([record] if ok else [], baselines)
     return {
-        **{name: record.get(name) for name in COLUMNS if not name.startswith("peak_")},
+        **{name: record.get(name) for name in _AS_THEY_STAND},
         **{name: asked.get(name) for name in ("task", "model", "dtype", "batch")},
         "workload": asked.get("name"),
         "backend": requested.get("name"),
@@ -354,13 +362,7 @@ def _row(record: Mapping[str, Any], baselines: list[Record]) -> dict[str, Any]:
         "step_s": _median([s for call in figures.get("step_s") or [] for s in _numbers(call)]),
         "it_per_s": _median(_numbers(figures.get("it_per_s"))),
         "steps_per_s_e2e": _median(_numbers(figures.get("steps_per_s_e2e"))),
-        **{
-            name: peaks.get(name.removeprefix("peak_").removesuffix("_bytes"))
-            for name in COLUMNS
-            if name.startswith("peak_")
-        },
-        "speedup": speedup,
-        "not_comparable": unlike,
+        **{name: peaks.get(name) for name in _PEAKS},
     }
 
 
@@ -592,6 +594,7 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     def add(text: str, group: Group, line: Line) -> None:
         about.setdefault(text, []).append(f"{group.title} / {line.backend}")
 
+    warned: dict[str, list[tuple[str, Group, Line]]] = {}
     single = several = missing = 0
     for group in groups:
         for sentence in group.baselines:
@@ -602,11 +605,15 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             if line.not_comparable:
                 add(f"no speedup, not comparable: {line.not_comparable}", group, line)
             for warning in line.warnings:
-                add(warning, group, line)
+                warned.setdefault(_NUMBER.sub("#", warning), []).append((warning, group, line))
             single += line.rounds == 1
             several += line.rounds > 1
             missing += line.counts.get("no record", 0)
-    notes = [f"{_list(lines)}: {text}" for text, lines in about.items()]
+    for alike in warned.values():
+        sentence = folded([warning for warning, _, _ in alike])
+        for _, group, line in alike:
+            add(sentence, group, line)
+    notes = [f"{_list(_each_once(lines))}: {text}" for text, lines in about.items()]
     if missing:
         notes.append(f"{missing} planned round(s) without a record; bench run --resume adds them.")
     if single:
@@ -619,6 +626,25 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             "Several rounds: the median of all their calls, with the range of the rounds' medians."
         )
     return notes
+
+
+def folded(sentences: Sequence[str]) -> str:
+    """Return one sentence for several that differ in their numbers alone.
+
+    A number that is not the same in all of them becomes the range of what it is there.
+    """
+    if len({*sentences}) == 1:
+        return sentences[0]
+    words = _NUMBER.split(sentences[0])
+    ranges = [
+        own[0] if len({*own}) == 1 else f"{min(own, key=float)} to {max(own, key=float)}"
+        for own in zip(*map(_NUMBER.findall, sentences), strict=True)
+    ]
+    told = "".join(word + number for word, number in zip(words, [*ranges, ""], strict=True))
+    return f"{told} ({len(sentences)} times, the numbers from least to most)"
+
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def _list(names: list[str]) -> str:
@@ -653,6 +679,9 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _numbers(values: Any) -> list[float]:
+    # Most lists are floats throughout, and of ten thousand records there are many lists.
+    if isinstance(values, list) and {*map(type, values)} == {float}:
+        return values
     return [float(value) for value in values or [] if isinstance(value, (int, float))]
 
 

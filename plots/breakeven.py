@@ -40,9 +40,9 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
 
 def _marks(table: pd.DataFrame) -> str:
     """Return what the panels' marks mean, of those that are drawn."""
-    kinds = set(table["kind"])
+    kinds = _kinds(table)
     said = []
-    if "after" in kinds:
+    if marked(table):
         said.append(
             "Large mark: where the line falls below the baseline's; the broad bar is the 95 % "
             "interval of that number."
@@ -54,6 +54,15 @@ def _marks(table: pd.DataFrame) -> str:
     if "never" in kinds:
         said.append("Never: the interval of the saving reaches 0.")
     return " ".join(said)
+
+
+def marked(table: pd.DataFrame) -> bool:
+    """Return whether a panel marks where a line crosses the baseline's."""
+    return "after" in _kinds(table)
+
+
+def _kinds(table: pd.DataFrame) -> set[str]:
+    return set(table[table["workload"].isin(style.workloads(table))]["kind"])
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:

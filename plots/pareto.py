@@ -108,7 +108,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
         )
     xs = [1.0, *rows["speedup"], *rows["low"], *rows["high"]]
     inside = [min(max(float(v), least), most) for v in xs if style.present(v)]
-    style.plain_log(axes, "x", min(inside), max(inside))
+    style.plain_log(axes, "x", min(inside), max(inside), least=style.CLOSE)
     axes.set_ylim(low, top)
     axes.set_xlabel("speedup over the baseline [×], logarithmic, right is faster")
     axes.set_ylabel("PSNR of the worst picture [dB]")

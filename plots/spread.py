@@ -12,7 +12,7 @@ from statistics import median
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from plots import style
 
@@ -45,6 +45,14 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
     )
 
 
+def _ticks(left: float, right: float) -> list[float]:
+    """Return the ticks of a logarithmic axis from ``-left`` to ``right`` per cent."""
+    apart = [10.0, LINEAR_PCT, 50.0, 100.0, *([250.0, 500.0] if right < 1000 else [])]
+    while apart[-1] * 10 <= right:
+        apart.append(apart[-1] * 10)
+    return [*(-tick for tick in apart if tick <= left), 0.0, *(t for t in apart if t <= right)]
+
+
 def _processes(rows: pd.DataFrame) -> int:
     return len(rows[["label", "process"]].drop_duplicates())
 
@@ -53,10 +61,13 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     labels = style.labels(rows)
     heights = dict(zip(labels, style.rows(axes, labels), strict=True))
     off = 100 * (rows["e2e_s"] / rows["median_s"] - 1)
-    spans = off.abs()
-    reach = max(float(spans.max()) * 1.15, 0.5)
+    reach = left = max(float(off.abs().max()) * 1.24, 0.54)
     if reach > LINEAR_PCT:
+        # No time is shorter by more than 100 %, but it may be longer by any number.
+        left = max(float(-off.min()) * 1.24, LINEAR_PCT)
         axes.set_xscale("symlog", linthresh=LINEAR_PCT)
+        axes.xaxis.set_major_locator(FixedLocator(_ticks(left, reach)))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     for label, own in rows.groupby("label", sort=False):
         parts = list(own.groupby("process", sort=True))
@@ -94,5 +105,5 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
             annotation_clip=False,
         )
     axes.axvline(0, color=style.FAINT, linewidth=1, zorder=0)
-    axes.set_xlim(-reach * 1.08, reach * 1.08)
+    axes.set_xlim(-left, reach)
     axes.set_xlabel("distance from the row's median end-to-end time [%]")

@@ -19,7 +19,14 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 from PIL import Image
 
 INK = "#1F2328"
@@ -378,26 +385,46 @@ def beside(
         )
 
 
-def plain_log(axes: Axes, which: str, low: float, high: float) -> None:
-    """Make an axis logarithmic, labelled by plain numbers, with room on both sides."""
-    low, high = low / 1.35, high * 1.35
-    if high / low < 12:
+WIDE = 12.25
+"""Fewest times that a logarithmic axis of unlike times or sizes grows from end to end."""
+CLOSE = 1.5
+"""The same of ratios that may all lie near 1."""
+
+
+def plain_log(axes: Axes, which: str, low: float, high: float, *, least: float = WIDE) -> None:
+    """Make an axis logarithmic, labelled by plain numbers, with room on both sides.
+
+    Its end is at least ``least`` times its beginning.
+    """
+    room = min(1.35, math.sqrt(least))
+    low, high = low / room, high * room
+    if high / low < least:
         middle = math.sqrt(low * high)
-        low, high = min(low, middle / 3.5), max(high, middle * 3.5)
+        low = min(low, middle / math.sqrt(least))
+        high = max(high, middle * math.sqrt(least))
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     decades = math.log10(high / low)
-    steps = (1.0, 2.0, 5.0) if decades < 3 else (1.0, 3.0) if decades < 4 else (1.0,)
     if decades < 8:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        ticks = [s * 10.0**e for e in range(first, last + 1) for s in steps]
-        axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+        axis.set_major_locator(FixedLocator(_log_ticks(low, high)))
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(LogLocator(numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return the ticks of a logarithmic axis: equal steps if it is short, else equal factors."""
+    decades = math.log10(high / low)
+    if decades < 0.7:
+        ticks = [float(tick) for tick in MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    else:
+        steps = (1.0, 2.0, 5.0) if decades < 3 else (1.0, 3.0) if decades < 4 else (1.0,)
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+    return [tick for tick in ticks if low <= tick <= high]
 
 
 def plain(value: float) -> str:

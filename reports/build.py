@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import audit
-from bench.audit.readers.runs import of_records
+from bench.audit.readers.runs import of_rows
 from bench.contract import Perceptual
 from reports import (
     analyse,
@@ -61,30 +63,47 @@ def write(
     scores = perceptual.find(runs, weights or {})
     rows = [row for name in references for row in reference.load(name)]
     samples = gather.read(runs)
-    groups = gather.group(samples, workloads)
-    comparisons = analyse.compare(groups)
-    if fid:
-        perceptual.refuse_fid(comparisons)
-    scores.compute(comparisons, say)
-    pictures = fidelity.Pictures(fidelity.known(runs))
-    likenesses = [fidelity.judge(comparison, pictures) for comparison in comparisons]
-    published = {
-        place: found
-        for place, group in enumerate(groups)
-        if (found := reference.beside(rows, group))
-    }
-    galleries = gallery.collect(comparisons, likenesses, pictures, scores)
-    drawn = figures.draw(comparisons, likenesses, published)
-    told = view.build(comparisons, likenesses, galleries, published, scores, _audit(comparisons))
-    special = sections.build(comparisons)
-    folder = (out or runs[0]).absolute()
+    with _unwatched():
+        groups = gather.group(samples, workloads)
+        comparisons = analyse.compare(groups)
+        if fid:
+            perceptual.refuse_fid(comparisons)
+        scores.compute(comparisons, say)
+        pictures = fidelity.Pictures(fidelity.known(runs))
+        likenesses = [fidelity.judge(comparison, pictures) for comparison in comparisons]
+        published = {
+            place: found
+            for place, group in enumerate(groups)
+            if (found := reference.beside(rows, group))
+        }
+        drawing = figures.draw(comparisons, likenesses, published)
+        galleries = gallery.collect(comparisons, likenesses, pictures, scores)
+        told = view.build(
+            comparisons, likenesses, galleries, published, scores, _audit(comparisons)
+        )
+        special = sections.build(comparisons)
+        folder = (out or runs[0]).absolute()
+        try:
+            return _write(folder, told, drawing(), special)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise gather.ReportError(
+                f"the report cannot be written to {folder}: {why}; choose another folder with "
+                "--out."
+            ) from error
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Keep the search for cycles from walking all samples, time and again, as the report grows."""
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
     try:
-        return _write(folder, told, drawn, special)
-    except OSError as error:
-        raise gather.ReportError(
-            f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}; "
-            "choose another folder with --out."
-        ) from error
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _audit(comparisons: Sequence[analyse.Comparison]) -> list[audit.Audited]:
@@ -92,14 +111,9 @@ def _audit(comparisons: Sequence[analyse.Comparison]) -> list[audit.Audited]:
     samples = [s for c in comparisons for f in c.findings for s in f.row.recorded]
     found = []
     for source in {id(s.source): s.source for s in samples}.values():
-        own = {s.record_id for s in samples if s.source is source}
-        kept = [
-            (line, record)
-            for line, record in enumerate(source.folder.records(), 1)
-            if record["record_id"] in own
-        ]
-        lines, records = zip(*kept, strict=True)
-        found.append(audit.examine(of_records(source.label, list(records), lines=lines)))
+        own = sorted((s for s in samples if s.source is source), key=lambda s: s.number)
+        table = of_rows(source.label, [s.audited for s in own], [s.number for s in own])
+        found.append(audit.examine(table))
     return found
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import tables
-from bench.store import RunFolder
 from reports import analyse, gather, perceptual
 from reports.analyse import Finding
 from reports.gather import Group, ReportError
@@ -67,6 +66,7 @@ COLUMNS = {
     "run": "name of the run's folder",
     "run_id": "identity of the run",
     "record_id": "identity of the record",
+    "record": "number that the report and bench audit call it by: its place in the run, from 1",
     **tables.COLUMNS,
     **CELL_COLUMNS,
 }
@@ -81,21 +81,23 @@ def frame(runs: Sequence[Path]) -> pandas.DataFrame:
     """
     import pandas
 
-    found = analyse.compare(gather.group(gather.read(runs)))
+    samples = gather.read(runs)
+    found = analyse.compare(gather.group(samples))
     scores = perceptual.known(runs)
     cells = {}
     for comparison in found:
         for finding in comparison.findings:
             cell = _cell(finding, comparison.meter) | _scores(comparison.group, finding, scores)
-            for sample in finding.row.samples:
-                cells[sample.source.path, sample.record_id] = (sample.source.label, cell)
+            for sample in finding.row.recorded:
+                cells[id(sample)] = cell
     rows = []
-    for path in runs:
-        folder = RunFolder.open(path)
-        for row, record in zip(tables.rows(folder.records()), folder.records(), strict=True):
-            label, cell = cells[folder.path, record["record_id"]]
-            ids = {"run": label, "run_id": folder.run_id, "record_id": record["record_id"]}
-            rows.append({**row, **ids, **cell})
+    for source in {id(sample.source): sample.source for sample in samples}.values():
+        own = [sample for sample in samples if sample.source is source]
+        flat = tables.rows(source.folder.records())
+        for sample, row in zip(own, flat, strict=True):
+            ids = {"run": source.label, "run_id": source.run_id, "record_id": sample.record_id,
+                   "record": sample.number}  # fmt: skip
+            rows.append({**row, **ids, **cells[id(sample)]})
     return pandas.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from bench import busy, comparable
+from bench.audit.readers import runs as audited
 from bench.contract import PHASES, STAGES
 from bench.store import Entry, RunFolder, StoreError
 
@@ -43,7 +44,8 @@ class Source:
     """A run folder. ``label`` is its name, made unique among the runs of one report.
 
     ``folder`` is the run as it was when its samples were read: what else is read of it comes from
-    there, so that a report on a run that goes on is one snapshot.
+    there, so that a report on a run that goes on is one snapshot. ``numbers`` has what each record
+    that counts is called by, by its line: its place among them from 1, as in ``bench audit``.
     """
 
     label: str
@@ -54,6 +56,7 @@ class Source:
     version: str
     host: Mapping[str, Any]
     folder: RunFolder = field(repr=False, compare=False)
+    numbers: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,13 @@ class Picture:
 class Sample:
     """One record: one process of one cell. Times in seconds, in the order measured.
 
-    ``sweep`` holds the fields of the record that `bench.sweeps` reads; None if it has no sweep.
-    ``more`` holds those of the fields in `KEPT` that the record has.
+    ``line`` is that of its file, 0 without a record. ``sweep`` holds the fields of the record that
+    `bench.sweeps` reads; None if it has no sweep. ``audited`` is its row in the audit. ``more``
+    holds those of the fields in `KEPT` that the record has.
     """
 
     source: Source
+    line: int
     record_id: str
     cell_id: str
     name: str
@@ -141,7 +146,13 @@ class Sample:
     work: Mapping[str, Any]
     ceilings: Mapping[str, Any]
     device_busy: Mapping[str, Any]
+    audited: tuple[str, ...]
     more: Mapping[str, Any]
+
+    @property
+    def number(self) -> int:
+        """What its record is called by."""
+        return self.source.numbers[self.line]
 
     @property
     def ok(self) -> bool:
@@ -236,7 +247,7 @@ def read(runs: Sequence[Path]) -> list[Sample]:
 
 def _read(runs: Sequence[Path]) -> list[Sample]:
     samples: list[Sample] = []
-    interned: dict[str, Alike] = {}
+    interned = _Interned()
     for path, label in zip(runs, _names(runs), strict=True):
         found = _Found(label, interned)
         entries = _open(path, found).entries()
@@ -245,12 +256,37 @@ def _read(runs: Sequence[Path]) -> list[Sample]:
                 f"{path} holds no record of its plan yet, so there is nothing to report; "
                 "bench run --resume measures what is missing."
             )
-        for entry in entries:
+        for number, entry in enumerate(entries, 1):
             sample = found.samples[entry.line]
             if isinstance(sample, ReportError):
                 raise sample
+            sample.source.numbers[entry.line] = number
             samples.append(sample)
     return samples
+
+
+class _Interned:
+    """What many records have in common, kept once.
+
+    Attributes:
+        alike: by its key, and by what its record held.
+    """
+
+    def __init__(self) -> None:
+        self.alike: dict[Any, Alike] = {}
+        self._texts: dict[str, str] = {}
+        self._tables: dict[str, Mapping[str, Any]] = {}
+
+    def text(self, value: str) -> str:
+        return self._texts.setdefault(value, value)
+
+    def texts(self, values: Sequence[str]) -> tuple[str, ...]:
+        known = self._texts.setdefault
+        return tuple([known(value, value) for value in values])
+
+    def table(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        # Unlike equality, this tells 1 from 1.0 and from true.
+        return self._tables.setdefault(repr(value), value)
 
 
 class _Found:
@@ -259,7 +295,7 @@ class _Found:
     Which records are valid is known only once all are read, so an error waits until then.
     """
 
-    def __init__(self, label: str, interned: dict[str, Alike]) -> None:
+    def __init__(self, label: str, interned: _Interned) -> None:
         self.samples: dict[int, Sample | ReportError] = {}
         self._label = label
         self._interned = interned
@@ -269,7 +305,7 @@ class _Found:
         if self._source is None:
             self._source = _source(folder, self._label)
         try:
-            self.samples[entry.line] = _sample(record, self._source, self._interned)
+            self.samples[entry.line] = _sample(record, self._source, self._interned, entry.line)
         except ReportError as error:
             # Its traceback would keep the record.
             self.samples[entry.line] = error.with_traceback(None)
@@ -281,7 +317,7 @@ def check(run: Path) -> None:
     Raises:
         StoreError: one is not; a run that has no record, or an unfinished last line, is no error.
     """
-    found = _Found(run.name, {})
+    found = _Found(run.name, _Interned())
     for entry in RunFolder.open(run, found).entries():
         sample = found.samples[entry.line]
         if isinstance(sample, ReportError):
@@ -310,8 +346,13 @@ def group(samples: Iterable[Sample], workloads: Sequence[str] = ()) -> list[Grou
             raise ReportError(f"no workload is called {missing[0]!r}; there are: {listing(known)}")
         kept = [s for s in kept if s.workload.get("name") in workloads]
     grouped: dict[str, dict[tuple[str, str, str], list[Sample]]] = {}
+    keys: dict[tuple[int, str, int], str] = {}
     for sample in kept:
-        cells = grouped.setdefault(_group_key(sample), {})
+        # Samples of one workload share it.
+        own = (id(sample.workload), sample.device, id(sample.alike))
+        if own not in keys:
+            keys[own] = _group_key(sample)
+        cells = grouped.setdefault(keys[own], {})
         # A sample without figures says nothing of what it is like: it joins its cell.
         alike = sample.alike.key if sample.ok else ""
         cells.setdefault((sample.source.label, sample.cell_id, alike), []).append(sample)
@@ -350,7 +391,7 @@ def _without_record(samples: Sequence[Sample]) -> list[Sample]:
             stands = {"record_id": "", "cell_id": cell_id, "cell": cell, "name": cell.get("name"),
                       "round": 0, "sequence": 0, "outcome": NO_RECORD,
                       "device": device}  # fmt: skip
-            found.append(_sample(stands, source, {}))
+            found.append(_sample(stands, source, _Interned(), 0))
     return found
 
 
@@ -387,9 +428,9 @@ class _Foreign(Exception):
     """A field of a record is not what the contract says."""
 
 
-def _sample(record: Mapping[str, Any], source: Source, interned: dict[str, Alike]) -> Sample:
+def _sample(record: Mapping[str, Any], source: Source, interned: _Interned, line: int) -> Sample:
     try:
-        return _reduced(record, source, interned)
+        return _reduced(record, source, interned, line)
     except _Foreign as error:
         raise ReportError(
             f"{source.path / 'records.jsonl'}: record {record.get('record_id', '?')!s:.80} is not "
@@ -397,7 +438,7 @@ def _sample(record: Mapping[str, Any], source: Source, interned: dict[str, Alike
         ) from None
 
 
-def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alike]) -> Sample:
+def _reduced(record: Mapping[str, Any], source: Source, interned: _Interned, line: int) -> Sample:
     cell = _mapping(record, "cell")
     asked = _mapping(cell, "workload")
     choice = _mapping(cell, "backend")
@@ -408,26 +449,29 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
     stages = _list(record, "stages")
     traces = _list(record, "step_s")
     steps = [_numbers(call, "step_s") for call in traces]
+    text, table = interned.text, interned.table
+    asked = table(asked)
     return Sample(
         source=source,
+        line=line,
         record_id=_text(record, "record_id"),
-        cell_id=_text(record, "cell_id"),
-        name=str(record.get("name", cell.get("name", "?"))),
+        cell_id=text(_text(record, "cell_id")),
+        name=text(str(record.get("name", cell.get("name", "?")))),
         round=int(record.get("round", 0)),
         attempt=int(record.get("attempt", 0)),
-        outcome=str(record.get("outcome")),
+        outcome=text(str(record.get("outcome"))),
         reason=_optional_text(record.get("reason")),
         workload=asked,
-        backend=_text(choice, "name"),
-        options=_mapping(choice, "options", optional=True),
-        environment=str(choice.get("environment", "current")),
-        cache=str(record.get("cache") or cell.get("cache") or "fresh"),
-        device=str(record.get("device") or cell.get("device") or "?"),
+        backend=text(_text(choice, "name")),
+        options=table(_mapping(choice, "options", optional=True)),
+        environment=text(str(choice.get("environment", "current"))),
+        cache=text(str(record.get("cache") or cell.get("cache") or "fresh")),
+        device=text(str(record.get("device") or cell.get("device") or "?")),
         alike=_alike(record, asked, interned),
         active=found.get("active"),
         lossy=bool(found.get("lossy")),
         scope=tuple(str(s) for s in found.get("scope") or ()),
-        evidence=_brief_evidence(found.get("evidence")),
+        evidence=table(_brief_evidence(found.get("evidence"))),
         warnings=tuple(str(w) for w in _list(record, "warnings")),
         rounds_planned=_rounds(cell),
         load_s=_number(record, "load_s"),
@@ -460,29 +504,31 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: dict[str, Alik
         or str(asked.get("model", "")).startswith("synthetic:"),
         load_average_1m=busy.load_average(record),
         busy=busy.reason(record),
-        null_reasons=_mapping(record, "null_reasons", optional=True),
-        work=_mapping(record, "work", optional=True),
-        ceilings=_mapping(record, "ceilings", optional=True),
-        device_busy=_mapping(record, "device_busy", optional=True),
+        null_reasons=table(_mapping(record, "null_reasons", optional=True)),
+        work=table(_mapping(record, "work", optional=True)),
+        ceilings=table(_mapping(record, "ceilings", optional=True)),
+        device_busy=table(_mapping(record, "device_busy", optional=True)),
+        audited=interned.texts(audited.row(record)),
         more={name: record[name] for name in KEPT if name in record},
     )
 
 
-def _alike(
-    record: Mapping[str, Any], asked: Mapping[str, Any], interned: dict[str, Alike]
-) -> Alike:
+def _alike(record: Mapping[str, Any], asked: Mapping[str, Any], interned: _Interned) -> Alike:
     threads = _mapping(record, "cell").get("threads")
     like: dict[str, Any] = {name: record.get(name) for _, name in comparable.MEASURED}
     backend = {"environment": comparable.environment(record)}
+    fingerprint = interned.table(_mapping(record, "fingerprint", optional=True))
+    # Long tables are in one place if they are equal, which need not be found out again.
+    raw = (id(asked), id(fingerprint), repr((like, backend, threads)))
+    known = interned.alike.get(raw)
+    if known is not None:
+        return known
     like["cell"] = {"workload": asked, "backend": backend, "threads": threads}
-    like["fingerprint"] = _mapping(record, "fingerprint", optional=True)
-    raw = json.dumps(like, default=str)
-    if raw in interned:
-        return interned[raw]
+    like["fingerprint"] = fingerprint
     told = {**like, "cell": {**like["cell"], "workload": comparable.workload(record)}}
     key = json.dumps(_without_reasons(told), sort_keys=True, default=str)
-    interned[raw] = interned.setdefault(key, Alike(key, like))
-    return interned[raw]
+    found = interned.alike[raw] = interned.alike.setdefault(key, Alike(key, like))
+    return found
 
 
 def _without_reasons(value: Any) -> Any:

@@ -148,8 +148,8 @@ def _audit(audited: Sequence[Audited]) -> Table:
         rows = [[Cell(word) for word in says]]
     records = text.plural(sum(len(one.table) for one in audited), "record")
     note = (
-        f"bench audit went over {records}: {text.plural(len(found), 'finding')}. docs/audit.md "
-        "says what it checks."
+        f"bench audit went over {records}: {text.plural(len(found), 'finding')}. Numbers of "
+        "records are those of the table of records at the end. docs/audit.md says what it checks."
     )
     return Table(
         "Audit of these records", ["sure", "cells", "finding", "sum", "what settles it"], rows, note
@@ -972,6 +972,7 @@ def _records(comparisons: Sequence[Comparison]) -> Table:
                 )
                 rows.append(
                     [
+                        Cell(str(s.number), s.number, "number"),
                         Cell(c.group.title),
                         _name(f),
                         Cell(str(s.round + 1), s.round + 1, "number"),
@@ -984,10 +985,11 @@ def _records(comparisons: Sequence[Comparison]) -> Table:
                 )
     return Table(
         "Records",
-        ["workload", "backend", "round", "outcome", "median end-to-end [s]", "calls",
-         "warm-up [s]", "record"],
+        ["record", "workload", "backend", "round", "outcome", "median end-to-end [s]", "calls",
+         "warm-up [s]", "record id"],
         rows,
-        "One line for each process. bench export writes all figures of each.",
+        "One line for each process. A record's number is its place in its run, as in bench audit. "
+        "bench export writes all figures of each.",
         folded=True,
     )  # fmt: skip
 

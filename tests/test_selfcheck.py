@@ -182,6 +182,12 @@ def test_the_slope_is_held_to_the_events(step_s: float, expected: str) -> None:
     assert word(selfcheck.check([made], None), "1 / slope") == expected
 
 
+def test_a_rate_that_is_not_known_itself_breaks_nothing() -> None:
+    made = record(sweep_steps=sweep(0.07), denoiser_calls=10, it_per_s=[12.0, 20.0, 16.0, 14.0])
+    made["cell"]["sweep"] = {"steps": [5, 10, 15, 20, 30], "size": [], "repeats": 2}
+    assert word(selfcheck.check([made], None), "1 / slope") == "unclear"
+
+
 def loop(off: float, **changes: Any) -> Loop:
     bare = [1.0 + 0.0001 * (i % 5) for i in range(20)]
     given: dict[str, Any] = {

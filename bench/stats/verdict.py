@@ -30,6 +30,13 @@ class Verdict:
     remedy: str | None
 
 
+def _times(ratio: float) -> str:
+    """Return a ratio such as ``1.020x``, with three digits where decimals would be none or many."""
+    if 0.1 <= ratio < 100:
+        return f"{ratio:.3f}x"
+    return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.3g}x"
+
+
 def _percent(ratio: float) -> str:
     """Return how much faster or slower a ratio is, such as '12.5 % faster'."""
     change = 100 * (ratio - 1)
@@ -65,12 +72,12 @@ def verdict(
     if low is None or high is None:
         return Verdict(
             "UNCLEAR",
-            f"{speedup.ratio:.3f}x comes from a single call in an arm, so its noise is unknown.",
-            "Measure at least 5 calls in each of 3 or more processes.",
+            f"{_times(speedup.ratio)} comes from a single call in an arm, so its noise is unknown.",
+            _rounds("3 or more", speedup, " of at least 5 calls") + ".",
         )
-    span = f"{100 * speedup.level:g} % interval {low:.3f}x to {high:.3f}x"
+    span = f"{100 * speedup.level:g} % interval {_times(low)} to {_times(high)}"
     if not speedup.covers_processes:
-        return _from_one_process(speedup.ratio, low, high, span, single_process_margin)
+        return _from_one_process(speedup, low, high, span, single_process_margin)
     bound = f"{100 * same_within:g} %"
     if low >= 1 / (1 + same_within) and high <= 1 + same_within:
         detail = "" if low <= 1 <= high else ", though a difference is measurable"
@@ -79,9 +86,12 @@ def verdict(
         return Verdict("FASTER", f"{_sentence(speedup.ratio)}, and the {span} excludes 1.", None)
     if high < 1:
         return Verdict("SLOWER", f"{_sentence(speedup.ratio)}, and the {span} excludes 1.", None)
+    few = min(speedup.baseline.processes, speedup.candidate.processes)
+    # Student's t is 12.7 with one degree of freedom: the interval speaks of it, not of the backend.
+    subject = f"{few} processes tell little: the {span}" if few == 2 else f"The {span}"
     return Verdict(
         "UNCLEAR",
-        f"The {span} includes 1 and reaches beyond {bound} of equal.",
+        f"{subject} includes 1 and reaches beyond {bound} of equal.",
         _remedy(speedup, low, high, same_within),
     )
 
@@ -90,9 +100,11 @@ def _sentence(ratio: float) -> str:
     return f"The median is {_percent(ratio)}"
 
 
-def _from_one_process(ratio: float, low: float, high: float, span: str, margin: float) -> Verdict:
+def _from_one_process(
+    speedup: Speedup, low: float, high: float, span: str, margin: float
+) -> Verdict:
     hidden = "one process in an arm does not show the spread between processes"
-    more = "Run 3 or more rounds (protocol.rounds), each in its own process."
+    more = _rounds("3 or more", speedup) + "."
     percent = f"{100 * margin:g} %"
     if low > 1 + margin:
         word: Word = "FASTER"
@@ -101,8 +113,15 @@ def _from_one_process(ratio: float, low: float, high: float, span: str, margin: 
     else:
         return Verdict("UNCLEAR", f"The {span} is not {percent} clear of 1, and {hidden}.", more)
     return Verdict(
-        word, f"{_sentence(ratio)}; the {span} is {percent} clear of 1, though {hidden}.", more
+        word,
+        f"{_sentence(speedup.ratio)}; the {span} is {percent} clear of 1, though {hidden}.",
+        more,
     )
+
+
+def _rounds(many: str, speedup: Speedup, of: str = "") -> str:
+    now = min(speedup.baseline.processes, speedup.candidate.processes)
+    return f"{many} rounds (protocol.rounds, now {now}){of} would settle it"
 
 
 def _remedy(speedup: Speedup, low: float, high: float, same_within: float) -> str:
@@ -115,8 +134,14 @@ def _remedy(speedup: Speedup, low: float, high: float, same_within: float) -> st
     between = max(arm.between_pct or 0.0 for arm in arms)
     if needed <= 50:
         return (
-            f"About {needed} processes per arm (now {processes}) would settle it at the present "
-            f"spread of {between:.1f} % between processes."
+            _rounds(f"About {needed}", speedup)
+            + f" at the present spread of {between:.1f} % between processes."
+        )
+    if processes == 2:
+        # So few do not even tell their own spread, and the third alone cuts Student's t to a third.
+        return (
+            "5 or more rounds (protocol.rounds, now 2) would tell far more; the spread between "
+            f"processes is {between:.1f} % so far."
         )
     return (
         f"The spread between processes is {between:.1f} %: quiet the machine or fix its clocks, "

@@ -261,7 +261,7 @@ class _Cell:
     def no_work_reason(self) -> str | None:
         """Say why this cell's work is not counted."""
         if self.cell["backend"]["name"] == "none":
-            return None
+            return None if profiling.counts_work() else "operations are counted from torch 2.1 on"
         return "work is counted once for a workload, in the cell of backend none"
 
     def count_work(self, instruments: Instruments, inputs: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -55,6 +56,11 @@ class Work:
             "bytes": self.bytes,
             "weight_bytes": sum(self.weights.values()),
         }
+
+
+def counts_work() -> bool:
+    """Say whether this torch has the formulas that counting needs (2.1 or newer)."""
+    return importlib.util.find_spec("torch.utils.flop_counter") is not None
 
 
 class WorkWatch:

@@ -134,11 +134,12 @@ def test_the_four_lines_and_what_they_leave_out(
     result = invoke(monkeypatch, fake, "--output-image", str(target))
     lines = result.stdout.splitlines()
     for wanted in (
-        "Warmup time: 5.000s",
+        "Warmup time: 7.000s",
         "Inference time: 2.000s",
         "Iterations per second: 5.000",
         "Max used host memory (rss): 9.000GiB",
         "All warm-up calls: 5.000, 2.000 s",
+        "The first of them takes 5.000 s",
         "Steady peak memory: 0.500GiB (rss)",
         "Outcome: ok",
     ):
@@ -152,10 +153,13 @@ def test_cuda_memory_is_named_so_only_if_it_is() -> None:
     assert "Max used CUDA memory : 3.000GiB" in once.report(made, 1)
 
 
-def test_warmup_time_sums_as_many_calls_as_were_asked_for() -> None:
+def test_warmup_time_sums_every_warmup_call() -> None:
     made = record(cell(), warmup_s=[5.0, 2.0, 1.0])
-    assert "Warmup time: 7.000s" in once.report(made, 2)
-    assert not any(line.startswith("Warmup time") for line in once.report(made, 0))
+    for asked in (0, 1, 2, 3):
+        assert "Warmup time: 8.000s" in once.report(made, asked)
+    assert "The first 2 of them take 7.000 s" in once.report(made, 2)
+    assert not any(line.startswith("The first") for line in once.report(made, 3))
+    assert not any(line.startswith("The first") for line in once.report(made, 0))
 
 
 def test_what_is_not_ok_gets_no_figure() -> None:

@@ -92,6 +92,23 @@ def test_only_ok_rounds_count_and_the_reason_is_told_once() -> None:
     assert text(groups).count("out of memory") == 1
 
 
+def test_warnings_that_differ_in_numbers_are_one_line() -> None:
+    said = "its load average was {} when measuring began, and this cell uses 1 thread"
+    groups = tables.summarise(
+        [
+            record(cell(), round=0, warnings=[said.format("12.4"), "input was cut"]),
+            record(cell("torch-compile"), round=0, warnings=[said.format("3.1")]),
+            record(cell("torch-compile"), round=1, warnings=[said.format("9.0")]),
+        ]
+    )
+    shown = words(groups)
+    assert shown.count("load average") == 1
+    assert "was 3.1 to 12.4 when measuring began, and this cell uses 1 thread" in shown
+    assert "(3 times, the numbers from least to most)" in shown
+    assert shown.count("input was cut") == 1
+    assert tables.folded(["a 1 b", "a 1 b"]) == "a 1 b"
+
+
 def test_speedup_is_the_ratio_of_medians() -> None:
     groups = tables.summarise(
         [record(cell(), [3.0, 9.0, 1.0]), record(cell("torch-compile"), [2.0, 2.0, 50.0])]

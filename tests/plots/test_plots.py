@@ -4,6 +4,7 @@ import io
 import xml.etree.ElementTree as ET
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -26,7 +27,7 @@ def comparisons(folder, backends=make.BACKENDS, workloads=make.WORKLOADS[:1], **
 
 def tables(found):
     likenesses = [judge(c, Pictures()) for c in found]
-    return figures._tables(found, likenesses, {})
+    return {name: plot() for name, plot in figures._plotted(found, likenesses, {}).items()}
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,86 @@ def test_an_interval_a_thousand_times_the_value_leaves_the_dots_apart(usual):
     assert "beyond the axis" in said
     near = module.figure(table).findobj(matplotlib.text.Text)
     assert "beyond the axis" not in " ".join(text.get_text() for text in near)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_intervals_of_any_width_leave_every_mark_on_the_page(usual, name):
+    """Two processes that differ by a per cent have an interval of a hundred times the value."""
+    module, own = usual[name].module, usual[name].tables
+    ends = {"low": 1e-9, "high": 1e9, "low_images": 0.0, "high_images": 1e15,
+            "slope_half_s": 1e6, "mean_half_s": 1e6}  # fmt: skip
+    wide = [
+        table.assign(**{key: value for key, value in ends.items() if key in table}) for table in own
+    ]
+    figure = module.figure(*wide)
+    assert overhang(figure) < 0.02
+    for axes in figure.axes:
+        for limits, scale in (
+            (axes.get_xlim(), axes.get_xscale()),
+            (axes.get_ylim(), axes.get_yscale()),
+        ):
+            assert np.isfinite(limits).all()
+            assert scale != "log" or limits[1] / limits[0] < 1e7
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "widest", "wanted"),
+    [
+        (1.0, 1.0, 1.6, {0.9, 1.0, 1.1}),
+        (0.9, 1.1, 2.0, {0.8, 0.9, 1.0, 1.1, 1.2}),
+        (1.0, 3.0, 4.6, {1.0, 2.0, 3.0}),
+        (0.2, 60.0, 460.0, {0.2, 1.0, 10.0, 50.0}),
+    ],
+)
+def test_an_axis_of_ratios_is_as_wide_as_they_are(low, high, widest, wanted):
+    axes = style.Page("x", [2.0]).axes(0)
+    style.plain_log(axes, "x", low, high, least=style.CLOSE)
+    left, right = axes.get_xlim()
+    assert left < low <= high < right
+    assert right / left < widest
+    ticks = {round(float(tick), 6) for tick in axes.get_xticks()}
+    assert wanted <= ticks
+    assert len(ticks) <= 12
+
+
+def test_ratios_near_one_spread_over_the_panel(usual):
+    module, (table,) = usual["pareto"].module, usual["pareto"].tables
+    near = table.assign(speedup=[0.95, 1.0, 1.05, 1.1][: len(table)], low=0.94, high=1.12)
+    left, right = module.figure(near).axes[0].get_xlim()
+    assert right / left < 2
+    alone = table.iloc[:1].assign(speedup=1.0, low=None, high=None)
+    left, right = module.figure(alone).axes[0].get_xlim()
+    assert right / left < 2
+
+
+@pytest.mark.parametrize(
+    ("off", "left", "right"),
+    [
+        ([-0.05, 0.04], {-4.0, 0.0, 4.0}, 7),
+        ([-0.3, 0.5], {-25.0, 0.0, 25.0, 50.0}, 63),
+        ([-0.8, 59.0], {-50.0, -25.0, 0.0, 25.0, 100.0, 1000.0}, 7400),
+        ([0.0], {0.0}, 0.6),
+    ],
+)
+def test_spread_shows_far_calls_beside_near_ones(usual, off, left, right):
+    module, (table,) = usual["spread"].module, usual["spread"].tables
+    rows = table.iloc[: len(off)].assign(e2e_s=[2 * (1 + each) for each in off], median_s=2.0)
+    figure = module.figure(rows)
+    axes = figure.axes[0]
+    ticks = {round(float(tick), 6) for tick in axes.get_xticks()}
+    assert left <= ticks
+    assert axes.get_xlim()[1] <= right
+    # Nothing takes less time than none.
+    assert max(0.0, -min(ticks)) <= 100
+    assert overhang(figure) < 0.02
+
+
+def test_a_crossing_is_spoken_of_only_where_one_is_marked(usual, tmp_path):
+    assert "mark" in usual["breakeven"].says
+    backends = [make.BACKENDS[0], make.Backend("slow", 0.7, 3.0)]
+    never = tables(comparisons(tmp_path, backends, sweep=()))["breakeven"]
+    assert set(never.tables[0]["kind"].dropna()) == {"never"}
+    assert "mark" not in never.says
 
 
 def test_sizes_show_what_a_new_one_costs(usual):

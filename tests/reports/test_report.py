@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from bench.cli.app import main
 from bench.store import StoreError
@@ -72,6 +74,12 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(written):
     return Page(written[0].page.read_text())
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures take most of the time of a report."""
+    monkeypatch.setattr(drawing, "draw", lambda *_: list)
 
 
 def small(folder: Path, records=None) -> Path:
@@ -143,6 +151,154 @@ def test_pages_and_export_agree_to_the_digit(written, page):
     speedups = kept.set_index("name")["cell_speedup"]
     assert speedups["t2i/torch-compile"] == pytest.approx(1.42, rel=0.04)
     assert speedups["t2i/nexfort"] == pytest.approx(1.9, rel=0.04)
+
+
+SPEED = {
+    "end-to-end [s]": ("cell_e2e_s", text.seconds),
+    "speedup": ("cell_speedup", text.ratio),
+    "it/s": ("cell_it_per_s", text.number),
+    "steps/s end to end": ("cell_steps_per_s_e2e", text.number),
+    "step [s]": ("cell_step_s", text.seconds),
+}
+COST = {
+    "load [s]": ("cell_load_s", text.seconds),
+    "prepare [s]": ("cell_prepare_s", text.seconds),
+    "first call [s]": ("cell_first_call_s", text.seconds),
+    "warm-up [s]": ("cell_warmup_s", text.seconds),
+    "compile [s]": ("cell_compile_s", text.seconds),
+    "steady peak [GiB]": ("cell_peak_bytes", text.gib),
+    "baseline minutes": ("cell_breakeven_minutes", text.minutes),
+}
+RECORDS = {
+    "record": ("record", str),
+    "median end-to-end [s]": ("e2e_s", text.seconds),
+    "calls": ("calls", lambda value: "0" if value is None else str(int(value))),
+    "warm-up [s]": ("warmup_s", text.seconds),
+}
+
+
+def markdown_rows(said: str, title: str) -> list[dict[str, str]]:
+    """Return the rows of every table of this title, by the names of its head."""
+    found = []
+    for part in said.split(f"# {title}\n")[1:]:
+        lines = [x for x in part.split("\n#")[0].replace("\\", "").splitlines() if x[:1] == "|"]
+        head, _, *body = [[each.strip() for each in x.strip("|").split(" | ")] for x in lines]
+        found += [dict(zip(head, cells, strict=True)) for cells in body]
+    return found
+
+
+# A report is too dear to be made smaller step by step.
+@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(
+    seed=st.integers(0, 10**6),
+    rounds=st.integers(1, 3),
+    calls=st.integers(1, 8),
+    speed=st.floats(0.02, 60),
+    step_s=st.floats(1e-5, 50),
+    noise=st.floats(0, 0.4),
+)
+def test_every_figure_of_the_pages_is_the_exports(
+    tmp_path_factory, seed, rounds, calls, speed, step_s, noise
+):
+    workload = make.Workload("t2i", step_s=step_s, fixed_s=step_s)
+    backends = [*make.BACKENDS[:2], make.Backend("other", speed, 3 * step_s)]
+    records = make.records([workload], backends, rounds=rounds, calls=calls, seed=seed,
+                           between=noise, within=noise)  # fmt: skip
+    run = make.write_run(tmp_path_factory.mktemp("digits") / "run", records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "draw", lambda *_: list)
+        report = build.write([run])
+    said, page = report.markdown.read_text(), Page(report.page.read_text())
+    table = export.frame([run]).astype(object)
+    table = table.where(table.notna(), None)
+    cells = table.drop_duplicates("cell_id")
+    shown = report.view.workloads[0].tables
+    for title, rules, rows, view in (
+        ("Speed", SPEED, cells, shown[0]),
+        ("Cost", COST, cells, shown[1]),
+        ("Records", RECORDS, table.sort_values(["cell_id", "round"]), report.view.records),
+    ):
+        assert view.title == title
+        written = markdown_rows(said, title)
+        assert len(written) == len(view.rows) == len(rows)
+        if title == "Records":
+            rows = rows.set_index("record_id").loc[[row[-1].text for row in view.rows]]
+        for name, (column, rule) in rules.items():
+            place = view.head.index(name)
+            for (_, one), cell_row, line in zip(rows.iterrows(), view.rows, written, strict=True):
+                cell, value = cell_row[place], one[column]
+                assert cell.text == rule(value), (name, value)
+                assert line[name] == rule(value)
+                if name != "calls":
+                    assert cell.value == value
+                    assert value is None or (float(value), cell.text) in page.values
+
+
+def test_a_record_that_comes_meanwhile_is_in_no_part_of_the_report(tmp_path, monkeypatch, undrawn):
+    records = make.records(make.WORKLOADS[:1], rounds=2)
+    run = small(tmp_path, records)
+    file = run / "records.jsonl"
+    *early, late = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(early))
+    compare = analyse.compare
+
+    def meanwhile(groups):
+        with file.open("a") as journal:
+            journal.write(late)
+        return compare(groups)
+
+    monkeypatch.setattr(analyse, "compare", meanwhile)
+    view = build.write([run]).view
+    assert view.counts == "1 workload, 3 cells, 5 records"
+    assert len(view.records.rows) == 5
+    assert view.audit.note.startswith("bench audit went over 5 records")
+    assert len(export.frame([run])) == 6
+    file.write_text("".join(early))
+    assert len(export.frame([run])) == 5
+
+
+def test_an_audited_record_is_found_by_its_number(tmp_path, capsys, undrawn):
+    """The number is that of bench audit, also where a report is of one workload only."""
+    records = make.records(make.WORKLOADS[:2], rounds=2)
+    odd = next(r for r in records if r["name"] == "i2i/none" and r["round"] == 1)
+    odd["it_per_s"] = [rate / 30 for rate in odd["it_per_s"]]
+    run = small(tmp_path, records)
+    number = records.index(odd) + 1
+    with pytest.raises(SystemExit):
+        main(["audit", str(run)])
+    assert f"record {number}" in capsys.readouterr().out
+    for workloads, count in (((), 12), (("i2i",), 6)):
+        view = build.write([run], workloads=workloads).view
+        assert view.audit.note.startswith(f"bench audit went over {count} records")
+        about = [row[1].text for row in view.audit.rows]
+        assert f"i2i/none (record {number})" in about
+        found = next(r for r in view.records.rows if r[0].value == number)
+        assert found[-1].text == odd["record_id"]
+    clean = build.write([run], workloads=("t2i",)).view
+    assert "6 records: 0 findings" in clean.audit.note
+
+
+def test_a_verdict_of_one_process_is_trusted_with_care_at_most(tmp_path, undrawn):
+    run = small(tmp_path, make.records(make.WORKLOADS[:1], rounds=1, between=0, within=0.001))
+    answer = build.write([run]).view.workloads[0].answer
+    assert answer.word == "FASTER"
+    assert answer.trust == "with care"
+    assert "one process" in answer.why[0]
+    assert "3 or more rounds (protocol.rounds, now 1) would settle it." in answer.why[0]
+
+
+def test_a_lost_round_is_counted_in_words(tmp_path, undrawn):
+    records = make.records(make.WORKLOADS[:1], rounds=2)
+    lost = next(r for r in records if r["round"] == 1 and "regional" in r["name"])
+    run = small(tmp_path, [r for r in records if r is not lost])
+    found = analyse.compare(gather.group(gather.read([run])))[0].findings[-1]
+    assert found.outcome == "ok 1 of 2"
+    assert found.reasons == [
+        "no record of 1 of 2 rounds (the run has not finished, or was interrupted)"
+    ]
+    assert found.trust != "yes"
+    told = build.write([run]).view.workloads[0].answer.lost
+    assert told == [f"torch-compile-regional: ok 1 of 2; {found.reasons[0]}"]
 
 
 def test_first_screen_answers(written):

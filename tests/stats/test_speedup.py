@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from random import Random
 
@@ -212,10 +213,28 @@ def test_unclear_says_what_would_settle_it():
     assert found.word == "UNCLEAR"
     assert "quiet" in found.remedy
     mild = [[1.0] * 5, [1.01] * 5, [0.99] * 5]
-    assert "processes per arm (now 3)" in verdict(speedup(mild, mild)).remedy
+    assert "rounds (protocol.rounds, now 3) would settle it" in verdict(speedup(mild, mild)).remedy
     single = verdict(speedup([[1.0]], [[0.5]]))
     assert single.word == "UNCLEAR"
     assert "single call" in single.reason
+    alone = verdict(speedup(constant(1.0, 1), constant(1.0, 1)))
+    for found in (single, alone):
+        assert "3 or more rounds (protocol.rounds, now 1)" in found.remedy
+        assert found.remedy.endswith("would settle it.")
+
+
+def test_two_processes_that_lie_far_apart_are_said_to_tell_little():
+    apart = [[1.0] * 5, [4.0] * 5]
+    found = verdict(speedup(apart, apart))
+    assert found.word == "UNCLEAR"
+    assert found.reason.startswith("2 processes tell little: the 95 % interval")
+    assert found.remedy.startswith("5 or more rounds (protocol.rounds, now 2) would tell far more")
+    # An interval over several decades has digits at both ends, and not more than can be read.
+    low, high = re.findall(r"([\d.,e-]+)x", found.reason)
+    assert 0 < float(low) < 0.01
+    assert float(high.replace(",", "")) > 100
+    assert max(len(low), len(high)) <= 9
+    assert "tell little" not in verdict(speedup([*apart, [2.0] * 5], [*apart, [2.0] * 5])).reason
 
 
 def test_break_even_of_the_published_rows():

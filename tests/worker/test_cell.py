@@ -85,6 +85,16 @@ class TestProfile:
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(profiling, "ceilings", lambda device, dtype, clock: self.CEILINGS)
 
+    def test_a_torch_that_counts_nothing_says_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
+    ) -> None:
+        monkeypatch.setattr(profiling, "counts_work", lambda: False)
+        told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
+        assert told.outcome == "ok"
+        assert told["work"] is None
+        assert "torch 2.1" in told["null_reasons"]["work"]
+
+    @pytest.mark.skipif(not profiling.counts_work(), reason="torch 2.0 counts no operations")
     def test_the_baseline_counts_work(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
     ) -> None:
@@ -115,6 +125,7 @@ class TestProfile:
         def no_counter() -> None:
             raise ImportError("this torch counts nothing")
 
+        monkeypatch.setattr(profiling, "counts_work", lambda: True)
         monkeypatch.setattr(profiling, "WorkWatch", no_counter)
         told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
         assert told.outcome == "ok"

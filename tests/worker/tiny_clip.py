@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 from bench.worker.perceptual import tensors_of
@@ -30,11 +31,12 @@ def clip(folder: Path, *, seed: int = 0) -> Path:
         projection_dim=16,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
         model = CLIPModel(config)
-        for parameter in model.parameters():
-            # The default numbers are so small that every picture gets the same score.
-            torch.nn.init.normal_(parameter, std=0.2)
+    # By name, so that every transformers makes the same model; torch's own numbers are so small
+    # that every picture would get the same score.
+    for name, parameter in model.named_parameters():
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} b {name}".encode()))
+        parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     model.save_pretrained(str(folder), safe_serialization=True)
     clip_tokenizer().save_pretrained(str(folder))
     recipe = {"size": {"shortest_edge": EDGE}, "crop_size": {"height": SIDE, "width": SIDE}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from bench import tables
 from bench.audit.build import build, refuse
 from bench.audit.columns import Meaning
 from bench.audit.table import AuditError, Table
-from bench.contract import Record
 from bench.store import RunFolder, StoreError
 from bench.store.journal import Journal
 
@@ -54,41 +53,39 @@ def read(path: Path, maps: Mapping[str, Meaning]) -> Table:
     """
     try:
         if path.is_dir() or (path.parent / "plan.json").is_file():
-            records: Iterable[Record] = list(
-                RunFolder.open(path if path.is_dir() else path.parent).records()
-            )
+            folder = RunFolder.open(path if path.is_dir() else path.parent)
+            rows = [row(record) for record in folder.records()]
         else:
             journal = Journal(path)
             chosen = sorted(journal.latest.values(), key=lambda entry: entry.line)
-            records = [_record(value) for value in journal.read(iter(chosen))]
+            rows = [row(record) for record in journal.read(iter(chosen))]
     except StoreError as error:
         raise AuditError(str(error)) from error
-    return of_records(str(path), list(records), maps)
+    return of_rows(str(path), rows, range(1, len(rows) + 1), maps)
 
 
-def of_records(
+def of_rows(
     shown: str,
-    records: list[Record],
+    rows: Sequence[Sequence[str]],
+    numbers: Sequence[int],
     maps: Mapping[str, Meaning] | None = None,
-    lines: Sequence[int] = (),
 ) -> Table:
-    """Return one row for each record; figures as `bench.tables` derives them.
+    """Return the table of these rows, each as `row` returns it.
 
-    ``lines`` are the numbers that the records are called by; from 1 without them.
+    ``numbers`` are what the records are called by: their places among those of the run that count,
+    from 1.
 
     Raises:
         AuditError: there are none.
     """
-    if not records:
+    if not rows:
         raise refuse(shown, "it has no records.")
-    flat = [_row(row, record) for row, record in zip(tables.rows(records), records, strict=True)]
-    cells = [[_cell(row[key]) for key in _COLUMNS] for row in flat]
     table = build(
         shown,
         "records of a run",
         list(_COLUMNS.values()),
-        cells,
-        lines or range(1, len(records) + 1),
+        rows,
+        numbers,
         maps=maps or {},
         place="record",
     )
@@ -96,27 +93,29 @@ def of_records(
     return table
 
 
-def _record(value: dict[str, Any]) -> Record:
-    return value  # type: ignore[return-value]
-
-
-def _row(row: Mapping[str, Any], record: Record) -> dict[str, Any]:
-    whole: Mapping[str, Any] = dict(record)
-    asked = (whole.get("cell") or {}).get("workload") or {}
-    packages = (whole.get("fingerprint") or {}).get("packages") or {}
-    machine = (whole.get("fingerprint") or {}).get("gpu") or {}
-    meter = next((m for m in tables.METERS if row.get(f"peak_{m}_bytes") is not None), None)
-    return {
-        **row,
-        "device": (machine.get("name") if isinstance(machine, dict) else None) or row["device"],
-        "scheduler": whole.get("scheduler_class"),
+def row(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of one record's row; figures as `bench.tables` derives them."""
+    flat = tables.row(record)
+    asked = _table(_table(record.get("cell")).get("workload"))
+    fingerprint = _table(record.get("fingerprint"))
+    packages, gpu = _table(fingerprint.get("packages")), _table(fingerprint.get("gpu"))
+    meter = next((m for m in tables.METERS if flat.get(f"peak_{m}_bytes") is not None), None)
+    told = {
+        **flat,
+        "device": gpu.get("name") or flat["device"],
+        "scheduler": record.get("scheduler_class"),
         "guidance": asked.get("guidance"),
         "strength": asked.get("strength"),
         "meter": meter,
-        "peak_bytes": row.get(f"peak_{meter}_bytes") if meter else None,
+        "peak_bytes": flat.get(f"peak_{meter}_bytes") if meter else None,
         "torch": packages.get("torch"),
         "diffusers": packages.get("diffusers"),
     }
+    return tuple([_cell(told[key]) for key in _COLUMNS])
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _cell(value: Any) -> str:
