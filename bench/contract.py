@@ -314,6 +314,7 @@ class Record(TypedDict, total=False):
     lora: dict[str, Any]
     controlnet: dict[str, Any]  # source, content, parameters
     custom_pipeline: dict[str, Any]  # class, content
+    additions_content: str  # "name:hash" of each of the three, joined by a space
     # "full" or "shallow" for each denoiser call of the last measured call, of backends that reuse
     # features; step_s[…][i] ends with call i + 1
     step_kind: list[str]

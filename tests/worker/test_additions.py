@@ -80,6 +80,7 @@ def test_a_lora_changes_the_layers_it_says(ran: Any, kind: str) -> None:
     assert lora["keys"] == lora["keys_used"] == 2 * lora["layers"]
     file = additions.embedded_file("sepia")
     assert lora["content"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert told["additions_content"] == f"lora:{lora['content'][:16]}"
     plain_root, plain = ran["plain"]
     assert np.abs(pixels(root, told) - pixels(plain_root, plain)).mean() > 5
 

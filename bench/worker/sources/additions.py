@@ -36,7 +36,8 @@ class Added:
 
     Attributes:
         pipeline: maybe of another class than before, on the CPU.
-        fields: record fields ``lora``, ``controlnet`` and ``custom_pipeline``, each if asked for.
+        fields: record fields ``lora``, ``controlnet`` and ``custom_pipeline``, each if asked for,
+            and ``additions_content``.
         notes: sentences worth keeping with the record's warnings.
         download_s: seconds spent fetching files.
     """
@@ -75,6 +76,9 @@ def add(pipeline: Any, workload: Mapping[str, Any], *, allow_remote_code: bool) 
                 f"lora: {unused} of its {fields['lora']['keys']} tensors fit no layer of this "
                 "model and were left out"
             )
+    fields["additions_content"] = " ".join(
+        f"{name}:{found['content'][:16]}" for name, found in fields.items()
+    )
     return Added(pipeline, fields, tuple(notes), download_s)
 
 
