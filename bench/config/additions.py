@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from bench.config import catalogue
 from bench.config.errors import did_you_mean, shown
-from bench.contract import CONTROL_DRAWINGS
+from bench.contract import CONTROL_DRAWINGS, WorkloadMore
 
 MAX_SCALE = 100.0
 DEFAULTS: dict[str, Any] = {
@@ -181,14 +181,14 @@ def flat(fields: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **(lora if isinstance(lora, dict) else {"lora": lora})}
 
 
-def of(fields: Mapping[str, Any]) -> dict[str, Any]:
+def of(fields: Mapping[str, Any]) -> WorkloadMore:
     """Return the keys of a workload that differ from their default."""
     found = {}
     for key, default in DEFAULTS.items():
         value = fields.get(key, default)
         if value is not None and value != default:
             found[key] = value
-    return found
+    return cast(WorkloadMore, found)
 
 
 def problem(workload: Mapping[str, Any], *, remote: bool) -> tuple[str, str] | None:

@@ -690,7 +690,7 @@ class _Planner:
             "dtype": fields.get("dtype", "float16" if heavy and device != "cpu" else "float32"),
             "generator": fields.get("generator", "cpu"),
             "extra": fields.get("extra", {}),
-            **cast(Any, additions.of(fields)),
+            **additions.of(fields),
         }
         self._check_workload(workload, where)
         return workload
