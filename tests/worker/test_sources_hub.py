@@ -397,7 +397,7 @@ def test_single_files_are_fetched_once_and_kept(
     folder = hub.fetch_files(REPO, ("own/style.safetensors",), "lora hub:x")
     assert (folder / "own" / "style.safetensors").read_bytes() == b"weights"
     assert folder.name == COMMIT
-    with pytest.raises(SourceError, match="the repository has no style.safetensors"):
+    with pytest.raises(SourceError, match="the repository has no style"):
         hub.fetch_files(REPO, ("style.safetensors",), "lora hub:x")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(served.asked)
