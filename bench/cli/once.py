@@ -431,7 +431,7 @@ def _what_it_leaves_out(record: Record, times: list[float], warmups: int) -> lis
 
 
 def _added(record: Record) -> Iterator[str]:
-    lora, net, own = (record.get(key) for key in ("lora", "controlnet", "custom_pipeline"))
+    lora, net, own = record.get("lora"), record.get("controlnet"), record.get("custom_pipeline")
     if lora:
         how = "fused" if lora["fused"] else "unfused"
         yield f"LoRA: {lora['source']}, {how}, {lora['layers_changed']} layers changed"

@@ -44,7 +44,8 @@ def section(comparisons: Sequence[Comparison]) -> sections.Section | None:
         if finding.row.recorded
     ]
     added = [each for each in found if any(key in each[1].row.first.more for key in ADDED)]
-    tables = [_added_table(added, comparisons)] if added else []
+    without = _without(comparisons)
+    tables = [_added_table(added, without)] if added else []
     kinds = steps_by_kind(comparisons)
     if len(kinds):
         tables.append(_kinds_table(kinds))
@@ -62,7 +63,7 @@ def section(comparisons: Sequence[Comparison]) -> sections.Section | None:
         title="What was added, and which steps ran whole",
         says=says,
         figures=[FIGURE] if len(kinds) else [],
-        pictures=list(_pictures([finding for _, finding in added])),
+        pictures=list(_pictures([finding for _, finding in added], without)),
         tables=tables,
     )
 
@@ -125,22 +126,26 @@ def _kinds_table(kinds: pd.DataFrame) -> Table:
         )
     return Table(
         "Full and shallow steps",
-        ["workload", "backend", "full steps", "median s", "shallow steps", "median s ",
+        ["workload", "backend", "full steps", "full step s", "shallow steps", "shallow step s",
          "shallow of full"],
         rows,
         note="Steps that have a time: all but the first of a generation, which is a full one.",
     )  # fmt: skip
 
 
-def _added_table(
-    added: Sequence[tuple[Comparison, Finding]], comparisons: Sequence[Comparison]
-) -> Table:
-    plain = {
+def _without(comparisons: Sequence[Comparison]) -> dict[tuple[str, str, str], Finding]:
+    """Return the findings of cells without additions, by what those with some share with them."""
+    return {
         _plain(finding.row.first): finding
         for comparison in comparisons
         for finding in comparison.findings
         if finding.e2e is not None and not any(key in finding.row.first.more for key in ADDED)
     }
+
+
+def _added_table(
+    added: Sequence[tuple[Comparison, Finding]], plain: Mapping[tuple[str, str, str], Finding]
+) -> Table:
     rows = []
     for comparison, finding in added:
         sample = finding.row.first
@@ -207,23 +212,31 @@ def _number(value: float | None, shown: str) -> Cell:
     return Cell(shown, value, "number")
 
 
-def _pictures(findings: Sequence[Finding]) -> Iterator[sections.Shown]:
-    """Return for each addition the control picture, if any, beside the picture that came out."""
+def _pictures(
+    findings: Sequence[Finding], plain: Mapping[tuple[str, str, str], Finding]
+) -> Iterator[sections.Shown]:
+    """Return pictures without additions, each once, and for each addition what came out.
+
+    The control picture of a ControlNet stands before its result.
+    """
+    beside = [plain[key] for f in findings if (key := _plain(f.row.first)) in plain]
     shown = 0
-    for finding in findings:
+    for finding in [*{id(each): each for each in beside}.values(), *findings]:
         sample = finding.row.first
-        files = [(path, "control picture") for path in sample.more.get("control_images") or ()][:1]
-        out = [(picture.path, "result") for picture in sample.pictures[:1]]
-        for path, what in [*((sample.source.path / p, w) for p, w in files), *out]:
+        told = "; ".join(_described(sample.more)) or "without additions"
+        files = [
+            (sample.source.path / path, "control picture")
+            for path in (sample.more.get("control_images") or ())[:1]
+        ]
+        files += [(picture.path, "result") for picture in sample.pictures[:1]]
+        for path, what in files:
             inside = path.resolve().is_relative_to(sample.source.path.resolve())
             png = _png(path) if inside and shown < MOST_PICTURES else None
             if png is None:
                 continue
             shown += 1
             name = re.sub(r"[^A-Za-z0-9._=-]+", "-", f"added-{shown:02d}-{sample.name}")[:80]
-            yield sections.Shown(
-                name, *png, caption=f"{sample.name}: {what}; {'; '.join(_described(sample.more))}"
-            )
+            yield sections.Shown(name, *png, caption=f"{sample.name}: {what}; {told}")
 
 
 def _png(path: Path) -> tuple[bytes, int, int] | None:
