@@ -10,6 +10,8 @@ MEASURED = (
     ("model revision", "model_revision"),
     ("pipeline", "pipeline_class"),
     ("input picture", "input_sha256"),
+    ("control picture", "control_sha256"),
+    ("content of additions", "additions_content"),
     ("steps_effective", "steps_effective"),
     ("scheduler", "scheduler_class"),
     ("output height", "output_height"),

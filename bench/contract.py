@@ -78,6 +78,10 @@ SCOPES: tuple[str, ...] = (
 """What a backend can compile, by the name under which the pipeline calls it."""
 
 
+CONTROL_DRAWINGS: tuple[str, ...] = ("drawn:edges", "drawn:ellipse")
+"""Control images that are drawn, the default first; anything else is a file."""
+
+
 class WorkloadMore(TypedDict, total=False):
     """Keys that stand in a workload only where they differ from their default.
 
@@ -107,6 +111,13 @@ class WorkloadMore(TypedDict, total=False):
     asked_width: int
     round_size: Literal["down", "nearest"]
     deterministic: bool | Literal["strict"]  # default False
+    lora: str  # embedded:NAME | hub:ORG/NAME[@REV][/FILE] | safetensors file, as written
+    lora_scale: float  # 1.0
+    lora_fused: bool  # True: added to the weights; False: run beside them
+    controlnet: str  # embedded:NAME | path:DIR | hub:ORG/NAME[@REV]
+    control_image: str  # one of CONTROL_DRAWINGS, the first; or a file, as written
+    control_scale: float  # 1.0
+    custom_pipeline: str  # Python file, or folder with pipeline.py, as written
 
 
 class Workload(WorkloadMore):
@@ -187,6 +198,10 @@ class Sweep(TypedDict):
     repeats: int  # measured calls of each step count and of each size
 
 
+FOLDER_INPUTS: tuple[str, ...] = ("model", "controlnet")
+"""Inputs that a workload writes as ``path:DIR``; the others are bare paths."""
+
+
 class GivenFile(TypedDict):
     """What a workload names by a path; ``workload`` keeps the path as it was written."""
 
@@ -226,7 +241,7 @@ class Cell(CellMore):
     protocol: Protocol
     sweep: Sweep | None  # absent in cells of runs that were started before there were sweeps
     profile: bool  # absent is false: count work, measure ceilings and trace a call besides
-    # by the workload's field: model, input_image or pictures; absent in cells of older runs
+    # by the workload's field: model, input_image, pictures and the like; absent in older runs
     inputs: dict[str, GivenFile]
     device: str  # auto | cpu | cuda[:N] | mps
     threads: int  # CPU threads of torch
@@ -384,6 +399,17 @@ class Record(TypedDict, total=False):
         str  # of each input picture's raw RGB bytes, as given; several are joined by a space
     )
     input_images: list[str]  # input pictures as the pipeline got them, relative to the run folder
+    control_sha256: str  # of the pictures that steered a ControlNet, as input_sha256
+    control_images: list[str]  # those pictures, relative to the run folder
+    # source, content, scale, fused, keys (tensors of the file), keys_used, layers (that took it),
+    # layers_changed (weights that are others now, or would be), layers_changed_by_part
+    lora: dict[str, Any]
+    controlnet: dict[str, Any]  # source, content, parameters
+    custom_pipeline: dict[str, Any]  # class, content
+    additions_content: str  # "name:hash" of each of the three, joined by a space
+    # "full" or "shallow" for each denoiser call of the last measured call, of backends that reuse
+    # features; step_s[…][i] ends with call i + 1
+    step_kind: list[str]
     backend: dict[str, Any]  # name, requested, active, scope, evidence
     memory: list[MemoryReading]
     images: list[ImageEntry]

@@ -134,3 +134,15 @@ class KeepsCompiled(Protocol):
     def keep(self, pipeline: Any) -> None:
         """Save it; called once, after warm-up, outside all timing."""
         ...
+
+
+@runtime_checkable
+class TellsSteps(Protocol):
+    """A backend whose denoiser calls differ in kind, since some reuse what others computed."""
+
+    def step_kinds(self) -> list[str]:
+        """Return "full" or "shallow" for each denoiser call of the last generation.
+
+        Empty if every call ran whole because nothing is reused.
+        """
+        ...

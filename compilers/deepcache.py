@@ -132,6 +132,10 @@ class DeepCache:
         helper.function_dict["mid", "mid_block", 0, 0] = counted
         pipeline.unet.forward = stepped
 
+    def step_kinds(self) -> list[str]:
+        """Return "full" or "shallow" for each denoiser call of the last generation."""
+        return ["full" if whole else "shallow" for whole in self._steps]
+
     def evidence(self) -> Evidence:
         """Show how many denoiser calls of the last generation ran the whole UNet."""
         options = self._options

@@ -21,6 +21,7 @@ class DeepFeatures:
     Attributes:
         interval: every interval-th call of the UNet computes its deep features.
         reusing: whether the UNet's current call reuses them.
+        reused: the same of each call since the last ``scheduler.set_timesteps``.
     """
 
     def __init__(self, unet: Any, scheduler: Any, interval: int) -> None:
@@ -32,7 +33,7 @@ class DeepFeatures:
             )
         self.interval = interval
         self.reusing = False
-        self._calls = 0
+        self.reused: list[bool] = []
         self._kind: Any = None
         self._features: dict[Any, Any] = {}
         self._wrap_schedule(scheduler)
@@ -46,8 +47,8 @@ class DeepFeatures:
     def begin_call(self, sample: Any) -> None:
         """Note that the UNet is called with ``sample`` next; decides whether this call reuses."""
         self._kind = (tuple(sample.shape), sample.dtype)
-        self.reusing = self._calls % self.interval != 0
-        self._calls += 1
+        self.reusing = len(self.reused) % self.interval != 0
+        self.reused.append(self.reusing)
 
     def _wrap_schedule(self, scheduler: Any) -> None:
         set_timesteps = scheduler.set_timesteps
@@ -55,7 +56,7 @@ class DeepFeatures:
         # Pipelines ask for its signature: wraps keeps it.
         @functools.wraps(set_timesteps)
         def restarted(*args: Any, **kwargs: Any) -> Any:
-            self._calls = 0
+            self.reused = []
             return set_timesteps(*args, **kwargs)
 
         scheduler.set_timesteps = restarted

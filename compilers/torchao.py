@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compilers import inductor, packages
 from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
 from compilers.scopes import resolve_scope
 
+Kind = Literal["int8", "int8-weights", "fp8", "fp8-weights"]
 CONFIGS = {
     "int8-weights": "Int8WeightOnlyConfig",
     "int8": "Int8DynamicActivationInt8WeightConfig",
@@ -29,11 +32,18 @@ class TorchaoOptions:
         compile: compile the denoiser with torch.compile afterwards, without which quantising saves
             memory and seldom time.
         mode: preset of torch.compile.
+        modules: which layers become what, by their name in the denoiser, the start of it or a
+            pattern (``*``, ``?``): a kind, or null for layers that stay. The longest that fits
+            counts. Where any are named, layers that none fits stay as they are; if empty, all
+            become ``kind``.
+        ignores: names, starts or patterns of layers that stay whatever ``modules`` says.
     """
 
-    kind: Literal["int8", "int8-weights", "fp8", "fp8-weights"] = "int8"
+    kind: Kind = "int8"
     compile: bool = False
     mode: inductor.Mode = "default"
+    modules: dict[str, Kind | None] = field(default_factory=dict)
+    ignores: tuple[str, ...] = ()
 
 
 class Torchao:
@@ -77,10 +87,21 @@ class Torchao:
 
         (name,) = resolve_scope(pipeline, ("unet",))
         denoiser = getattr(pipeline, name)
-        if options.kind.startswith("fp8"):
+        wanted = kinds_of(
+            [
+                layer
+                for layer, part in denoiser.named_modules()
+                if isinstance(part, torch.nn.Linear)
+            ],
+            options,
+        )
+        if any(kind.startswith("fp8") for kind in wanted.values()):
             check_fp8(str(getattr(pipeline, "device", "cpu")))
-        layers = quantise(denoiser, options.kind)
-        if not layers:
+        by_kind = {
+            kind: quantise(denoiser, kind, {name for name, own in wanted.items() if own == kind})
+            for kind in dict.fromkeys(wanted.values())
+        }
+        if not any(by_kind.values()):
             raise UnsupportedPipelineError(
                 f"{type(denoiser).__name__} has no linear layer that torchao quantises"
             )
@@ -90,7 +111,8 @@ class Torchao:
         self._details = {
             "versions": packages.versions("torchao"),
             "kind": options.kind,
-            "layers_quantised": layers,
+            "layers_quantised": sum(by_kind.values()),
+            "layers_by_kind": by_kind,
         }
         return Scope((name,))
 
@@ -102,15 +124,53 @@ class Torchao:
         )
 
 
-def quantise(module: Any, kind: str) -> int:
-    """Quantise the linear layers in ``module`` and return how many have another weight now."""
+def kinds_of(layers: Sequence[str], options: TorchaoOptions) -> Mapping[str, str]:
+    """Return the kind of each layer that is to be quantised, by its name.
+
+    Raises:
+        UnsupportedPipelineError: a name or pattern fits no layer.
+    """
+    for pattern in (*options.modules, *options.ignores):
+        if not any(_fits(name, pattern) for name in layers):
+            raise UnsupportedPipelineError(
+                f"{pattern!r} fits none of the {len(layers)} linear layers, such as "
+                f"{', '.join(layers[:2]) or 'none'}"
+            )
+    found: dict[str, str] = {}
+    for name in layers:
+        if any(_fits(name, pattern) for pattern in options.ignores):
+            continue
+        fitting = [pattern for pattern in options.modules if _fits(name, pattern)]
+        kind = options.modules[max(fitting, key=len)] if fitting else None
+        if not options.modules:
+            kind = options.kind
+        if kind is not None:
+            found[name] = kind
+    return found
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
+
+
+def quantise(module: Any, kind: str, names: Collection[str] | None = None) -> int:
+    """Quantise the linear layers in ``module`` and return how many have another weight now.
+
+    Args:
+        names: of the layers that are meant; all if None.
+    """
     import torch
 
     quantization = importlib.import_module("torchao.quantization")
     config = getattr(quantization, CONFIGS[kind])
-    linear = [part for part in module.modules() if isinstance(part, torch.nn.Linear)]
+    linear = [
+        part
+        for name, part in module.named_modules()
+        if isinstance(part, torch.nn.Linear) and (names is None or name in names)
+    ]
+    meant = {id(part) for part in linear}
     before = [type(part.weight.data) for part in linear]
-    quantization.quantize_(module, config())
+    quantization.quantize_(module, config(), filter_fn=lambda part, _name: id(part) in meant)
     return sum(
         type(part.weight.data) is not kind_before
         for part, kind_before in zip(linear, before, strict=True)

@@ -452,6 +452,11 @@ class TunedCache(Tuned):
         """A call that reuses does other work than one that computes."""
         return self._features is not None and self._features.reusing
 
+    def step_kinds(self) -> list[str]:
+        """Return "full" or "shallow" for each denoiser call of the last generation."""
+        reused = [] if self._features is None else self._features.reused
+        return ["shallow" if each else "full" for each in reused]
+
 
 def _no_variant() -> None:
     return None

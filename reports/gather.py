@@ -30,6 +30,7 @@ KEPT: tuple[str, ...] = (
     "folder",
     *("memory_limit", "dominated_by", "output_height", "output_width"),
     *("telemetry", "repeat", "repeat_about", "deterministic"),
+    *("lora", "controlnet", "custom_pipeline", "control_images", "control_sha256", "step_kind"),
 )
 """Fields of the record that sections of a report read; they are kept as they stand."""
 

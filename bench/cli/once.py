@@ -9,13 +9,14 @@ import json
 import shutil
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bench.cli import onediff
 from bench.contract import TASKS, Record
 
 SOURCES = ("hub:", "path:", "embedded:", "synthetic:")
@@ -87,6 +88,109 @@ def once(
     output_image: Annotated[
         Path | None, typer.Option(help="PNG file for the first picture.")
     ] = None,
+    print_output: Annotated[
+        bool, typer.Option("--print-output", help="Draw the pictures in the terminal.")
+    ] = False,
+    lora: Annotated[
+        str | None,
+        typer.Option(help=".safetensors file, embedded:NAME or ORG/NAME[/FILE] on the Hub."),
+    ] = None,
+    lora_scale: Annotated[float, typer.Option(help="Strength of the LoRA.")] = 1.0,
+    lora_fused: Annotated[
+        bool,
+        typer.Option("--lora-fused/--lora-unfused", help="Into the weights, or run beside them."),
+    ] = True,
+    controlnet: Annotated[
+        str | None, typer.Option(help="ORG/NAME on the Hub, a folder or embedded:NAME.")
+    ] = None,
+    control_image: Annotated[
+        str | None,
+        typer.Option(
+            help="Picture file, drawn:edges or drawn:ellipse.  [default: drawn:ellipse, as there]",
+            show_default=False,
+        ),
+    ] = None,
+    control_scale: Annotated[float, typer.Option(help="How strongly it steers.")] = 1.0,
+    custom_pipeline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Python file with a pipeline class, or a folder with pipeline.py.", exists=True
+        ),
+    ] = None,
+    allow_remote_code: Annotated[
+        bool,
+        typer.Option("--allow-remote-code", help="Run Python that comes with model or pipeline."),
+    ] = False,
+    deepcache: Annotated[
+        bool, typer.Option("--deepcache", help="Reuse deep features between steps.")
+    ] = False,
+    cache_interval: Annotated[
+        int | None,
+        typer.Option(
+            "--cache-interval",
+            "--cache_interval",
+            help="Every how many steps the whole UNet runs.  [default: 3]",
+        ),
+    ] = None,
+    cache_layer_id: Annotated[
+        int | None,
+        typer.Option(
+            "--cache-layer-id",
+            "--cache_layer_id",
+            help="Layer of the block at which it is cut.  [default: 0]",
+        ),
+    ] = None,
+    cache_block_id: Annotated[
+        int | None,
+        typer.Option(
+            "--cache-block-id", "--cache_block_id", help="Block at which it is cut.  [default: 0]"
+        ),
+    ] = None,
+    quantize: Annotated[
+        bool,
+        typer.Option("--quantize", help="Eight-bit weights: by torchao, or nexfort's own."),
+    ] = False,
+    quantize_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help='{"quant_type": "int8_dynamic"}, or a JSON or YAML file.'
+        ),
+    ] = None,
+    quant_submodules_config_path: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON or YAML file: layers by name or pattern, each with its type or null.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+        ),
+    ] = None,
+    run_multiple_resolutions: Annotated[
+        bool,
+        typer.Option(
+            "--run-multiple-resolutions/--no-run-multiple-resolutions",
+            "--run_multiple_resolutions",
+            help="Measure other sizes too.",
+        ),
+    ] = False,
+    resolutions: Annotated[
+        str | None,
+        typer.Option(
+            help="Which, such as 256,512x768 (width x height).  [default: 1024, 512, 768 and 256, "
+            "each with each]",
+            show_default=False,
+        ),
+    ] = None,
+    throughput: Annotated[
+        bool, typer.Option("--throughput", help="Measure other step counts too, and fit a line.")
+    ] = False,
+    throughput_steps: Annotated[
+        str | None,
+        typer.Option(help="Which, such as 1-99 or 5,10,20.  [default: 1-99]", show_default=False),
+    ] = None,
+    sweep_repeats: Annotated[
+        int, typer.Option(min=1, help="Measured calls of each size and step count.")
+    ] = 1,
     extra_call_kwargs: Annotated[
         str | None, typer.Option(metavar="JSON", help="Further arguments of the pipeline call.")
     ] = None,
@@ -100,7 +204,10 @@ def once(
     ] = "none",
     compiler_config: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help="Options of the compiler: mode, dynamic, …"),
+        typer.Option(
+            metavar="JSON",
+            help="Options of the compiler: mode, dynamic, …; or a JSON or YAML file.",
+        ),
     ] = None,
     task: Annotated[
         str | None,
@@ -140,6 +247,8 @@ def once(
       bench once --steps 10 --height 1024 --width 1024
       bench once --model timbrooks/instruct-pix2pix --input-image cat.png --prompt "make it night"
       bench once --compiler torch-compile --compiler-config '{"mode": "max-autotune"}'
+      bench once --model embedded:sdxl --lora embedded:sepia --controlnet embedded:edges
+      bench once --model embedded:sdxl --deepcache --cache-interval 2
 
     \b
     Exit codes:
@@ -174,11 +283,50 @@ def once(
         "guidance": guidance,
         "dtype": dtype,
     }
-    options = {**implied, **json_object("--compiler-config", compiler_config)}
+    options = {**implied, **onediff.settings("--compiler-config", compiler_config)}
+    if lora is not None:
+        workload["lora"] = onediff.lora(lora, lora_scale, lora_fused)
+    if controlnet is not None:
+        workload["controlnet"] = onediff.controlnet(controlnet)
+        workload["control_image"] = onediff.control_image(control_image or "drawn:ellipse")
+        workload["control_scale"] = control_scale
+    elif control_image is not None:
+        raise typer.BadParameter("needs --controlnet", param_hint="--control-image")
+    if custom_pipeline is not None:
+        workload["custom_pipeline"] = str(custom_pipeline)
+    if deepcache:
+        backend, cut = onediff.deepcache(
+            backend,
+            cache_interval=cache_interval,
+            cache_layer_id=cache_layer_id,
+            cache_block_id=cache_block_id,
+        )
+        options = {**options, **cut}
+    elif (cache_interval, cache_layer_id, cache_block_id) != (None, None, None):
+        raise typer.BadParameter("needs --deepcache", param_hint="--cache-interval")
+    if quantize:
+        backend, options = onediff.quantise(
+            backend,
+            options,
+            onediff.settings("--quantize-config", quantize_config),
+            onediff.settings(
+                "--quant-submodules-config-path",
+                None if quant_submodules_config_path is None else str(quant_submodules_config_path),
+            ),
+        )
+    elif quantize_config is not None or quant_submodules_config_path is not None:
+        raise typer.BadParameter("needs --quantize", param_hint="--quantize-config")
+    sweep: dict[str, Any] = {}
+    if run_multiple_resolutions or resolutions is not None:
+        sweep["size"] = onediff.sizes(resolutions)
+    if throughput or throughput_steps is not None:
+        sweep["steps"] = onediff.step_counts(throughput_steps)
     least = max(2, warmups)
     config = {
         "name": name,
         "device": device,
+        "allow_remote_code": allow_remote_code,
+        "sweep": {**sweep, "repeats": sweep_repeats} if sweep else None,
         "protocol": {
             "preset": "quick",
             "warmup": {"min_calls": least, "max_calls": max(10, least)},
@@ -194,6 +342,9 @@ def once(
     for record in records:
         print("\n".join(report(record, warmups)))
         images = record.get("images") or []
+        if print_output:
+            for image in images:
+                print("\n".join(onediff.in_terminal(folder / image["path"])))
         if output_image is not None and images:
             try:
                 shutil.copyfile(folder / images[0]["path"], output_image)
@@ -270,6 +421,8 @@ def report(record: Record, warmups: int) -> list[str]:
             lines.append(f"Iterations per second: {statistics.median(rates):.3f}")
         lines += [_script_memory(record), RULE]
         lines += _what_it_leaves_out(record, times, warmups)
+        lines += [*onediff.step_kind_lines(record), *_added(record)]
+        lines += [*onediff.resolution_lines(record), *onediff.throughput_lines(record)]
     lines.append(f"Outcome: {outcome}" + (f": {reason}" if reason else ""))
     lines += [f"Warning: {warning}" for warning in record.get("warnings") or []]
     return lines
@@ -300,6 +453,18 @@ def _what_it_leaves_out(record: Record, times: list[float], warmups: int) -> lis
     if record.get("synthetic_weights"):
         lines.append("Synthetic weights: times and memory are real, the picture is noise")
     return lines
+
+
+def _added(record: Record) -> Iterator[str]:
+    lora, net, own = record.get("lora"), record.get("controlnet"), record.get("custom_pipeline")
+    if lora:
+        how = "fused" if lora["fused"] else "unfused"
+        yield f"LoRA: {lora['source']}, {how}, {lora['layers_changed']} layers changed"
+    if net:
+        pictures = ", ".join(record.get("control_images") or [])
+        yield f"ControlNet: {net['source']}, steered by {pictures}"
+    if own:
+        yield f"Custom pipeline: {own['class']}"
 
 
 def _script_memory(record: Record) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -110,7 +110,7 @@ def _inputs(cells: list[Cell]) -> list[str]:
     lines: dict[str, None] = {}
     for cell in cells:
         for key, file in cell["inputs"].items():
-            written = str(cell["workload"]["model" if key == "model" else "input_image"])
+            written = str(cast("dict[str, Any]", cell["workload"])[key])
             same = written.removeprefix("path:") == file["path"]
             lines[file["path"] if same else f"{file['path']} ({written})"] = None
     return list(lines)

@@ -125,6 +125,9 @@ SYNTHETIC: dict[str, ModelInfo] = {
     "sdxl-pix2pix-small": ModelInfo("embedded", ("edit",)),
     "sd15-pix2pix-small": ModelInfo("embedded", ("edit",)),
 }
+LORAS = ("sepia",)
+CONTROLNETS = ("edges",)
+"""Embedded additions to embedded:sdxl."""
 SOURCES = ("hub", "path", "embedded", "synthetic")
 BUILT_IN_MODELS = {"embedded": EMBEDDED, "synthetic": SYNTHETIC}
 
@@ -189,6 +192,8 @@ RESERVED_CALL_ARGUMENTS: dict[str, str | None] = {
     "num_images_per_prompt": "batch",
     "generator": "seed",
     "image": "input_image",
+    "control_image": "control_image",
+    "controlnet_conditioning_scale": "control_scale",
     "latents": None,
     "output_type": None,
     "return_dict": None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from bench import modes
-from bench.config import models
+from bench.config import additions, models
 from bench.config.matrix import Combination
 from bench.config.tree import KeyPath
 from bench.contract import BackendChoice, CellMore, GivenFile, Sweep, Workload
@@ -115,6 +115,8 @@ def _part(key: str, draft: Draft) -> str:
         return made if size_text(asked) == made else f"{size_text(asked)}->{made}"
     if key == "task":
         return str(workload["task"])
+    if key in additions.DEFAULTS:
+        return additions.part(workload, key)
     if key == "telemetry":
         return "telemetry" if "telemetry" in draft.group.passes else "telemetry=off"
     value: Any = {

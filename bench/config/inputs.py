@@ -8,12 +8,17 @@ from pathlib import Path
 
 from bench import content, folder
 from bench.config.errors import nearest, shown
-from bench.contract import GivenFile, Workload
+from bench.contract import CONTROL_DRAWINGS, FOLDER_INPUTS, GivenFile, Workload
 
 _FOLDER = "path:"
+_ELSEWHERE = ("embedded:", "hub:")
 _WHAT = {
     "model": "model folder",
+    "controlnet": "ControlNet folder",
     "input_image": "input picture",
+    "control_image": "control picture",
+    "lora": "LoRA",
+    "custom_pipeline": "custom pipeline",
     "pictures": "folder of pictures",
 }
 
@@ -30,27 +35,44 @@ def named(workload: Workload) -> Iterator[tuple[str, str]]:
         yield "input_image", workload["input_image"]
     if "pictures" in workload:
         yield "pictures", workload["pictures"]
+    controlnet = workload.get("controlnet")
+    if controlnet is not None and controlnet.startswith(_FOLDER):
+        yield "controlnet", controlnet.removeprefix(_FOLDER).strip()
+    lora = workload.get("lora")
+    if lora is not None and not lora.startswith(_ELSEWHERE):
+        yield "lora", lora
+    image = workload.get("control_image")
+    if image is not None and image not in CONTROL_DRAWINGS:
+        yield "control_image", image
+    if "custom_pipeline" in workload:
+        yield "custom_pipeline", workload["custom_pipeline"]
 
 
 def read(field: str, text: str, start: Path) -> GivenFile:
     """Find an input and hash it.
 
     Args:
-        field: ``model``, whose input is a folder, ``input_image``, a file, or ``pictures``, which
-            is either.
+        field: ``model`` or ``controlnet``, whose input is a folder; ``custom_pipeline`` or
+            ``pictures``, which are either; ``input_image``, ``control_image`` or ``lora``, which
+            are files.
         text: the path as written, absolute, below ``~``, or relative to ``start``.
         start: an absolute folder.
 
     Raises:
         InputError: it is not there, is of the other kind, or cannot be read.
     """
-    what = _WHAT[field]
+    what, is_folder = _WHAT[field], field in FOLDER_INPUTS
     try:
         path = (start / Path(text).expanduser()).resolve()
         where = f"{what} {shown(text)}" + ("" if str(path) == text else f" ({path})")
         if not path.exists():
             raise InputError(f"{where} does not exist.{_hint(field, text, path, start)}")
-        if field == "model":
+        if field == "custom_pipeline":
+            code = path / "pipeline.py" if path.is_dir() else path
+            if not code.is_file():
+                raise InputError(f"{where} is a folder without the file pipeline.py")
+            return {"path": str(path), "content": content.of_file(code)}
+        if is_folder:
             if not path.is_dir():
                 raise InputError(
                     f"{where} is a file, and path: takes a folder in diffusers' layout; a "
@@ -75,8 +97,9 @@ def read(field: str, text: str, start: Path) -> GivenFile:
 
 def identity(field: str, file: GivenFile) -> str:
     """Return what stands for a path in the identity of a cell."""
-    kind = {"model": _FOLDER, "input_image": "sha256:", "pictures": "pictures:"}[field]
-    return f"{kind}{file['content']}"
+    if field == "pictures":
+        return f"pictures:{file['content']}"
+    return f"{_FOLDER if field in FOLDER_INPUTS else 'sha256:'}{file['content']}"
 
 
 def alike(one: Workload, other: Workload) -> tuple[str, str] | None:
@@ -95,15 +118,15 @@ def _hint(field: str, text: str, path: Path, start: Path) -> str:
         wanted = os.path.relpath(here / text, start)
         return (
             " Paths in a configuration start from its own folder; from there it is "
-            f"{shown(_FOLDER + wanted if field == 'model' else wanted)}."
+            f"{shown(_FOLDER + wanted if field in FOLDER_INPUTS else wanted)}."
         )
     if not path.parent.is_dir():
         return f" Nor does the folder {path.parent}."
-    names = [
-        each.name for each in path.parent.iterdir() if each.is_dir() == (field != "input_image")
-    ]
+    is_folder = field in FOLDER_INPUTS
+    either = field in ("pictures", "custom_pipeline")
+    names = [each.name for each in path.parent.iterdir() if either or each.is_dir() == is_folder]
     near = nearest(path.name, names)
     if near is None:
         return ""
     meant = str(Path(text).with_name(near))
-    return f" Did you mean {shown(_FOLDER + meant if field == 'model' else meant)}?"
+    return f" Did you mean {shown(_FOLDER + meant if is_folder else meant)}?"

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from bench import modes
-from bench.config import catalogue
+from bench.config import additions, catalogue
 from bench.config.errors import did_you_mean, nearest, shown
 from bench.config.sizes import Asked
 from bench.contract import TASKS
@@ -742,6 +742,28 @@ class WorkloadFields(Strict):
         default=ABSENT,
         description="Ask torch for deterministic algorithms. With true, operations that have none "
         "are named in the record; with 'strict' they fail the cell. Default false.",
+    )
+    lora: additions.Lora = Field(
+        default=ABSENT,
+        description="LoRA: a .safetensors file, embedded:sepia, hub:ORG/NAME[@REV][/FILE], or "
+        "{path: …, scale: 1.0, fused: true}. Default null.",
+    )
+    controlnet: additions.ControlNet = Field(
+        default=ABSENT,
+        description="ControlNet: embedded:edges, path:DIR or hub:ORG/NAME[@REV]. Default null.",
+    )
+    control_image: additions.ControlImage = Field(
+        default=ABSENT,
+        description="What steers the ControlNet: a picture file, drawn:edges (outlines of the "
+        "input picture, or of a drawn scene) or drawn:ellipse (OneDiff's). Default drawn:edges.",
+    )
+    control_scale: additions.ControlScale = Field(
+        default=ABSENT, description="How strongly the ControlNet steers. Default 1."
+    )
+    custom_pipeline: additions.CustomPipeline = Field(
+        default=ABSENT,
+        description="Python file with one pipeline class, or a folder with pipeline.py; needs "
+        "allow_remote_code. Default null.",
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from bench import chains, folder, modes
 from bench.config import (
+    additions,
     backends,
     catalogue,
     estimate,
@@ -161,7 +162,7 @@ def _flat(given: dict[str, Any]) -> dict[str, Any]:
     fields.pop("preset", None)
     fields.pop("name", None)
     fields.pop("sweep", None)
-    return fields
+    return additions.flat(fields)
 
 
 CHAIN_ONLY = ("samples", "max_batch", "start_from")
@@ -750,7 +751,7 @@ class _Planner:
             if key in _WHOLE_SIZES:
                 fields["height"], fields["width"] = chosen.value
             elif key in models.FIELD_KEYS:
-                fields[key] = chosen.value
+                fields.update(additions.flat({key: chosen.value}))
         return fields
 
     def _seed(self, value: int | str, path: KeyPath) -> int:
@@ -897,6 +898,7 @@ class _Planner:
             "generator": fields.get("generator", "cpu"),
             "extra": fields.get("extra", {}),
             **more,
+            **additions.of(fields),
         }
         self._round_size(workload, fields, where)
         # what is at its default is left out, so that cells stay what they were without these keys
@@ -1009,6 +1011,9 @@ class _Planner:
                     f"it belongs to {' and '.join(only_for)}",
                     where.field(key),
                 )
+        wrong = additions.problem(workload, remote=self.top.get("allow_remote_code", False))
+        if wrong is not None:
+            raise self._error(f"workload '{name}': {wrong[1]}", where.field(wrong[0]))
         strength, steps = workload["strength"], workload["steps"]
         # the number of steps that diffusers' image-to-image pipelines take
         if strength is not None and int(steps * strength) < 1:

@@ -112,12 +112,16 @@ def _portable(workload: dict[str, Any]) -> dict[str, Any]:
 
     What a picture holds is compared by its digest.
     """
-    image, model = workload.get("input_image"), str(workload.get("model"))
-    return {
-        **workload,
-        "input_image": image and Path(str(image)).name,
-        "model": f"path:{Path(model[5:]).name}" if model.startswith("path:") else model,
-    }
+    portable = dict(workload)
+    for key in ("input_image", "control_image", "lora", "custom_pipeline"):
+        text = portable.get(key)
+        if text is not None and not str(text).startswith(("embedded:", "hub:", "drawn:")):
+            portable[key] = Path(str(text)).name
+    for key in ("model", "controlnet"):
+        text = str(portable.get(key))
+        if text.startswith("path:"):
+            portable[key] = f"path:{Path(text[5:]).name}"
+    return portable
 
 
 def _process(record: Mapping[str, Any], watched: list[str]) -> dict[str, Any]:

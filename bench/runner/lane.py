@@ -17,10 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from bench import folder as bench_folder
-from bench.contract import SCHEMA_VERSION, Cell, Job, MemoryReading, Record
+from bench.contract import (
+    FOLDER_INPUTS,
+    SCHEMA_VERSION,
+    Cell,
+    Job,
+    MemoryReading,
+    Record,
+    Workload,
+)
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
 from bench.runner import budget
 from bench.runner.dominance import Dominance
@@ -663,17 +671,17 @@ def record_id(folder: RunFolder, cell_id: str, round_: int, attempt: int) -> str
 
 def located(cell: Cell) -> Cell:
     """Return a cell whose workload names its inputs by their absolute paths."""
-    workload = cell["workload"]
-    given = cell.get("inputs", {})
-    if "model" in given:
-        written, model = workload["model"], f"path:{given['model']['path']}"
-        workload = {**workload, "model": model}
-        if "models" in workload:
-            workload["models"] = [model if each == written else each for each in workload["models"]]
-    if "input_image" in given:
-        workload = {**workload, "input_image": given["input_image"]["path"]}
-    if "pictures" in given:
-        workload = {**workload, "pictures": given["pictures"]["path"]}
+    places: dict[str, Any] = {
+        key: f"path:{file['path']}" if key in FOLDER_INPUTS else file["path"]
+        for key, file in cell.get("inputs", {}).items()
+    }
+    asked = cell["workload"]
+    if "model" in places and "models" in asked:
+        written = asked["model"]
+        places["models"] = [
+            places["model"] if each == written else each for each in asked["models"]
+        ]
+    workload = cast(Workload, {**asked, **places})
     return {**cell, "workload": workload}
 
 

@@ -42,7 +42,7 @@ from bench.worker.instrument import Instruments, Sample
 from bench.worker.memory import Meters
 from bench.worker.sweep import Sweeper
 from compilers import registry
-from compilers.base import Backend, HasRuntime, KeepsCompiled, UnsupportedPipelineError
+from compilers.base import Backend, HasRuntime, KeepsCompiled, TellsSteps, UnsupportedPipelineError
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -85,8 +85,16 @@ def run_job(job: Job, emit: Emit, clock: clocks.Clock | None = None) -> None:
 def input_images(inputs: Any) -> list[Any]:
     """Return the pictures that every call starts from; none for text-to-image."""
     given = inputs.arguments.get("image")
-    if given is None:
+    if given is None or inputs.control_argument == "image":
         return []
+    return given if isinstance(given, list) else [given]
+
+
+def control_images(inputs: Any) -> list[Any]:
+    """Return the pictures that steer a ControlNet; none without one."""
+    if inputs.control_argument is None:
+        return []
+    given = inputs.arguments[inputs.control_argument]
     return given if isinstance(given, list) else [given]
 
 
@@ -255,7 +263,7 @@ class _Cell:
 
         report.enter("finish")
         images = pictures.of_output(samples[-1].output)
-        self.save(images, input_images(inputs), entries)
+        self.save(images, input_images(inputs), control_images(inputs), entries)
         if self.teller is not None:
             self.teller.finished(images)
         invalid, doubts = faults.of_pictures(
@@ -267,6 +275,8 @@ class _Cell:
         invalid += faults.of_counts(samples)
         invalid += faults.of_compiling(since, proof.log.recompile_reasons())
         report.warn(*doubts, *self.sample_warnings(samples))
+        if isinstance(backend, TellsSteps):
+            report.set(step_kind=backend.step_kinds())
         fallback = [*([judgement.reason] if judgement.reason else []), *not_in_place]
         said = [*invalid, *fallback]
         report.warn(*said[1:])
@@ -546,6 +556,7 @@ class _Cell:
             scheduler_class=type(getattr(pipeline, "scheduler", None)).__name__,
             model_revision=loaded.revision,
             synthetic_weights=loaded.synthetic,
+            **loaded.fields,
         )
         self.report.warn(*loaded.notes)
         if self.device == "cpu" and self.cell["workload"]["dtype"] == "float16":
@@ -607,6 +618,9 @@ class _Cell:
         given = input_images(inputs)
         if given and self.folder is None:
             self.report.set(input_sha256=" ".join(pictures.digest(picture) for picture in given))
+        steering = control_images(inputs)
+        if steering:
+            self.report.set(control_sha256=" ".join(pictures.digest(each) for each in steering))
         return inputs
 
     def prepare(self, backend: Backend, options: Any, pipeline: Any) -> evidence.Proof:
@@ -772,15 +786,24 @@ class _Cell:
             )
         return found
 
-    def save(self, images: list[Any], given: list[Any], entries: list[ImageEntry]) -> None:
+    def save(
+        self,
+        images: list[Any],
+        given: list[Any],
+        steering: list[Any],
+        entries: list[ImageEntry],
+    ) -> None:
         """Save the pictures, those given too, and report them with the size they really have.
 
         ``entries`` are those that were saved already; if there are any, ``images`` are among them.
         """
         workload = self.workload
+        place, root = Path(self.job["pictures_dir"]), Path(self.job["pictures_relative_to"])
         if given:
-            place, root = Path(self.job["pictures_dir"]), Path(self.job["pictures_relative_to"])
             self.report.set(input_images=pictures.save_inputs(given, place, root))
+        if steering:
+            saved = pictures.save_inputs(steering, place, root, name="control")
+            self.report.set(control_images=saved)
         entries = entries or self.saved(images)
         width, height = images[0].size
         self.report.set(images=entries, output_height=height, output_width=width)

@@ -81,6 +81,7 @@ class _Trace:
     levels: list[Any] = field(default_factory=list)
     batches: set[int] = field(default_factory=set)
     denoiser_calls: int = 0
+    begun: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,9 @@ class Instruments:
             self.missing["denoise_s"] = "the pipeline has neither a unet nor a transformer"
         else:
             wrap_calls(pipeline, denoiser, *self._denoiser_borders(denoiser))
+            if getattr(pipeline, "controlnet", None) is not None:
+                # It runs first in each step, so denoising begins with it.
+                wrap_calls(pipeline, "controlnet", self._begin_denoising, lambda: None)
 
         encoders = text_encoder_names(pipeline)
         for name in encoders:
@@ -256,11 +260,15 @@ class Instruments:
 
         return enter, leave
 
+    def _begin_denoising(self, *_arguments: Any) -> None:
+        if not self._trace.begun:
+            self._trace.begun = True
+            self._trace.events.append(("denoiser", "denoise_s", self._clock.mark()))
+
     def _denoiser_borders(self, scope: str) -> tuple[Callable[..., None], Callable[[], None]]:
         def enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             trace = self._trace
-            if trace.denoiser_calls == 0:
-                trace.events.append(("denoiser", "denoise_s", self._clock.mark()))
+            self._begin_denoising()
             trace.denoiser_calls += 1
             batch = _batch_size(args, kwargs)
             if batch is not None:

@@ -67,14 +67,16 @@ def defect(image: Any) -> str | None:
     return None
 
 
-def save_inputs(given: Sequence[Any], folder: Path, relative_to: Path) -> list[str]:
-    """Write ``input_<index>.png`` for each different picture; return the paths in the run folder.
+def save_inputs(
+    given: Sequence[Any], folder: Path, relative_to: Path, name: str = "input"
+) -> list[str]:
+    """Write ``<name>_<index>.png`` for each different picture; return the paths in the run folder.
 
     Raises:
         OSError: the folder cannot be written.
     """
     different = list({digest(image): image for image in given}.values())
-    paths = [folder / f"input_{index:05d}.png" for index in range(len(different))]
+    paths = [folder / f"{name}_{index:05d}.png" for index in range(len(different))]
     for image, path in zip(different, paths, strict=True):
         write(image, path)
     return [relative(path, relative_to) for path in paths]

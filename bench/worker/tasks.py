@@ -38,6 +38,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from bench.worker import control
 from bench.worker.sources import SourceError, nearest, one_line
 
 ENTRY_POINTS = "bench.tasks"
@@ -57,6 +58,8 @@ _OWN = {  # arguments that a workload sets under a name of its own
     "negative_prompt": "negative_prompt",
     "num_images_per_prompt": "batch",
     "generator": "seed",
+    "control_image": "control_image",
+    "controlnet_conditioning_scale": "control_scale",
 }
 _HARNESS = (
     "output_type",
@@ -116,6 +119,7 @@ class Inputs:
         step_callback: the parameter through which the pipeline reports steps:
             "callback_on_step_end", the older "callback", or None.
         expected_size: (width, height) of the pictures in pixels, if the pipeline obeys.
+        control_argument: the argument that holds the pictures that steer a ControlNet, if any.
         warnings: what a reader of the record should know.
     """
 
@@ -126,6 +130,7 @@ class Inputs:
     expected_size: tuple[int, int]
     warnings: tuple[str, ...] = ()
     legacy_callback_steps: bool = False
+    control_argument: str | None = None
 
     def call_kwargs(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Arguments for one call, with generators that start at the seeds.
@@ -191,6 +196,13 @@ def prepare_inputs(
     if given is None and task != "text-to-image":
         pictures, told = input_pictures(workload)
     arguments = family.arguments(pipeline, workload, pictures)
+    control_argument: str | None = None
+    if workload.get("controlnet") is not None:
+        steering, more = control_pictures(workload, pictures)
+        told += more
+        control_argument = "control_image" if "control_image" in parameters else "image"
+        arguments[control_argument] = steering if len(steering) > 1 else steering[0]
+        arguments["controlnet_conditioning_scale"] = float(workload.get("control_scale", 1.0))
     _check_extra(pipeline, workload["extra"], parameters)
     arguments.update(workload["extra"])
     if "output_type" in parameters:
@@ -207,7 +219,32 @@ def prepare_inputs(
         expected_size=(workload["width"], workload["height"]),
         warnings=(*told, *_warnings(pipeline, workload, parameters)),
         legacy_callback_steps="callback_steps" in parameters,
+        control_argument=control_argument,
     )
+
+
+def control_pictures(
+    workload: Mapping[str, Any], pictures: Sequence[Any] | None
+) -> tuple[list[Any], list[str]]:
+    """The pictures that steer a batch, RGB of exactly the asked size, and what to know of them.
+
+    A file is fitted as an input picture is. ``drawn:edges``, the default, are the outlines of the
+    input picture, or of the scene that image-to-image would start from; ``drawn:ellipse`` is the
+    one of OneDiff's script.
+
+    Raises:
+        SourceError: the file is missing or holds no readable picture.
+    """
+    given = workload.get("control_image", control.DRAWN_EDGES)
+    if given == control.DRAWN_ELLIPSE:
+        drawn = control.ellipse(workload["width"], workload["height"])
+        return [drawn] * workload["batch"], []
+    if given == control.DRAWN_EDGES:
+        if pictures is None:
+            pictures, _ = input_pictures({**workload, "input_image": None})
+        return [control.edges(picture) for picture in pictures], []
+    picture, told = _picture_of_file({**workload, "input_image": given}, "control picture")
+    return [picture] * workload["batch"], told
 
 
 def input_pictures(workload: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
@@ -237,13 +274,14 @@ def input_pictures(workload: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     return drawn, []
 
 
-def open_picture(file: Path, most_pixels: int | None = None) -> Any:
+def open_picture(file: Path, most_pixels: int | None = None, what: str = "input picture") -> Any:
     """Read a picture file as RGB: turned as its EXIF says, and on white where it is transparent.
 
     Of an animation it is the first frame.
 
     Args:
         most_pixels: a picture of more is not unpacked.
+        what: what messages call it.
 
     Raises:
         SourceError: the file is missing or holds no readable picture.
@@ -259,7 +297,7 @@ def open_picture(file: Path, most_pixels: int | None = None) -> Any:
             width, height = opened.size
             if most_pixels is not None and width * height > most_pixels:
                 raise SourceError(
-                    f"input picture {file} has {width}x{height} pixels, more than the "
+                    f"{what} {file} has {width}x{height} pixels, more than the "
                     f"{most_pixels:,} that are unpacked."
                 )
             picture: Any = ImageOps.exif_transpose(opened)
@@ -269,23 +307,28 @@ def open_picture(file: Path, most_pixels: int | None = None) -> Any:
                 picture = Image.alpha_composite(white, picture)
             return picture.convert("RGB")
     except FileNotFoundError as error:
-        raise SourceError(f"input picture {file} does not exist.") from error
+        raise SourceError(f"{what} {file} does not exist.") from error
     except UnidentifiedImageError as error:
-        raise SourceError(f"input picture {file} is no picture that can be read.") from error
+        raise SourceError(f"{what} {file} is no picture that can be read.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError(f"input picture {file} cannot be read: {one_line(error)}") from error
+        raise SourceError(f"{what} {file} cannot be read: {one_line(error)}") from error
 
 
-def _picture_of_file(workload: Mapping[str, Any]) -> tuple[Any, list[str]]:
+def _picture_of_file(
+    workload: Mapping[str, Any], what: str = "input picture"
+) -> tuple[Any, list[str]]:
     from PIL import Image, ImageOps
 
     file = Path(workload["input_image"]).expanduser()
-    picture = open_picture(file if file.is_absolute() else Path.cwd() / file)
+    picture = open_picture(file if file.is_absolute() else Path.cwd() / file, what=what)
     size = (workload["width"], workload["height"])
-    return ImageOps.fit(picture, size, Image.Resampling.LANCZOS), _cut(picture.size, size)
+    return (
+        ImageOps.fit(picture, size, Image.Resampling.LANCZOS),
+        _cut(picture.size, size, what),
+    )
 
 
-def _cut(given: tuple[int, int], asked: tuple[int, int]) -> list[str]:
+def _cut(given: tuple[int, int], asked: tuple[int, int], what: str) -> list[str]:
     """Say how much of a picture, (width, height), is lost to another aspect, if it can be seen."""
     one, other = given[0] * asked[1], given[1] * asked[0]
     lost_pct = 100 * (1 - min(one, other) / max(one, other))
@@ -293,7 +336,7 @@ def _cut(given: tuple[int, int], asked: tuple[int, int]) -> list[str]:
         return []
     sides = "at its left and right" if one > other else "at its top and bottom"
     told = (
-        f"the input picture is {given[0]}x{given[1]}, and {asked[0]}x{asked[1]} was asked for: "
+        f"the {what} is {given[0]}x{given[1]}, and {asked[0]}x{asked[1]} was asked for: "
         f"{lost_pct:.0f} % of it, {sides}, was cut off so that nothing is squashed"
     )
     return [told]

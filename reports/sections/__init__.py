@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from reports.analyse import Comparison
 from reports.sections import (
+    additions,
     capacity,
     chain,
     folder,
@@ -28,7 +29,16 @@ from reports.sections.base import Kind, Plot, Section, Shown
 
 __all__ = ["KINDS", "Kind", "Plot", "Section", "Shown", "build", "figures"]
 
-KINDS: tuple[Kind, ...] = (low_memory, capacity, size_memory, chain, folder, telemetry, repeat)
+KINDS: tuple[Kind, ...] = (
+    low_memory,
+    capacity,
+    size_memory,
+    chain,
+    folder,
+    telemetry,
+    repeat,
+    additions,
+)
 """Every section there is, in the order of the report."""
 
 

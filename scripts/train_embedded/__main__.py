@@ -2,6 +2,9 @@
 
 Run the stages in the order vae, sdxl, pix2pix, export; the two in the middle can run side by
 side. `all` runs them one after another. An interrupted stage goes on at its last checkpoint.
+
+The stages controlnet and lora need nothing but the exported models: they train against those that
+lie in the package and write their weights there.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from . import export, unet, vae
+from . import export, extras, unet, vae
 
-STEPS = {"vae": 2400, "sdxl": 2200, "pix2pix": 2000}
+STEPS = {"vae": 2400, "sdxl": 2200, "pix2pix": 2000, "controlnet": 450, "lora": 360}
 ASSETS = Path(__file__).resolve().parents[2] / "bench" / "assets" / "embedded"
 
 
@@ -24,7 +27,8 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stage", choices=["vae", "sdxl", "pix2pix", "export", "all"])
+    stages = ["vae", "sdxl", "pix2pix", "export", "controlnet", "lora"]
+    parser.add_argument("stage", choices=[*stages, "all"])
     parser.add_argument(
         "--out",
         type=Path,
@@ -41,8 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    stages = ["vae", "sdxl", "pix2pix", "export"] if args.stage == "all" else [args.stage]
-    for stage in stages:
+    for stage in stages if args.stage == "all" else [args.stage]:
         steps = args.steps or STEPS.get(stage, 0)
         if stage == "vae":
             vae.train(args.out, steps, pool=5000, batch=4)
@@ -52,6 +55,10 @@ def main() -> None:
         elif stage == "pix2pix":
             torch.manual_seed(unet.SEED + 1)
             unet.train(args.out, unet.Pix2Pix(), steps, pool=1200)
+        elif stage == "controlnet":
+            extras.train(args.assets, stage, steps, pool=900, batch=12)
+        elif stage == "lora":
+            extras.train(args.assets, stage, steps, pool=400, batch=10)
         else:
             export.export(args.out, args.assets)
 

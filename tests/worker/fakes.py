@@ -175,6 +175,7 @@ class FakeInputs:
         self.steps = steps
         self.warnings: list[str] = []
         self.arguments: dict[str, Any] = {}
+        self.control_argument: str | None = None
 
     def call_kwargs(self, *, on_step: Callable[..., None]) -> dict[str, Any]:
         return {"steps": self.steps, "on_step": on_step}
@@ -292,7 +293,12 @@ def give(monkeypatch: pytest.MonkeyPatch, pipeline: Any, *, steps: int = 4) -> N
         if isinstance(pipeline, BaseException):
             raise pipeline
         return SimpleNamespace(
-            pipeline=pipeline, revision=None, synthetic=False, notes=(), download_s=0.0
+            pipeline=pipeline,
+            revision=None,
+            synthetic=False,
+            notes=(),
+            download_s=0.0,
+            fields={},
         )
 
     sources = SimpleNamespace(load=load)

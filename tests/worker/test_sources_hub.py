@@ -386,3 +386,23 @@ def test_a_fresh_process_says_nothing_of_its_token(tmp_path: Path) -> None:
     assert result.stdout.startswith("unavailable access to hub:someone/model is restricted")
     assert TOKEN not in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_single_files_are_fetched_once_and_kept(
+    served: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    served.files["own/style.safetensors"] = b"weights"
+    folder = hub.fetch_files(REPO, ("own/style.safetensors",), "lora hub:x")
+    assert (folder / "own" / "style.safetensors").read_bytes() == b"weights"
+    assert folder.name == COMMIT
+    with pytest.raises(SourceError, match="the repository has no style"):
+        hub.fetch_files(REPO, ("style.safetensors",), "lora hub:x")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(served.asked)
+    pinned = hub.fetch_files(f"{REPO}@{COMMIT}", ("own/style.safetensors",), "lora hub:x")
+    assert (pinned, len(served.asked)) == (folder, asked)
+    with pytest.raises(SourceError) as caught:
+        hub.fetch_files(REPO, ("other.safetensors",), "lora hub:x")
+    assert caught.value.outcome == "unavailable"

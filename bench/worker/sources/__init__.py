@@ -12,12 +12,13 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench import content, modes
 
 KINDS = ("hub", "path", "embedded", "synthetic")
+ADDITIONS = ("lora", "controlnet", "custom_pipeline")
 
 
 class SourceError(Exception):
@@ -44,6 +45,7 @@ class Loaded:
         synthetic: whether the weights are random.
         notes: sentences worth keeping with the record's warnings.
         download_s: seconds spent fetching files, which is no part of ``load_s``.
+        fields: record fields of what was added to the model.
     """
 
     pipeline: Any
@@ -51,6 +53,7 @@ class Loaded:
     synthetic: bool
     notes: tuple[str, ...] = ()
     download_s: float = 0.0
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -> Loaded:
@@ -92,6 +95,17 @@ def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -
         loaded = synthetic.load(rest, workload["task"], dtype, built_on)
     else:
         loaded = _load_embedded(rest, workload["task"], dtype, built_on)
+    if any(workload.get(key) is not None for key in ADDITIONS):
+        from bench.worker.sources import additions
+
+        added = additions.add(loaded.pipeline, workload, allow_remote_code=allow_remote_code)
+        loaded = dataclasses.replace(
+            loaded,
+            pipeline=added.pipeline,
+            notes=(*loaded.notes, *added.notes),
+            download_s=loaded.download_s + added.download_s,
+            fields=added.fields,
+        )
     pipeline = loaded.pipeline
     if workload["scheduler"] is not None:
         swap_scheduler(pipeline, workload["scheduler"])

@@ -12,7 +12,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,60 @@ def load(text: str, workload: Mapping[str, Any], dtype: Any, *, allow_remote_cod
     except OSError as error:
         raise SourceError(f"{shown} cannot be read from {folder}: {one_line(error)}") from error
     return Loaded(pipeline, folder.name, False, (*notes, *more), download_s)
+
+
+def fetch_files(text: str, names: Sequence[str], shown: str) -> Path:
+    """Fetch single files of ``ORG/NAME[@revision]`` and return the folder that holds them.
+
+    Args:
+        names: paths inside the repository; weights among them must be safetensors.
+        shown: how messages name it.
+
+    Raises:
+        SourceError: the Hub cannot be reached or refuses, or has no such repository or file.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    repo, _, wanted = text.partition("@")
+    revision = wanted or None
+    if not _REPO.fullmatch(repo):
+        raise SourceError(f"{shown} is nothing of the Hub: write hub:ORG/NAME or hub:ORG/NAME@REV.")
+    kept = [huggingface_hub.try_to_load_from_cache(repo, name, revision=revision) for name in names]
+    cached = None
+    if all(isinstance(each, str) for each in kept):
+        cached = Path(str(kept[0])[: -len(names[0])])
+        if revision is not None and _COMMIT.fullmatch(revision):
+            return cached
+    api = huggingface_hub.HfApi()
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise _NoAnswerError("HF_HUB_OFFLINE is set")
+        info = _within(
+            DEADLINE_S, lambda: api.model_info(repo, revision=revision, timeout=ANSWER_S)
+        )
+    except Exception as error:  # noqa: BLE001  # the client's exceptions differ by version
+        if cached is not None:
+            return cached
+        raise _explain(error, repo, revision, shown) from None
+    there = {each.rfilename for each in info.siblings or ()}
+    missing = [name for name in names if name not in there]
+    if missing:
+        safe = [name for name in sorted(there) if name.endswith(".safetensors")]
+        has = f"its safetensors are {', '.join(safe[:5])}" if safe else "it has no safetensors"
+        raise SourceError(f"{shown}: the repository has no {missing[0]}; {has}.")
+    try:
+        files = [
+            api.hf_hub_download(repo, name, revision=info.sha, etag_timeout=ANSWER_S)
+            for name in names
+        ]
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _no_room(shown, Path(constants.HF_HUB_CACHE) / repo / "-" / "-") from None
+        raise _interrupted(error, repo, revision, shown) from None
+    except Exception as error:  # noqa: BLE001  # the client's exceptions differ by version
+        raise _interrupted(error, repo, revision, shown) from None
+    return Path(str(files[0])[: -len(names[0])])
 
 
 def _fetch(
