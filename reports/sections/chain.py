@@ -87,7 +87,8 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
     if not found:
         return None
     checks = Pictures()
-    main, rounds, lineage, shown = [], [], [], []
+    main, rounds, lineage = [], [], []
+    shown: list[Shown] = []
     for comparison, finding in found:
         sample = _telling(finding)
         far = distances(sample, checks)
