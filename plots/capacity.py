@@ -113,11 +113,11 @@ def _measured(rows: pd.DataFrame, series: str) -> pd.DataFrame:
 
 def _edges(axes: Axes, rows: pd.DataFrame) -> None:
     """Write beside the largest that fits in each series what it is."""
-    for series, offset in zip(SERIES, (6, -8), strict=True):
+    for series, offset in zip(SERIES, (-11, -23), strict=True):
         part = _measured(rows, series)
         if len(part):
             last = part.loc[part["mpixels"].idxmax()]
             axes.annotate(
-                str(last["shown"]), (last["mpixels"], last["gib"]), (-8, offset),
-                textcoords="offset points", fontsize=8, ha="right", va="center",
+                str(last["shown"]), (last["mpixels"], last["gib"]), (5, offset),
+                textcoords="offset points", fontsize=8, ha="left", va="center",
             )  # fmt: skip

@@ -53,6 +53,7 @@ def test_a_section_is_on_both_pages(tmp_path, monkeypatch):
 
 def test_a_figure_that_is_drawn_no_more_goes(tmp_path, monkeypatch):
     monkeypatch.setattr(sections, "KINDS", (Special(),))
+    monkeypatch.setattr(gather, "KEPT", ())
     folder = run(tmp_path)
     (folder / "plots").mkdir()
     (folder / "plots" / "special.svg").write_text("old")
