@@ -175,7 +175,7 @@ def _within(record: Mapping[str, Any], run_dir: Path) -> list[Difference]:
                 entry["calls"],
                 entry["max_abs"],
                 entry["share"],
-                tuple(entry["box"]) if entry["box"] else None,  # type: ignore[arg-type]
+                tuple(entry["box"]) if entry["box"] else None,
                 None if read is None else read.max(axis=2).astype(np.uint8),
                 sizes or (None if read is not None else "the map of differences is not there"),
             )
