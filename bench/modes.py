@@ -11,6 +11,8 @@ from typing import Any
 
 NONE = "none"
 
+KEYS = ("memory", "precision", "between")
+
 MEMORY = (
     "attention-slicing",
     "xformers",
@@ -140,5 +142,4 @@ def word_of(workload: Mapping[str, Any], key: str) -> str:
 
 def facts(workload: Mapping[str, Any]) -> list[str]:
     """Return what a workload has of the three, each as ``key value``."""
-    keys = ("memory", "precision", "between")
-    return [f"{key} {workload[key]}" for key in keys if workload.get(key)]
+    return [f"{key} {workload[key]}" for key in KEYS if workload.get(key)]

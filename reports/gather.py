@@ -15,8 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import busy, comparable
-from bench.audit.readers import runs as audited
+from bench import audited, busy, comparable
 from bench.contract import PHASES, STAGES
 from bench.store import Entry, RunFolder, StoreError
 

@@ -75,7 +75,7 @@ def chain(
         bool, typer.Option("--plan", help="Say how many steps it would take; run nothing.")
     ] = False,
 ) -> None:
-    """Make pictures in rounds: text-to-image first, image-to-image from those pictures after.
+    """Make pictures in rounds: text-to-image first, image-to-image from those after.
 
     Prints the denoiser steps really taken by the first round, by each later one and in total, the
     time to the first images (TTFI), the gaps between rounds and their mean (TBB), images a second,

@@ -122,10 +122,10 @@ def _part(key: str, draft: Draft) -> str:
     value: Any = {
         "device": draft.group.device,
         "threads": draft.group.threads,
-        "repeat": draft.group.passes.get("repeat", 0),
+        "repeat": draft.group.passes.get("repeat", "none"),
         "deterministic": workload.get("deterministic", False),
     }.get(key)
-    if value is None and key in ("memory", "precision", "between"):
+    if value is None and key in modes.KEYS:
         value = modes.word_of(workload, key)
     elif value is None:
         value = workload.get(key)

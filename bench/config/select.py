@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, cast
 
-from bench.config import models
+from bench import modes
+from bench.config import additions, models
 from bench.config.drafts import size_text
 from bench.config.errors import ConfigError, Place, did_you_mean, nearest, shown
 from bench.contract import Cell
@@ -17,6 +18,8 @@ _ONLY_KEYS = (
       if key not in ("size", "extra", "asked_size", "size_multiple")),
     *models.CELL_KEYS, "name",
 )  # fmt: skip
+_ABSENT = {**additions.DEFAULTS, "repeat": None, "deterministic": False}
+"""Values of keys that a cell has only where it uses them."""
 
 
 def _only_values(cell: Cell, label: str, key: str) -> tuple[str, ...]:
@@ -28,12 +31,26 @@ def _only_values(cell: Cell, label: str, key: str) -> tuple[str, ...]:
     if key == "size":
         height, width = cell["workload"]["height"], cell["workload"]["width"]
         return tuple(dict.fromkeys((size_text(cell["workload"]), f"{width}x{height}")))
-    if key in ("name", *models.CELL_KEYS):
-        return (str(cast("dict[str, Any]", cell)[key]),)
-    value = cast("dict[str, Any]", cell["workload"]).get(key)
+    if key == "telemetry":
+        return (_truth(key in cell),)
+    if key in modes.KEYS:
+        return (modes.word_of(cell["workload"], key),)
+    value: Any
+    if key in _ABSENT:
+        value = cast("dict[str, Any]", {**cell["workload"], **cell}).get(key, _ABSENT[key])
+    elif key in ("name", *models.CELL_KEYS):
+        value = cast("dict[str, Any]", cell)[key]
+    else:
+        value = cast("dict[str, Any]", cell["workload"]).get(key)
     if value is None:
         return ("null", "none")
+    if isinstance(value, bool):
+        return (_truth(value),)
     return (f"{value:g}", str(value)) if isinstance(value, float) else (str(value),)
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def select(cells: list[Cell], labels: Sequence[str], only: Sequence[str]) -> list[int]:

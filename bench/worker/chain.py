@@ -120,11 +120,13 @@ class ChainInputs:
             to start from, None for text-to-image.
         arguments: none that all rounds share; a chain is given no pictures.
         warnings: what a reader of the record should know.
+        control_argument: None; a chain is steered by no ControlNet.
     """
 
     rounds: tuple[tuple[Round, tasks.Inputs, str | None], ...]
     warnings: tuple[str, ...]
     arguments: Mapping[str, Any]
+    control_argument: None = None
 
     def call_kwargs(self, on_step: Callable[..., None] | None = None) -> dict[str, Any]:
         """Return the arguments of one call, with generators that start at the seeds."""

@@ -96,7 +96,7 @@ def test_the_plan_keeps_the_draw(pictures: Path) -> None:
         ({"model": EDIT, "strength": 0.5}, "'strength' 0.5 means nothing here"),
         ({"image_guidance": 2.0}, "'image_guidance' 2.0 means nothing here"),
         ({"input_image": "x.png"}, "'x.png'"),
-        ({"how": "edit"}, "does text-to-image and image-to-image, not edit"),
+        ({"how": "edit"}, "does text-to-image and image-to-image and chain, not edit"),
         ({"sweep": {"steps": [2, 4, 8]}}, "'sweep' needs equal calls"),
         ({"seed": 2**32 - 5}, "the last of 12 pictures would have the seed"),
         ({"strength": 0.05}, "less than one step"),

@@ -36,7 +36,7 @@ CHANGED = [
     ("steps: 10", "guidance: .nan", "2: defaults: 'guidance' must be a finite number, not NaN"),
     ("a red house", "7", "8: workload 't2i': 'prompt' must be text, not 7"),
     (TASK, "task: inpaint", "6: workload 't2i': unknown task 'inpaint'. There are: text-to-image, "
-     "image-to-image, edit, folder."),
+     "image-to-image, edit, chain, folder."),
     (TASK, "task: text-to-imag", "6: workload 't2i': unknown task 'text-to-imag'. Did you mean "
      "'text-to-image'?"),
     (TASK, f"{TASK}\n      dtype: flaot16",
@@ -45,7 +45,7 @@ CHANGED = [
      "7: workload 't2i': strength 0.05 x 10 steps leaves 0.5, less than one step"),
     (TASK, f"{TASK}\n      strength: 0.5",
      "7: workload 't2i': 'strength' 0.5 means nothing for text-to-image; it belongs to "
-     "image-to-image"),
+     "image-to-image and chain"),
     (TASK, f"{TASK}\n      image_guidance: 1.5",
      "7: workload 't2i': 'image_guidance' 1.5 means nothing for text-to-image; it belongs to edit"),
     (TASK, f"{TASK}\n      input_image: a.png",

@@ -525,6 +525,28 @@ def test_selection_is_and_between_keys_and_or_between_values() -> None:
     assert kept("seed=1", "backend=none, torch-compile", "size=64") == 2
     assert kept("task=text-to-image") == 12
     assert kept("guidance=null") == 12
+    assert kept("repeat=null") == kept("telemetry=false") == kept("deterministic=false") == 12
+    assert kept("memory=none") == kept("precision=float32") == kept("lora=none") == 12
+
+
+def test_selection_by_keys_that_some_cells_alone_have() -> None:
+    matrix = {"telemetry": [True, False], "repeat": [3, None], "memory": ["none", "vae-slicing"]}
+
+    def kept(*only: str) -> int:
+        return plan_matrix(matrix, only=only).count
+
+    assert plan_matrix(matrix).count == 8
+    for text in (
+        "telemetry=true",
+        "telemetry=false",
+        "repeat=3",
+        "repeat=none",
+        "memory=vae-slicing",
+    ):
+        assert kept(text) == 4
+    assert kept("repeat=3", "telemetry=true", "memory=none") == 1
+    with pytest.raises(ConfigError, match=r"no cell has repeat .4.; there are: 3, null"):
+        plan_matrix(matrix, only=["repeat=4"])
 
 
 def test_selection_keeps_names_and_identities() -> None:
@@ -714,7 +736,7 @@ def test_the_catalogue_knows_the_models_that_the_worker_loads() -> None:
 
 
 def test_every_reserved_argument_names_a_field() -> None:
-    fields = contract.Workload.__required_keys__
+    fields = contract.Workload.__required_keys__ | contract.Workload.__optional_keys__
     assert {field for field in RESERVED_CALL_ARGUMENTS.values() if field} <= fields
 
 

@@ -143,7 +143,7 @@ def plan_command(arguments: list[str]) -> Any:
         if option in named:
             named[option].append(rest.pop(0))
         else:
-            assert option in ("--json", "--all")
+            assert option in ("--json", "--all", "--report")
     return make_plan(load_config(ROOT / path, named["--set"], named["--only"]))
 
 

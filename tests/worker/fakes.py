@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -287,7 +286,6 @@ def run(job: Any, clock: FakeClock | None = None) -> Told:
 
 def give(monkeypatch: pytest.MonkeyPatch, pipeline: Any, *, steps: int = 4) -> None:
     """Make workers load ``pipeline`` and call it with ``steps``; an exception is raised instead."""
-    import bench.worker
 
     def load(workload: Any, device: str, *, allow_remote_code: bool) -> Any:
         if isinstance(pipeline, BaseException):
@@ -301,8 +299,5 @@ def give(monkeypatch: pytest.MonkeyPatch, pipeline: Any, *, steps: int = 4) -> N
             fields={},
         )
 
-    sources = SimpleNamespace(load=load)
-    tasks = SimpleNamespace(prepare_inputs=lambda *_: FakeInputs(steps))
-    for name, module in (("sources", sources), ("tasks", tasks)):
-        monkeypatch.setitem(sys.modules, f"bench.worker.{name}", module)
-        monkeypatch.setattr(bench.worker, name, module, raising=False)
+    monkeypatch.setattr("bench.worker.sources.load", load)
+    monkeypatch.setattr("bench.worker.tasks.prepare_inputs", lambda *_: FakeInputs(steps))

@@ -397,8 +397,16 @@ def files() -> list[Path]:
     return [p for p in embedded.ASSETS.rglob("*") if p.is_file()]
 
 
-def test_size_of_the_folder() -> None:
-    assert sum(p.stat().st_size for p in files()) <= 20_000_000
+ADDITIONS = ("controlnet-edges", "lora-sepia.safetensors")
+"""What may be added to a pipeline; everything else is the pipelines."""
+
+
+def test_sizes_of_the_pipelines_and_of_what_may_be_added() -> None:
+    size = {False: 0, True: 0}
+    for path in files():
+        size[path.relative_to(embedded.ASSETS).parts[0] in ADDITIONS] += path.stat().st_size
+    assert size[False] <= 20_000_000
+    assert 0 < size[True] <= 2_500_000
 
 
 def test_weights_are_safetensors_that_everybody_can_read() -> None:
@@ -406,7 +414,7 @@ def test_weights_are_safetensors_that_everybody_can_read() -> None:
     assert kinds <= {".safetensors", ".json", ".txt", ".md"}
     for path in files():
         assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444, path
-    assert len([p for p in files() if p.suffix == ".safetensors"]) == 6
+    assert len([p for p in files() if p.suffix == ".safetensors"]) == 8
     assert (embedded.ASSETS / "MODEL_CARD.md").is_file()
 
 

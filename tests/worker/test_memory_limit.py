@@ -18,9 +18,11 @@ def limited(device: str, allowed: int | None) -> tuple[list[Any], list[str]]:
         set_per_process_memory_fraction=lambda share, where: calls.append((share, where)),
     )
     events: list[dict[str, Any]] = []
-    limits = {"timeout_s": 1.0, "memory_bytes": None}
+    limits: dict[str, Any] = {"timeout_s": 1.0, "memory_bytes": None}
+    if allowed is not None:
+        limits["device_bytes"] = allowed
     job: Any = {
-        "cell": {"limits": limits if allowed is None else {**limits, "device_bytes": allowed}},
+        "cell": {"workload": {}, "limits": limits},
         "device": device,
     }
     _Cell(job, Report(events.append), None).set_memory_limit(SimpleNamespace(cuda=cuda))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +60,10 @@ def prepare_inputs(_pipeline: Any, workload: Any, _device: str) -> Any:
         steps = int(steps * workload["strength"])
     fixed = {"steps": steps, "height": workload["height"], "width": workload["width"]}
     return SimpleNamespace(
-        warnings=(), arguments={}, call_kwargs=lambda *, on_step: {**fixed, "on_step": on_step}
+        warnings=(),
+        arguments={},
+        control_argument=None,
+        call_kwargs=lambda *, on_step: {**fixed, "on_step": on_step},
     )
 
 
@@ -72,13 +74,9 @@ def clock() -> fakes.FakeClock:
 
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock) -> Pipeline:
-    import bench.worker
-
     made = Pipeline(clock)
     fakes.give(monkeypatch, made)
-    tasks = SimpleNamespace(prepare_inputs=prepare_inputs)
-    monkeypatch.setitem(sys.modules, "bench.worker.tasks", tasks)
-    monkeypatch.setattr(bench.worker, "tasks", tasks)
+    monkeypatch.setattr("bench.worker.tasks.prepare_inputs", prepare_inputs)
     return made
 
 
