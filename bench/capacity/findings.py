@@ -140,14 +140,18 @@ def names_of(groups: Sequence[Sequence[Trial]]) -> list[str]:
     """Return a name for each group of trials, with what tells it from others of that name."""
     plain = [_common_name(group) for group in groups]
     told = [_facts(group[0].subject) for group in groups]
+    rivals: dict[str, list[dict[str, Any]]] = {}
+    for name, facts in zip(plain, told, strict=True):
+        rivals.setdefault(name, []).append(facts)
+    varying = {
+        name: {
+            key for key in set().union(*every) if len({repr(facts.get(key)) for facts in every}) > 1
+        }
+        for name, every in rivals.items()
+    }
     names = []
     for name, facts in zip(plain, told, strict=True):
-        rivals = [other for also, other in zip(plain, told, strict=True) if also == name]
-        apart = [
-            f"{key} {_brief(value)}"
-            for key, value in facts.items()
-            if any(other.get(key) != value for other in rivals)
-        ]
+        apart = [f"{key} {_brief(facts[key])}" for key in facts if key in varying[name]]
         names.append(", ".join([name, *apart]))
     return names
 

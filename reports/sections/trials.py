@@ -11,13 +11,27 @@ from reports.gather import Sample
 
 
 def of(comparisons: Sequence[Comparison]) -> list[tuple[Trial, str]]:
-    """Return each record as a trial, with the backend that it is of."""
+    """Return each record as a trial, with the backend that it is of.
+
+    Left out is what was tried in one size and one batch only: it says nothing of how memory grows,
+    and a large run may hold thousands.
+    """
+    alike: dict[tuple[object, ...], list[Sample]] = {}
+    for comparison in comparisons:
+        for finding in comparison.findings:
+            for sample in finding.row.recorded:
+                asked = sample.workload
+                key = (sample.backend, sample.device, asked.get("task"), asked.get("model"))
+                alike.setdefault(key, []).append(sample)
     return [
         (_trial(sample), sample.backend)
-        for comparison in comparisons
-        for finding in comparison.findings
-        for sample in finding.row.recorded
+        for samples in alike.values()
+        if len({tuple(s.workload.get(key) for key in _DRAWN) for s in samples}) > 1
+        for sample in samples
     ]
+
+
+_DRAWN = ("height", "width", "batch")
 
 
 def _trial(sample: Sample) -> Trial:
