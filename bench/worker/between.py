@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,8 +40,7 @@ def action(
 
 
 def _emptying(device: str) -> Callable[[], Any]:
-    import torch
-
-    home: Any = getattr(torch, device.partition(":")[0])
+    # torch 2.0 does not load all of its parts by itself.
+    home: Any = importlib.import_module(f"torch.{device.partition(':')[0]}")
     empty: Callable[[], Any] = home.empty_cache
     return empty

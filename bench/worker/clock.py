@@ -104,7 +104,7 @@ class MpsClock:
     no_events_reason: str | None = None
 
     def __init__(self) -> None:
-        import torch
+        import torch.mps
 
         self.now = time.perf_counter
         self._mps: Any = torch.mps
@@ -133,7 +133,7 @@ class MpsHostClock(HostClock):
 
     def synchronize(self) -> None:
         """Wait for the device's stream."""
-        import torch
+        import torch.mps
 
         torch.mps.synchronize()
 
@@ -165,7 +165,7 @@ def for_device(device: str) -> Clock:
     if kind == "cuda":
         return CudaClock(device)
     if kind == "mps":
-        import torch
+        import torch.mps
 
         return MpsClock() if hasattr(torch.mps, "event") else MpsHostClock()
     return HostClock()

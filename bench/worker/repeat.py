@@ -44,7 +44,7 @@ class Held:
             self.meter = "torch.memory_allocated"
             self._read = lambda: int(torch.cuda.memory_allocated(device))
         elif kind == "mps":
-            import torch
+            import torch.mps
 
             self.meter = "torch.mps.current_allocated_memory"
             self._read = lambda: int(torch.mps.current_allocated_memory())

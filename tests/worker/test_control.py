@@ -28,7 +28,7 @@ def test_a_soft_gradient_has_no_edge_and_a_steep_one_is_all_edge() -> None:
     assert np.asarray(control.edges(Image.fromarray(steep))).min() == 255
 
 
-@given(st.integers(4, 200), st.integers(4, 200))
+@given(st.integers(16, 200), st.integers(16, 200))
 def test_the_ellipse_is_white_in_the_middle_of_black(width: int, height: int) -> None:
     drawn = control.ellipse(width, height)
     assert drawn.size == (width, height)
