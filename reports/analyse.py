@@ -271,11 +271,12 @@ def _compare(group: Group, replicates: int) -> Comparison:
 
 
 def _clear(best: Finding, other: Finding) -> bool:
-    if best.row.first.alike.key != other.row.first.alike.key:
-        return False
+    """Whether ``best`` gains more for sure: by the gains, or by the times where those may meet."""
     one, two = best.speedup, other.speedup
     if one and two and one.low is not None and two.high is not None and two.high < one.low:
         return True
+    if best.row.first.alike.key != other.row.first.alike.key:
+        return False
     ratio = speedup(_arm(other.row), _arm(best.row))
     return verdict(ratio).word == "FASTER"
 

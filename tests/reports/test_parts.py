@@ -267,3 +267,21 @@ def test_a_backend_meets_the_baseline_of_its_own_environment(tmp_path):
     written = build.write([run], tmp_path / "out").view.workloads[0]
     assert told in written.tables[0].note
     assert "gains most over the none of its environment" in written.answer.headline
+
+
+@pytest.mark.parametrize(("gain", "tied"), [(1.43, True), (3.0, False)])
+def test_gains_in_two_environments_are_told_apart_by_their_intervals(tmp_path, gain, tied):
+    workloads = [make.Workload("t2i")]
+    records = make.records(workloads, make.BACKENDS[:2], rounds=1)
+    elsewhere = make.records(workloads, [make.BACKENDS[0], make.Backend("best", gain)], rounds=1)
+    for record in elsewhere:
+        record["cell_id"] += "-old"
+        record["record_id"] += "-old"
+        record["cell"]["cell_id"] = record["cell_id"]
+        record["cell"]["backend"]["environment"] = "nexfort"
+        record["fingerprint"]["packages"]["torch"] = "2.4.0"
+    run = make.write_run(tmp_path / "run", [*records, *elsewhere])
+    (found,) = analyse.compare(gather.group(gather.read([run])))
+    assert {found.best.row.short, *(f.row.short for f in found.tied)} == (
+        {make.BACKENDS[1].name, "best@nexfort"} if tied else {"best@nexfort"}
+    )
