@@ -13,6 +13,7 @@ answer, and its own last words.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -50,6 +51,10 @@ DISTRIBUTIONS = (
     "tensorrt",
     "torch-tensorrt",
 )
+
+
+SMALL = {"min_features": 32}
+"""Options that spare layers as small as all of the checked denoiser's are, and what checks them."""
 
 
 class TinyPipeline:
@@ -128,7 +133,9 @@ def check(name: str, device: str, options: dict[str, Any], cache_dir: Path) -> d
         device = answer["device"] = resolved(device)
         backend = registry.get(name)
         answer["lossy"] = backend.lossy
-        chosen = registry.make_options(backend, options)
+        known = {field.name for field in dataclasses.fields(backend.options)}
+        small = {key: value for key, value in SMALL.items() if key in known}
+        chosen = registry.make_options(backend, {**small, **options})
         doing = "probing"
         verdict = backend.probe(device)
         if not verdict.supported:

@@ -87,6 +87,31 @@ def test_backends_that_do_not(backend: Double, words: str, answers: Answers) -> 
     assert words in answer["reason"]
 
 
+@dataclass(frozen=True)
+class Sparing:
+    min_features: int = 512
+
+
+class Large(Double):
+    """A backend that would leave the checked denoiser alone, by its default, for being small."""
+
+    options = Sparing
+    asked: Any = None
+
+    def prepare(self, pipeline: Any, options: Any) -> Scope:
+        self.asked = options
+        return super().prepare(pipeline, options)
+
+
+def test_layers_as_small_as_the_checked_denoisers_are_not_spared(answers: Answers) -> None:
+    backend = Large(factor=1.000001)
+    assert answers(backend)["ok"]
+    pipeline = check.TinyPipeline("cpu")
+    sides = [min(m.in_features, m.out_features) for m in pipeline.unet.modules()
+             if type(m).__name__ == "Linear"]  # fmt: skip
+    assert backend.asked.min_features <= min(sides)
+
+
 def test_what_is_lossy_may_differ_more(answers: Answers) -> None:
     assert answers(Double(factor=1.3, lossy=True))["ok"]
 
