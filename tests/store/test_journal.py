@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bench.contract import SCHEMA_VERSION
 from bench.store import Journal, StoreError
+from bench.store import journal as journals
 from tests.store.support import record
 
 
@@ -222,3 +223,13 @@ def test_text_that_is_no_unicode_is_stored_readably(tmp_path: Path) -> None:
     journal.close()
     again = Journal(journal.path)
     assert next(again.read(iter(again.entries)))["reason"] == "broken ? text"
+
+
+@pytest.mark.parametrize("line", ['{"a": "\\ud800"}', '{"a": 1e5, "b": [true, null, "é"]}'])
+def test_a_line_is_read_as_the_standard_library_reads_it(line: str) -> None:
+    assert journals._parsed(line.encode()) == json.loads(line)
+
+
+def test_what_is_no_json_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expecting"):
+        journals._parsed(b'{"a": ')
