@@ -1,8 +1,10 @@
-"""Weights that lie on the machine of whoever runs these tests change no report."""
+"""What reports are made without: weights that lie on this machine, and figures if a test asks."""
 
 from __future__ import annotations
 
 import pytest
+
+from reports import figures as drawing
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -11,3 +13,9 @@ def no_weights():
         patch.setenv("BENCH_CLIP", "none")
         patch.setenv("BENCH_LPIPS", "none")
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures take most of the time of a report."""
+    monkeypatch.setattr(drawing, "draw", lambda *_: list)

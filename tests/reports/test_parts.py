@@ -100,7 +100,7 @@ def test_equal_backends_are_not_called_fastest(tmp_path):
     assert found.findings[1].verdict.word in ("SAME", "UNCLEAR")
 
 
-def test_two_that_cannot_be_told_apart_are_named_together(tmp_path):
+def test_two_that_cannot_be_told_apart_are_named_together(tmp_path, undrawn):
     backends = [make.BACKENDS[0], make.Backend("a", 1.5, 9.0), make.Backend("b", 1.5, 9.0)]
     records = make.records(make.WORKLOADS[:1], backends, rounds=3)
     report = build.write([make.write_run(tmp_path / "run", records)])
@@ -137,7 +137,7 @@ def test_a_fit_returns_what_was_put_in(tmp_path):
     assert fit.n == 30
 
 
-def test_heun_is_not_called_a_disagreement(tmp_path):
+def test_heun_is_not_called_a_disagreement(tmp_path, undrawn):
     """Ten step events of 1.9 denoiser calls each: the slope is per call, it_per_s per event."""
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1, within=0.0, between=0.0,
                            sweep=(5, 10, 20))  # fmt: skip
@@ -243,7 +243,7 @@ def test_memory_use_is_linear_in_records(tmp_path):
     assert np.isfinite(many)
 
 
-def test_a_backend_meets_the_baseline_of_its_own_environment(tmp_path):
+def test_a_backend_meets_the_baseline_of_its_own_environment(tmp_path, undrawn):
     records = make.records([make.Workload("t2i")], make.BACKENDS[:2], rounds=1)
     elsewhere = copy.deepcopy(records)
     for record in elsewhere:

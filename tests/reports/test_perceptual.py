@@ -11,7 +11,7 @@ import pytest
 from bench import perceptual as kept_scores
 from bench.cli.app import main
 from bench.perceptual import WeightsError
-from reports import build, export, gather, perceptual, view
+from reports import build, export, figures, gather, perceptual, view
 from tests.reports import make_records as make
 from tests.worker import tiny_clip
 
@@ -24,6 +24,14 @@ def run_of(folder: Path, workloads: Any = make.WORKLOADS[:1]) -> Path:
     run = make.write_run(folder, records)
     make.add_pictures(run, records, BACKENDS)
     return make.write_run(run, records)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def undrawn_throughout() -> Any:
+    """Figures take most of the time of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw", lambda *_: list)
+        yield
 
 
 @pytest.fixture(scope="module")

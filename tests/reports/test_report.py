@@ -76,12 +76,6 @@ def page(written):
     return Page(written[0].page.read_text())
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Figures take most of the time of a report."""
-    monkeypatch.setattr(drawing, "draw", lambda *_: list)
-
-
 def small(folder: Path, records=None) -> Path:
     return make.write_run(folder / "run", records or make.records(make.WORKLOADS[:1], rounds=2))
 
@@ -349,7 +343,7 @@ def test_pictures_are_bound_to_their_records(written, page):
     assert [a["type"] for a in ranges] == ["range", "range"]
 
 
-def test_identical_pictures_are_said_to_be(tmp_path):
+def test_identical_pictures_are_said_to_be(tmp_path, undrawn):
     backends = [make.BACKENDS[0], make.Backend("same", 1.2, 1.0)]
     records = make.records(make.WORKLOADS[:1], backends, rounds=1)
     run = make.write_run(tmp_path / "run", records)
@@ -375,7 +369,7 @@ def test_differences_are_amplified_until_they_are_seen(largest, factor):
     assert gallery.amplification(difference) == (factor if largest else 1)
 
 
-def test_a_picture_that_is_not_the_records_is_not_compared(tmp_path):
+def test_a_picture_that_is_not_the_records_is_not_compared(tmp_path, undrawn):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     run = make.write_run(tmp_path / "run", records)
     make.add_pictures(run, records)
@@ -472,7 +466,7 @@ def test_two_data_types_are_two_workloads(tmp_path):
     assert [g.title for g in groups] == ["t2i · dtype float32", "t2i · dtype float16"]
 
 
-def test_break_even_of_the_published_row(tmp_path):
+def test_break_even_of_the_published_row(tmp_path, undrawn):
     """813.568 s against 3.034 s and 0.976 s against 1.518 s is 1,496 images."""
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     for record, first, each in zip(records, (3.034, 813.568), (1.518, 0.976), strict=True):
@@ -483,7 +477,7 @@ def test_break_even_of_the_published_row(tmp_path):
         assert "1,496 images" in path.read_text()
 
 
-def test_only_a_baseline(tmp_path):
+def test_only_a_baseline(tmp_path, undrawn):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1)
     answer = build.write([small(tmp_path, records)]).view.workloads[0].answer
     assert answer.headline == "Only the baseline was measured"
@@ -508,7 +502,7 @@ def test_nothing_ended_ok(tmp_path):
     assert list((report.page.parent / "plots").iterdir()) == []
 
 
-def test_no_baseline_still_says_what_was_measured(tmp_path):
+def test_no_baseline_still_says_what_was_measured(tmp_path, undrawn):
     backends = [make.Backend("none", outcome="failed", reason="gone"), *make.BACKENDS[1:]]
     report = build.write([small(tmp_path, make.records(make.WORKLOADS[:1], backends, rounds=1))])
     answer = report.view.workloads[0].answer
@@ -519,14 +513,14 @@ def test_no_baseline_still_says_what_was_measured(tmp_path):
     assert answer.why[1] in " ".join(Page(report.page.read_text()).shown)
 
 
-def test_synthetic_weights_are_said_everywhere(tmp_path):
+def test_synthetic_weights_are_said_everywhere(tmp_path, undrawn):
     workload = make.Workload("big", model="synthetic:sdxl", synthetic=True)
     report = build.write([small(tmp_path, make.records([workload], rounds=1))])
     for path in (report.page, report.markdown):
         assert path.read_text().count("ynthetic weights") >= 2
 
 
-def test_several_runs_stand_side_by_side(tmp_path):
+def test_several_runs_stand_side_by_side(tmp_path, undrawn):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     runs = [make.write_run(tmp_path / name, records) for name in ("monday", "tuesday")]
     (group,) = gather.group(gather.read(runs))
@@ -581,7 +575,7 @@ def test_wrong_names_give_one_error(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_report_says_where_it_is(tmp_path, capsys):
+def test_report_says_where_it_is(tmp_path, capsys, undrawn):
     run = small(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(["report", str(run), "--out", str(tmp_path / "out")])
@@ -599,7 +593,7 @@ def test_no_torch_in_a_report():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_preparation_is_told_where_it_changes_when_a_backend_pays(tmp_path):
+def test_preparation_is_told_where_it_changes_when_a_backend_pays(tmp_path, undrawn):
     """600 s of compiling ahead of time, then 1 s saved per image: 600 images, not the first."""
     records = make.records(make.WORKLOADS[:1], rounds=2)
     for one in records:
@@ -628,7 +622,7 @@ def test_json_export_keeps_every_digit(tmp_path):
     assert {row["prepare_s"] for row in rows} == {8.737002644920722e-06}
 
 
-def test_a_cell_without_a_record_is_listed(tmp_path):
+def test_a_cell_without_a_record_is_listed(tmp_path, undrawn):
     records = make.records(make.WORKLOADS[2:], make.BACKENDS[::2], rounds=2)
     run = small(tmp_path, records)
     kept = [r for r in records if r["cell"]["backend"]["name"] == "none"]
