@@ -375,7 +375,7 @@ def _per_image(trials: Sequence[Trial]) -> list[PerImage]:
     by_batch: dict[int, list[float]] = {}
     for trial in trials:
         if trial.e2e_s and trial.outcome == "ok":
-            by_batch.setdefault(trial.batch, []).extend(t / trial.batch for t in trial.e2e_s)
+            by_batch.setdefault(trial.batch, []).extend(t / trial.images for t in trial.e2e_s)
     return [
         PerImage(batch, median_interval(calls), tuple(calls))
         for batch, calls in sorted(by_batch.items())

@@ -16,6 +16,7 @@ def trial(batch: int, side: int = 128, outcome: str = "ok", **changes: Any) -> T
         "subject": "s",
         "name": f"w-{side}x{side}-b{batch}",
         "batch": batch,
+        "images": batch,
         "height": side,
         "width": side,
         "outcome": outcome,
@@ -70,6 +71,16 @@ def test_the_best_batch_is_named_with_its_gain() -> None:
     # 0.11 s for one, 0.18 s / 8 for each of eight
     assert "batch 8 makes 4.8" in found.best_says
     assert found.best.time.median == pytest.approx((0.18 + 0.00025) / 8)
+
+
+def test_time_is_divided_by_all_pictures_of_a_chain() -> None:
+    cell = {
+        "workload": {"name": "c", "task": "chain", "batch": 2, "max_batch": 2, "samples": 6,
+                     "height": 64, "width": 64},
+        "backend": {"name": "none"},
+    }  # fmt: skip
+    (found,) = capacities([make({"outcome": "ok"}, cell, "cpu", [("rss", "steady", 9)], (3.0,))])
+    assert [each.time.median for each in found.per_image] == [0.5]
 
 
 def test_no_batch_is_better_than_one_where_time_grows_with_it() -> None:
