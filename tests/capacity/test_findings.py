@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -48,6 +49,25 @@ def test_edges_are_those_measured_and_say_when_there_is_a_gap() -> None:
     assert limit_says(closed.batches, "batch") == "largest batch at 128x128: 8; 9 ran out of memory"
     (none,) = capacities([trial(1, outcome="oom")])
     assert "none fits; 1 ran out" in limit_says(none.batches, "batch")
+
+
+def test_a_predicted_size_is_the_largest_whose_rounded_width_fits() -> None:
+    """By counting all heights: 432 wide for 160 high, whose width rounds down at 3584."""
+    law = {"e2e_s": (), "limit_bytes": None}
+    sizes = [(h, round(h * 2.7)) for h in (160, 320, 640, 960)]
+    made = [
+        trial(1, height=h, width=w, peak_bytes=int(1e9 + 2500 * h * w), **law) for h, w in sizes
+    ]
+    twice = trial(2, height=160, width=432, peak_bytes=int(1e9 + 2500 * 160 * 432 * 2), **law)
+    (found,) = capacities([*made, twice])
+    for card in found.cards:
+        fitting = [
+            (h, int(h * 2.7 / 8 + 0.5) * 8)
+            for h in range(8, 6000, 8)
+            if 1e9 + 2500 * h * int(h * 2.7 / 8 + 0.5) * 8 <= card.usable_bytes
+        ]
+        assert card.side == fitting[-1]
+        assert card.beyond == (math.prod(card.side) > 960 * 2592 or card.batch > 36)
 
 
 def test_a_skipped_trial_counts_as_one_that_ran_out() -> None:
