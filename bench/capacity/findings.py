@@ -269,7 +269,9 @@ def _capacity(trials: list[Trial], name: str, search: Mapping[str, Any]) -> Capa
         reserve_says=says,
         cards=()
         if law is None
-        else tuple(_card(law, gib, reserve, base, base_batch, multiple, aspect) for gib in CARDS_GIB),
+        else tuple(
+            _card(law, gib, reserve, base, base_batch, multiple, aspect) for gib in CARDS_GIB
+        ),
         per_image=tuple(per_image),
         best=best,
         best_says=best_says,

@@ -33,9 +33,7 @@ def of(comparisons: Sequence[Comparison]) -> list[Tried]:
                 key = (sample.backend, sample.device, asked.get("task"), asked.get("model"))
                 alike.setdefault(key, []).append(sample)
     sources = {s.source.path: s.source for samples in alike.values() for s in samples}
-    searches = {
-        path: source.folder.plan.get("search") or {} for path, source in sources.items()
-    }
+    searches = {path: source.folder.plan.get("search") or {} for path, source in sources.items()}
     return [
         Tried(_trial(sample), sample.backend, searches[sample.source.path])
         for samples in alike.values()
