@@ -147,10 +147,10 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
         [
             (
                 "Time per image is the time of a call and of what is done after it, divided by the "
-                "pictures of the call. Ratios are medians over those of the cell named in the column, at the same "
-                "batch, with their 95 % interval over processes and calls; below 1 is less. They "
-                "compare modes with each other and enter no speedup of a backend, whose baseline "
-                "always has the same modes."
+                "pictures of the call. Ratios are medians over those of the cell named in the "
+                "column, at the same batch, with their 95 % interval over processes and calls; "
+                "below 1 is less. They compare modes with each other and enter no speedup of a "
+                "backend, whose baseline always has the same modes."
             ),
             (
                 "Marked 'front' is what no other row of the family beats in both time per image "
