@@ -10,12 +10,13 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from bench.capacity.trials import RESERVED, Trial
+from bench.config.sizes import LEAST_MULTIPLE, scaled
 from bench.stats.bootstrap import speedup
 from bench.stats.median import MedianInterval, median_interval
 from bench.stats.memory_law import MemoryLaw, fit_memory
@@ -49,7 +50,7 @@ class Card:
 
     ``batch`` and ``side`` (pixels of the height) are the largest that the law expects to fit into
     ``usable_bytes``; ``sure_batch`` and ``sure_side`` those that fit by the upper bound of its
-    prediction interval, None without one. ``beyond`` says that this lies outside of what was
+    prediction interval, None without one. ``beyond`` says that one of them lies outside of what was
     measured. ``side`` and ``sure_side`` are None where the points have one size.
     """
 
@@ -76,7 +77,7 @@ class Capacity:
     """All that the trials of one workload, backend, device and set of limits say.
 
     ``base`` is the (height, width) at which batches were tried and ``base_batch`` the batch at
-    which sizes were. ``multiple`` is the step of sizes in pixels.
+    which sizes were.
     """
 
     name: str
@@ -99,14 +100,22 @@ class Capacity:
     best_says: str
 
 
-def capacities(trials: Iterable[Trial], *, multiple: int = 8) -> list[Capacity]:
-    """Return the findings of each workload among ``trials``, in the order of their first trial."""
+def capacities(
+    trials: Iterable[Trial],
+    *,
+    searches: Callable[[str], Mapping[str, Any]] = lambda _subject: {},
+) -> list[Capacity]:
+    """Return the findings of each workload among ``trials``, in the order of their first trial.
+
+    Args:
+        searches: `bench.config.Plan.search` by subject; empty for trials that no search made.
+    """
     by_subject: dict[str, list[Trial]] = {}
     for trial in trials:
         by_subject.setdefault(trial.subject, []).append(trial)
     names = names_of(list(by_subject.values()))
     return [
-        _capacity(group, name, multiple)
+        _capacity(group, name, searches(group[0].subject))
         for name, group in zip(names, by_subject.values(), strict=True)
     ]
 
@@ -233,14 +242,16 @@ def law_says(found: Capacity) -> str:
     return text
 
 
-def _capacity(trials: list[Trial], name: str, multiple: int) -> Capacity:
+def _capacity(trials: list[Trial], name: str, search: Mapping[str, Any]) -> Capacity:
     base, base_batch = _base(trials)
+    multiple = search.get("multiple") or LEAST_MULTIPLE
+    aspect = search.get("aspect") or base[1] / base[0]
     law, points, no_law = fit(trials)
     reserve, says = _reserve(trials)
     across = [t for t in trials if t.size == base]
     per_image = _per_image(across)
     best, best_says = _best(per_image)
-    alike = [t for t in trials if t.batch == base_batch and _shape(t, base)]
+    alike = [t for t in trials if t.batch == base_batch and _shape(t, aspect, multiple)]
     return Capacity(
         name=name,
         subject=trials[0].subject,
@@ -258,7 +269,9 @@ def _capacity(trials: list[Trial], name: str, multiple: int) -> Capacity:
         reserve_says=says,
         cards=()
         if law is None
-        else tuple(_card(law, gib, reserve, base, base_batch, multiple) for gib in CARDS_GIB),
+        else tuple(
+            _card(law, gib, reserve, base, base_batch, multiple, aspect) for gib in CARDS_GIB
+        ),
         per_image=tuple(per_image),
         best=best,
         best_says=best_says,
@@ -273,9 +286,10 @@ def _base(trials: Sequence[Trial]) -> tuple[tuple[int, int], int]:
     return base, max(sizes, key=lambda batch: (sizes[batch], -batch))
 
 
-def _shape(trial: Trial, base: tuple[int, int]) -> bool:
-    """Whether a size has about the shape of ``base``; rounding moves it a little."""
-    return abs(trial.width / trial.height / (base[1] / base[0]) - 1) < 0.1
+def _shape(trial: Trial, aspect: float, multiple: int) -> bool:
+    """Whether a size has the shape ``aspect``, width over height; rounding moves it a little."""
+    wanted = trial.height * aspect
+    return abs(trial.width - wanted) <= max(0.1 * wanted, multiple / 2 + 1)
 
 
 def _limit(at: str, trials: Sequence[Trial], number: object, step: int) -> Limit:
@@ -310,24 +324,32 @@ def _reserve(trials: Sequence[Trial]) -> tuple[int, str]:
 
 
 def _card(
-    law: MemoryLaw, gib: int, reserve: int, base: tuple[int, int], base_batch: int, multiple: int
+    law: MemoryLaw,
+    gib: int,
+    reserve: int,
+    base: tuple[int, int],
+    base_batch: int,
+    multiple: int,
+    aspect: float,
 ) -> Card:
     usable = gib * GIB - reserve
     pixels = base[0] * base[1]
     batch = law.largest_batch(pixels, usable)
-    side = _side(law.largest_pixels(base_batch, usable), base, multiple)
+    side = _side(law.largest_pixels(base_batch, usable), multiple, aspect)
     sure_batch: int | None = None
     sure_side: tuple[int, int] | None = None
     if law.df >= 1:
         sure_batch = _below(batch, lambda n: law.predict(pixels, n).high, usable)
         units = _below(
             side[0] // multiple,
-            lambda n: _high(law, _scaled(n, base, multiple), base_batch),
+            lambda n: _high(law, scaled(n, multiple, aspect), base_batch),
             usable,
         )
-        sure_side = _scaled(units, base, multiple)
-    beyond = not law.predict(pixels, max(batch, 1)).inside
+        sure_side = scaled(units, multiple, aspect) if units else (0, 0)
     knows = law.knows_sizes
+    beyond = not law.predict(pixels, max(batch, 1)).inside
+    if knows and side[0]:
+        beyond |= not law.predict(math.prod(side), base_batch).inside
     return Card(
         gib,
         usable,
@@ -354,28 +376,22 @@ def _high(law: MemoryLaw, size: tuple[int, int], batch: int) -> float:
     return math.inf if found is None else found
 
 
-def _scaled(units: int, base: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Return the size of ``units`` steps of height in the shape of ``base``."""
-    height = units * multiple
-    return height, round(height * base[1] / base[0] / multiple) * multiple
-
-
-def _side(pixels: float, base: tuple[int, int], multiple: int) -> tuple[int, int]:
+def _side(pixels: float, multiple: int, aspect: float) -> tuple[int, int]:
+    """Return the largest size of the shape ``aspect`` with no more than ``pixels``; 0 if none."""
     if not math.isfinite(pixels):
         return 0, 0
-    units = int(math.sqrt(pixels * base[0] / base[1]) / multiple)
-    size = _scaled(units, base, multiple)
-    while units and size[0] * size[1] > pixels:
+    # Rounding may make a width narrower than the shape, and then one more step fits.
+    units = int(math.sqrt(pixels / aspect) / multiple) + 2
+    while units and math.prod(scaled(units, multiple, aspect)) > pixels:
         units -= 1
-        size = _scaled(units, base, multiple)
-    return size
+    return scaled(units, multiple, aspect) if units else (0, 0)
 
 
 def _per_image(trials: Sequence[Trial]) -> list[PerImage]:
     by_batch: dict[int, list[float]] = {}
     for trial in trials:
         if trial.e2e_s and trial.outcome == "ok":
-            by_batch.setdefault(trial.batch, []).extend(t / trial.batch for t in trial.e2e_s)
+            by_batch.setdefault(trial.batch, []).extend(t / trial.images for t in trial.e2e_s)
     return [
         PerImage(batch, median_interval(calls), tuple(calls))
         for batch, calls in sorted(by_batch.items())

@@ -6,13 +6,15 @@ of them. Each trial is planned as any other cell is, from a configuration that t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench import comparable
 from bench.config import Plan, make_plan, parse_config
-from bench.config.sizes import rounded
+from bench.config.sizes import LEAST_MULTIPLE, own_multiple
 from bench.contract import Cell
 
 Point = tuple[int, int, int]
@@ -26,11 +28,6 @@ class Subject:
     cell: Cell
     batch: int
     size: tuple[int, int]
-
-    def sized(self, units: int, multiple: int, aspect: float) -> tuple[int, int]:
-        """Return the size of ``units`` steps of height; ``aspect`` is width over height."""
-        height = units * multiple
-        return height, rounded(round(height * aspect), multiple, "nearest")
 
 
 def subjects(cells: Sequence[Cell]) -> list[Subject]:
@@ -75,7 +72,17 @@ def trials(subject: Subject, points: Iterable[Point]) -> dict[Point, Cell]:
     return {point: by_point[point] for point in wanted}
 
 
-def plan_of(name: str, cells: Iterable[Cell]) -> Plan:
+def multiple_of(cells: Iterable[Cell]) -> int:
+    """Return the smallest step of sizes, in pixels, that the models of all ``cells`` can make."""
+    found = {LEAST_MULTIPLE}
+    for cell in cells:
+        given = (cell.get("inputs") or {}).get("model")
+        if given is not None:
+            found.add(own_multiple(Path(given["path"])))
+    return math.lcm(*found)
+
+
+def plan_of(name: str, cells: Iterable[Cell], search: Mapping[str, Any]) -> Plan:
     """Return a plan of cells that were planned one by one; names that meet are told apart."""
     kept: dict[str, Cell] = {}
     names: set[str] = set()
@@ -86,7 +93,7 @@ def plan_of(name: str, cells: Iterable[Cell]) -> Plan:
             cell = {**cell, "name": f"{cell['name']}/{cell['cell_id'][:6]}"}
         names.add(cell["name"])
         kept[cell["cell_id"]] = cell
-    return Plan(name, list(kept.values()), (), 0.0, 0, 0)
+    return Plan(name, list(kept.values()), (), 0.0, 0, 0, search=search)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import comparable
+from bench import chains, comparable
 from bench.capacity.search import Answer
 
 FITTED = ("ok", "fallback", "invalid")
@@ -22,11 +22,13 @@ class Trial:
 
     ``peak_bytes`` is the largest value of ``meter`` in any phase, None if it did not reach the end.
     ``beside_bytes`` is what the device held besides, as a context does; None where unknown.
+    ``images`` are those of one call: in a chain all of its rounds', elsewhere the batch.
     """
 
     subject: str
     name: str
     batch: int
+    images: int
     height: int
     width: int
     outcome: str
@@ -98,6 +100,7 @@ def make(
         subject=comparable.but_for_size(cell, device),
         name=str(workload.get("name", "")),
         batch=int(workload["batch"]),
+        images=chains.pictures(workload),
         height=int(workload["height"]),
         width=int(workload["width"]),
         outcome=str(record.get("outcome")),

@@ -18,7 +18,7 @@ from bench.capacity.findings import GIB
 from bench.capacity.search import Search
 from bench.cli import progress
 from bench.cli import report as reporting
-from bench.config import Plan, load_config, make_plan, parse_config
+from bench.config import Plan, load_config, make_plan, parse_config, sizes
 from bench.config.models import MAX_BATCH, MAX_SIDE
 from bench.contract import Cell, Record
 from bench.runner import RunnerError, Task
@@ -74,8 +74,14 @@ def capacity(
         ),
     ] = None,
     multiple: Annotated[
-        int, typer.Option(min=8, help="Sides tried are multiples of this many pixels.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            min=8,
+            help="Sides tried are multiples of this many pixels.  [default: what a folder's model "
+            "makes, 8 for any other]",
+            show_default=False,
+        ),
+    ] = None,
     max_batch: Annotated[
         int, typer.Option(min=1, max=MAX_BATCH, help="Largest batch that is tried.")
     ] = 256,
@@ -132,18 +138,20 @@ def capacity(
       130  interrupted
     """  # noqa: D301 - click reads \b as a character
     shape = None if aspect is None else _aspect(aspect)
-    if multiple % 8:
+    if multiple is not None and multiple % 8:
         raise typer.BadParameter("must be a multiple of 8", param_hint="--multiple")
     plan = _plan(config, model, limit, list(overrides or ()), list(only or ()), device)
     folder = out or Path("runs", f"capacity-{plan.name}")
     console = Console()
     shown = _Trials(console, quiet)
-    hunt = _Hunt(plan.name, folder, shown, sync=not no_sync)
+    step = multiple or planned.multiple_of(plan.cells)
+    search = {"multiple": step, "aspect": shape}
+    hunt = _Hunt(plan.name, folder, shown, search, sync=not no_sync)
     bounds = {"batch": max_batch, "side": max_side}
     stopped: list[str] = []
     try:
         for subject in planned.subjects(plan.cells):
-            stopped += _searched(hunt, subject, what, shape, multiple, bounds)
+            stopped += _searched(hunt, subject, what, shape, step, bounds)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (RunnerError, StoreError) as error:
@@ -155,7 +163,7 @@ def capacity(
     keys = {_key(subject.cell) for subject in planned.subjects(plan.cells)}
     found = findings.capacities(
         [tried.of_record(r) for r in hunt.records.values() if _key(r["cell"]) in keys],
-        multiple=multiple,
+        searches=lambda _: search,
     )
     for each in found:
         typer.echo("")
@@ -322,8 +330,11 @@ def _key(cell: Mapping[str, Any]) -> str:
 class _Hunt:
     """The run folder of a search: measures what is wanted and not there yet."""
 
-    def __init__(self, name: str, folder: Path, ui: _Trials, *, sync: bool) -> None:
+    def __init__(
+        self, name: str, folder: Path, ui: _Trials, search: Mapping[str, Any], *, sync: bool
+    ) -> None:
         self.name, self.folder, self._ui, self._sync = name, folder, ui, sync
+        self._search = search
         self.records: dict[str, Record] = {}
         self._cells: list[Cell] = []
         if RunFolder.holds_run(folder):
@@ -336,8 +347,8 @@ class _Hunt:
         self._cells += cells
         if any(cell["cell_id"] not in self.records for cell in cells):
             run = api.measure(
-                planned.plan_of(self.name, self._cells), self.folder, resume=True, ui=self._ui,
-                sync=self._sync,
+                planned.plan_of(self.name, self._cells, self._search), self.folder, resume=True,
+                ui=self._ui, sync=self._sync,
             )  # fmt: skip
             self.folder = run.path
             self._read()
@@ -379,7 +390,7 @@ def _searched(
             hunt,
             subject,
             search,
-            lambda n: (subject.batch, *subject.sized(n, multiple, aspect)),
+            lambda n: (subject.batch, *sizes.scaled(n, multiple, aspect)),
         )
         stopped += _why(search, "size", subject)
     return stopped

@@ -625,7 +625,8 @@ class WorkloadFields(Strict):
     )
     size_multiple: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = Field(
         default=ABSENT,
-        description="What asked_size is rounded to: a multiple of 8 pixels. Default 8.",
+        description="What asked_size is rounded to: a multiple of 8 pixels. Default: what a "
+        "folder's model makes, 8 for any other.",
     )
     batch: Batch = Field(
         default=ABSENT,

@@ -67,6 +67,8 @@ class Plan:
         notes: what a user may not have meant, a sentence each.
         seeds_drawn: by the place where ``seed: random`` was written, what was drawn for it.
         draws: of task folder, what each picture gets, with the cells that share it.
+        search: of a search for what fits, the ``multiple`` of the sizes tried, in pixels, and their
+            ``aspect``, width over height; None for the shape that it began with.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     seeds_drawn: Mapping[str, int] = kept(default_factory=dict)
     draws: Sequence[Mapping[str, Any]] = ()
+    search: Mapping[str, Any] = kept(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -97,6 +100,7 @@ class Plan:
             "notes": list(self.notes),
             **({"seeds_drawn": dict(self.seeds_drawn)} if self.seeds_drawn else {}),
             **({"draws": list(self.draws)} if self.draws else {}),
+            **({"search": dict(self.search)} if self.search else {}),
             "cells": self.cells,
         }
 
@@ -122,6 +126,7 @@ class Plan:
                 notes=tuple(data.get("notes", ())),
                 seeds_drawn=dict(data.get("seeds_drawn", {})),
                 draws=tuple(data.get("draws", ())),
+                search=dict(data.get("search", {})),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
@@ -974,13 +979,20 @@ class _Planner:
                 )
             return
         how = fields.get("round_size", "down")
-        multiple = fields.get("size_multiple", 8)
+        multiple = fields.get("size_multiple") or self._own_multiple(workload["model"], where)
         workload["height"] = sizes.rounded(height, multiple, how)
         workload["width"] = sizes.rounded(width, multiple, how)
         # A size that needs no rounding is the cell that it is when written as 'size'.
         if (workload["height"], workload["width"]) != (height, width):
             workload["asked_height"], workload["asked_width"] = int(height), int(width)
             workload["round_size"] = how
+
+    def _own_multiple(self, model: str, where: _Origin) -> int:
+        source, _, name = model.partition(":")
+        if source != "path":
+            return sizes.LEAST_MULTIPLE
+        start = self.config.start_of(where.field("model"))
+        return sizes.own_multiple(start / Path(name.strip()).expanduser())
 
     def _check_workload(self, workload: Workload, where: _Origin) -> None:
         """Refuse what no machine could run."""

@@ -7,9 +7,16 @@ that a table of sizes and memory is one of sizes that nobody got.
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
 
 Rounding = Literal["down", "nearest"]
+
+
+LEAST_MULTIPLE = 8
+"""Sides that are no multiples of this are refused by most pipelines, whatever a latent covers."""
 
 
 class Asked(int):
@@ -23,3 +30,37 @@ def rounded(side: int, multiple: int, how: Rounding) -> int:
     """
     units = (side + multiple // 2) // multiple if how == "nearest" else side // multiple
     return max(units, 1) * multiple
+
+
+def scaled(units: int, multiple: int, aspect: float) -> tuple[int, int]:
+    """Return the (height, width) of ``units`` steps of height; ``aspect`` is width over height."""
+    height = units * multiple
+    return height, rounded(round(height * aspect), multiple, "nearest")
+
+
+def own_multiple(folder: Path) -> int:
+    """Return what the sides of a diffusers folder's pictures are multiples of, in pixels.
+
+    One latent covers 2 to the number of times that the autoencoder halves a side; transformers
+    take patches of latents, of which some (Flux) are made before, with four times the channels.
+    Where the folder does not tell, it is `LEAST_MULTIPLE`.
+    """
+    latents, denoiser = _config(folder / "vae"), _config(folder / "transformer")
+    blocks, patch = latents.get("block_out_channels"), denoiser.get("patch_size")
+    if not isinstance(blocks, list) or not blocks:
+        return LEAST_MULTIPLE
+    side = 2 ** (len(blocks) - 1)
+    if isinstance(patch, int) and patch > 1:
+        side *= patch
+    channels, packed = latents.get("latent_channels"), denoiser.get("in_channels")
+    if isinstance(channels, int) and packed == 4 * channels:
+        side *= 2
+    return math.lcm(LEAST_MULTIPLE, side)
+
+
+def _config(part: Path) -> dict[str, Any]:
+    try:
+        read = json.loads((part / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}

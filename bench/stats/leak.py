@@ -32,6 +32,11 @@ FAR_OUT = 6.0
 SLOWING = 0.5
 """A growth whose second half is below this share of its first half is not taken for a leak."""
 
+GIVEN_BACK = (0.5, 2.0)
+"""Steps down that take so much of the growth, from the first share to the second, gave it back.
+
+More than that was held before these calls, and its release says nothing of them."""
+
 _Floats = NDArray[np.float64]
 
 
@@ -75,8 +80,9 @@ def find_leak(memory_bytes: Sequence[float], level: float = LEVEL) -> Leak:
 
     Of a short series no more than a third of the differences are set aside.
 
-    ``unclear`` is memory that grows in steps alone, more than chance has them, and memory that
-    grows less and less: the second half of the calls added less than `SLOWING` of the first.
+    ``unclear`` is memory that grows in steps alone, more than chance has them, memory that grows
+    and is given back in steps (`GIVEN_BACK`), and memory that grows less and less: the second half
+    of the calls added less than `SLOWING` of the first.
 
     Raises:
         ValueError: a reading is no finite number, or ``level`` is not between 0 and 1.
@@ -108,6 +114,10 @@ def find_leak(memory_bytes: Sequence[float], level: float = LEVEL) -> Leak:
         level,
     )
     if low > 0:
+        back = -sum(step for step in found.steps_bytes if step < 0) / (growth * (len(kept) - 1))
+        if GIVEN_BACK[0] <= back <= GIVEN_BACK[1]:
+            undone = f"memory grew, and steps down gave {back:.0%} of it back; measure more calls"
+            return replace(found, verdict="unclear", reason=undone)
         if _slows(smooth):
             slower = "memory grew less and less, as it does while it settles; measure more calls"
             return replace(found, verdict="unclear", reason=slower)

@@ -17,6 +17,10 @@ CLOCK_DRIFT_PCT = 3.0
 TEMPERATURE_DRIFT_C = 5.0
 COUNTER_DISAGREES_PCT = 10.0
 LATE_FACTOR = 1.5
+GAP_FACTOR = 3.0
+"""Neighbouring samples of power farther apart than so many periods leave a gap between them."""
+MOST_UNSAMPLED = 0.1
+"""Share of the calls' time in gaps above which energy would be a guess."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -46,12 +50,16 @@ class Energy:
         per_image_j: the integral of sampled power over the calls, by images; None with ``reason``.
         counter_per_image_j: the same from the GPU's own energy counter, where it has one.
         disagreement_pct: how far the integral lies from the counter.
+        unsampled: share of the calls' time in gaps between samples of power, 0 to 1.
+        counter_fell: whether the counter went back during the calls, and so tells nothing.
     """
 
     per_image_j: float | None
     counter_per_image_j: float | None
     disagreement_pct: float | None
     reason: str | None
+    unsampled: float = 0.0
+    counter_fell: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +103,17 @@ def summary(telemetry: Mapping[str, Any], reasons: Mapping[str, str]) -> Summary
     throttled = _throttled(named.get("throttle_bits", ()), span)
     strangers = [int(value) for _, value in named.get("foreign_processes", ())]
     foreign = (max(strangers, default=0), tuple(telemetry["foreign"]))
-    energy = _energy(named, span, images, reasons)
+    energy = _energy(named, span, images, reasons, _period(telemetry))
     flags = [
         *_sampling_flags(telemetry),
         *(
-            f"{name} in {share:.0%} of the samples"
+            f"{name} in {f'{share:.0%}' if share >= 0.005 else 'less than 1%'} of the samples"
             + (" (usual under heavy load)" if name == nvml.THROTTLE[0x04] else "")
             for name, share in throttled.items()
         ),
         *_foreign_flags(foreign),
         *_drift_flags(named, span),
-        *_counter_flags(energy),
+        *_energy_flags(energy),
     ]
     return Summary(
         {name: quantity(at, span) for name, at in named.items() if name not in _NOT_AVERAGED},
@@ -172,6 +180,7 @@ def _energy(
     span: tuple[float, float] | None,
     images: int,
     reasons: Mapping[str, str],
+    period_s: float,
 ) -> Energy:
     power, counter = named.get("power_w"), named.get("energy_counter_j")
     if power is None:
@@ -182,14 +191,39 @@ def _energy(
     joules = integral(power, *span)
     if joules is None:
         return Energy(None, None, None, "the samples of power do not reach over all calls")
-    by_counter = None
+    by_counter, fell = None, False
     if counter is not None:
         first, last = (interpolated(counter, when) for when in span)
-        if first is not None and last is not None and last > first:
+        told = _where(counter, lambda t: span[0] <= t <= span[1])
+        line = [value for value in (first, *told, last) if value is not None]
+        fell = any(after < before for before, after in pairwise(line))
+        if first is not None and last is not None and last > first and not fell:
             by_counter = (last - first) / images
+    unsampled = _unsampled(power, span, GAP_FACTOR * period_s)
+    if unsampled > MOST_UNSAMPLED:
+        why = f"power was not sampled for {unsampled:.0%} of the calls' time"
+        return Energy(None, by_counter, None, why, unsampled, fell)
     per_image = joules / images
     away = 100 * (per_image / by_counter - 1) if by_counter else None
-    return Energy(per_image, by_counter, away, None)
+    return Energy(per_image, by_counter, away, None, unsampled, fell)
+
+
+def _period(telemetry: Mapping[str, Any]) -> float:
+    """Return the seconds from one sample to the next, as achieved or else as asked."""
+    asked: float = telemetry["period_s"] * 2 ** telemetry["thinned"]
+    return max(asked, telemetry["achieved_s"] or 0.0)
+
+
+def _unsampled(at: Points, span: tuple[float, float], gap_s: float) -> float:
+    """Return the share of ``span`` that lies between samples more than ``gap_s`` apart."""
+    if span[1] <= span[0]:
+        return 0.0
+    gaps = [
+        max(0.0, min(after, span[1]) - max(before, span[0]))
+        for (before, _), (after, _) in pairwise(at)
+        if after - before > gap_s
+    ]
+    return sum(gaps) / (span[1] - span[0])
 
 
 def _throttled(bits: Points, span: tuple[float, float] | None) -> dict[str, float]:
@@ -234,7 +268,11 @@ def _drift_flags(named: Mapping[str, Points], span: tuple[float, float] | None) 
             yield f"the temperature went from {first:.0f} to {last:.0f} {unit} during the calls"
 
 
-def _counter_flags(energy: Energy) -> Iterable[str]:
+def _energy_flags(energy: Energy) -> Iterable[str]:
+    if energy.unsampled:
+        yield f"power was not sampled for {energy.unsampled:.1%} of the calls' time"
+    if energy.counter_fell:
+        yield "the GPU's energy counter went back during the calls and was not used"
     away = energy.disagreement_pct
     if away is not None and abs(away) > COUNTER_DISAGREES_PCT:
         yield f"sampled power lies {away:+.0f} % off the GPU's own energy counter"

@@ -56,10 +56,13 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
 def _found(comparisons: Sequence[Comparison]) -> list[tuple[Capacity, str]]:
     """Return the findings of each workload that tried memory, with its backend."""
     known = trials.of(comparisons)
-    backends = {trial.subject: backend for trial, backend in known}
+    backends = {trial.subject: backend for trial, backend, _ in known}
+    searches = {trial.subject: search for trial, _, search in known}
     return [
         (each, backends[each.subject])
-        for each in findings.capacities(trial for trial, _ in known)
+        for each in findings.capacities(
+            (trial for trial, _, _ in known), searches=searches.__getitem__
+        )
         if _asked(each)
     ]
 

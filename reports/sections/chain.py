@@ -43,9 +43,10 @@ SAYS = [
     ),
     (
         "Steps are those that the scheduler really took: of the first round, of each later one, in "
-        "total. Diversity is the mean distance of two pictures of the chain, drift the mean "
-        "distance of the last round's pictures from the first-round pictures that they descend "
-        f"from; distance is 1 - SSIM at {COMPARED_SIDE} pixels at most: 0 is the same picture, and "
+        f"total. Diversity is the mean distance of two pictures of the chain, over {MOST_PAIRS} of "
+        "their pairs at most, drift the mean distance of the last round's pictures from the "
+        "first-round pictures that they descend from; distance is 1 - SSIM at "
+        f"{COMPARED_SIDE} pixels at most: 0 is the same picture, and "
         "pictures without structure in common lie near 1."
     ),
     (

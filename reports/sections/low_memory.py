@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 import plots.low_memory
-from bench import comparable, modes
+from bench import chains, comparable, modes
 from bench.stats.bootstrap import Speedup, arm_summary, speedup
 from reports import fidelity, text
 from reports.analyse import Comparison, Finding
@@ -41,11 +41,15 @@ HOST = ("rss", "rss (spawned)")
 
 @dataclass(slots=True)
 class _Cell:
-    """One row of a comparison. Times are seconds per picture, by process; pauses are in them."""
+    """One row of a comparison: ``images`` are those of a call, in a chain more than the ``batch``.
+
+    Times are seconds per picture, by process; pauses are in them.
+    """
 
     finding: Finding
     words: dict[str, str]
     batch: int
+    images: int
     times: list[list[float]] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
     optimal: bool = False
@@ -143,10 +147,10 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
         [
             (
                 "Time per image is the time of a call and of what is done after it, divided by the "
-                "batch. Ratios are medians over those of the cell named in the column, at the same "
-                "batch, with their 95 % interval over processes and calls; below 1 is less. They "
-                "compare modes with each other and enter no speedup of a backend, whose baseline "
-                "always has the same modes."
+                "pictures of the call. Ratios are medians over those of the cell named in the "
+                "column, at the same batch, with their 95 % interval over processes and calls; "
+                "below 1 is less. They compare modes with each other and enter no speedup of a "
+                "backend, whose baseline always has the same modes."
             ),
             (
                 "Marked 'front' is what no other row of the family beats in both time per image "
@@ -190,12 +194,12 @@ def _families(comparisons: Sequence[Comparison]) -> list[_Family]:
 
 
 def _cell(finding: Finding, workload: Mapping[str, Any]) -> _Cell:
-    batch = int(workload.get("batch") or 1)
-    cell = _Cell(finding, {axis: modes.word_of(workload, axis) for axis in AXES}, batch)
+    batch, images = int(workload.get("batch") or 1), chains.pictures(workload)
+    cell = _Cell(finding, {axis: modes.word_of(workload, axis) for axis in AXES}, batch, images)
     for sample in finding.row.good:
         pauses = _pauses(sample)
         cell.times.append(
-            [(e2e + pause) / batch for e2e, pause in zip(sample.e2e_s, pauses, strict=True)]
+            [(e2e + pause) / images for e2e, pause in zip(sample.e2e_s, pauses, strict=True)]
         )
         cell.pauses += pauses
     return cell
@@ -338,7 +342,7 @@ def _row(
     elif against is cell:
         likeness = "itself"
     seconds, gib = cell.seconds, cell.gib(family.meter)
-    pause = sum(cell.pauses) / max(1, len(cell.pauses)) / cell.batch
+    pause = sum(cell.pauses) / max(1, len(cell.pauses)) / cell.images
     notes = [*([why_not] if why_not else []), *_notes(cell)]
     return [
         Cell(cell.words[axis]),

@@ -64,7 +64,7 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
 
 def _found(comparisons: Sequence[Comparison]) -> list[_Series]:
     groups: dict[tuple[str, int], list[tuple[Trial, str]]] = {}
-    for trial, backend in trials.of(comparisons):
+    for trial, backend, _ in trials.of(comparisons):
         groups.setdefault((trial.subject, trial.batch), []).append((trial, backend))
     kept = {
         key: members

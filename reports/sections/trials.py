@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from bench.capacity import trials
 from bench.capacity.trials import Trial
@@ -10,8 +11,16 @@ from reports.analyse import Comparison
 from reports.gather import Sample
 
 
-def of(comparisons: Sequence[Comparison]) -> list[tuple[Trial, str]]:
-    """Return each record as a trial, with the backend that it is of.
+class Tried(NamedTuple):
+    """A trial, the backend that it is of, and what its run's plan says of a search."""
+
+    trial: Trial
+    backend: str
+    search: Mapping[str, Any]
+
+
+def of(comparisons: Sequence[Comparison]) -> list[Tried]:
+    """Return each record as a trial.
 
     Left out is what was tried in one size and one batch only: it says nothing of how memory grows,
     and a large run may hold thousands.
@@ -23,8 +32,10 @@ def of(comparisons: Sequence[Comparison]) -> list[tuple[Trial, str]]:
                 asked = sample.workload
                 key = (sample.backend, sample.device, asked.get("task"), asked.get("model"))
                 alike.setdefault(key, []).append(sample)
+    sources = {s.source.path: s.source for samples in alike.values() for s in samples}
+    searches = {path: source.folder.plan.get("search") or {} for path, source in sources.items()}
     return [
-        (_trial(sample), sample.backend)
+        Tried(_trial(sample), sample.backend, searches[sample.source.path])
         for samples in alike.values()
         if len({tuple(s.workload.get(key) for key in _DRAWN) for s in samples}) > 1
         for sample in samples

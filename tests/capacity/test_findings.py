@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ def trial(batch: int, side: int = 128, outcome: str = "ok", **changes: Any) -> T
         "subject": "s",
         "name": f"w-{side}x{side}-b{batch}",
         "batch": batch,
+        "images": batch,
         "height": side,
         "width": side,
         "outcome": outcome,
@@ -49,6 +51,25 @@ def test_edges_are_those_measured_and_say_when_there_is_a_gap() -> None:
     assert "none fits; 1 ran out" in limit_says(none.batches, "batch")
 
 
+def test_a_predicted_size_is_the_largest_whose_rounded_width_fits() -> None:
+    """By counting all heights: 432 wide for 160 high, whose width rounds down at 3584."""
+    law = {"e2e_s": (), "limit_bytes": None}
+    sizes = [(h, round(h * 2.7)) for h in (160, 320, 640, 960)]
+    made = [
+        trial(1, height=h, width=w, peak_bytes=int(1e9 + 2500 * h * w), **law) for h, w in sizes
+    ]
+    twice = trial(2, height=160, width=432, peak_bytes=int(1e9 + 2500 * 160 * 432 * 2), **law)
+    (found,) = capacities([*made, twice])
+    for card in found.cards:
+        fitting = [
+            (h, int(h * 2.7 / 8 + 0.5) * 8)
+            for h in range(8, 6000, 8)
+            if 1e9 + 2500 * h * int(h * 2.7 / 8 + 0.5) * 8 <= card.usable_bytes
+        ]
+        assert card.side == fitting[-1]
+        assert card.beyond == (math.prod(card.side) > 960 * 2592 or card.batch > 36)
+
+
 def test_a_skipped_trial_counts_as_one_that_ran_out() -> None:
     skipped = trial(16, outcome="skipped", dominated_by="r")
     (found,) = capacities([*GROWING[:4], skipped])
@@ -70,6 +91,16 @@ def test_the_best_batch_is_named_with_its_gain() -> None:
     # 0.11 s for one, 0.18 s / 8 for each of eight
     assert "batch 8 makes 4.8" in found.best_says
     assert found.best.time.median == pytest.approx((0.18 + 0.00025) / 8)
+
+
+def test_time_is_divided_by_all_pictures_of_a_chain() -> None:
+    cell = {
+        "workload": {"name": "c", "task": "chain", "batch": 2, "max_batch": 2, "samples": 6,
+                     "height": 64, "width": 64},
+        "backend": {"name": "none"},
+    }  # fmt: skip
+    (found,) = capacities([make({"outcome": "ok"}, cell, "cpu", [("rss", "steady", 9)], (3.0,))])
+    assert [each.time.median for each in found.per_image] == [0.5]
 
 
 def test_no_batch_is_better_than_one_where_time_grows_with_it() -> None:

@@ -83,6 +83,36 @@ def test_it_finds_the_edges_of_a_law_that_it_has_not_seen(
         assert not fits(law, 1, int(card.side[0] * 1.01) + 16, card.usable_bytes)
 
 
+def test_sizes_of_another_shape_have_their_own_edge(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Sides are counted here, with the shape's own rounding; report and command say the same."""
+    out = tmp_path / "run"
+    more = ("--aspect", "16:9", "--multiple", "64", "--report")
+    result = invoke(monkeypatch, *flags(out, LAWS[1], *more))
+    assert result.exit_code == 0, result.output
+
+    def wide(height: int) -> int:
+        return max(1, int(height * 16 / 9 / 64 + 0.5)) * 64
+
+    def bytes_at(height: int) -> float:
+        pixels = height * wide(height)
+        return LAWS[1][0] + LAWS[1][1] * pixels + LAWS[1][2] * pixels**2
+
+    def largest(limit: float) -> int:
+        return max(h for h in range(64, 9000, 64) if bytes_at(h) <= limit)
+
+    most = largest(2 * GIB)
+    edge = f"largest size at batch 1: {wide(most)}x{most}; {wide(most + 64)}x{most + 64} ran out of"
+    assert f"{edge} memory\n" in result.output
+    card = largest(16 * GIB)
+    (line,) = [line for line in result.output.splitlines() if "  16 GiB" in line]
+    assert f" {wide(card)}x{card} " in line
+    page = (out / "REPORT.md").read_text()
+    assert f"{edge[1:]} memory." in page
+    assert f"| {wide(card)}x{card} |" in page
+
+
 def test_an_interrupted_search_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = invoke(monkeypatch, *flags(out, LAWS[0], "--what", "batch"))

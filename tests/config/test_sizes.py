@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.config import ConfigError
-from bench.config.sizes import rounded
+from bench.config.sizes import own_multiple, rounded
 from bench.contract import Workload
 from tests.config.support import plan_of
 
@@ -30,6 +31,52 @@ def test_rounding(side: int, multiple: int) -> None:
     if side >= multiple:
         assert 0 <= side - down < multiple
         assert abs(side - near) <= multiple / 2
+
+
+def _folder(tmp_path: Path, blocks: int, **denoiser: int) -> Path:
+    for part, told in (
+        ("vae", {"block_out_channels": [8] * blocks, "latent_channels": 16}),
+        ("transformer", denoiser),
+    ):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps(told))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("blocks", "denoiser", "multiple"),
+    [
+        (3, {}, 8),  # 4 pixels, but pipelines refuse what is no multiple of 8
+        (4, {}, 8),
+        (5, {}, 16),
+        (4, {"patch_size": 2, "in_channels": 16}, 16),  # Stable Diffusion 3
+        (4, {"patch_size": 1, "in_channels": 64}, 16),  # Flux
+        (6, {}, 32),
+    ],
+)
+def test_a_folder_tells_what_its_sides_are_multiples_of(
+    tmp_path: Path, blocks: int, denoiser: dict[str, int], multiple: int
+) -> None:
+    assert own_multiple(_folder(tmp_path, blocks, **denoiser)) == multiple
+
+
+@pytest.mark.parametrize("vae", [None, "no JSON", "[]", '{"block_out_channels": []}'])
+def test_a_folder_that_does_not_tell_has_the_usual_multiple(
+    tmp_path: Path, vae: str | None
+) -> None:
+    if vae is not None:
+        (tmp_path / "vae").mkdir()
+        (tmp_path / "vae" / "config.json").write_text(vae)
+    assert own_multiple(tmp_path) == 8
+
+
+def test_a_size_is_rounded_to_what_the_folder_makes(tmp_path: Path) -> None:
+    _folder(tmp_path, 5)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    text = f"defaults: {{task: text-to-image, model: 'path:{tmp_path}', prompt: a house}}\n"
+    text += "matrix:\n  asked_size: [300x200]\n"
+    made = plan_of(text, tmp_path).cells[0]["workload"]
+    assert (made["width"], made["height"]) == (288, 192)
 
 
 def test_the_published_sizes_become_those_that_were_used(tmp_path: Path) -> None:

@@ -74,6 +74,23 @@ def test_settling_is_not_taken_for_a_leak():
     assert "less and less" in (find_leak(make(np.random.default_rng(1))).reason or "")
 
 
+@pytest.mark.parametrize(("calls", "period"), [(CALLS, 7), (CALLS, 12), (40, 7), (60, 25)])
+def test_what_is_given_back_again_and_again_is_no_leak(calls, period):
+    def make(rng):
+        held = (at(calls) + rng.integers(period)) % period
+        return held * MIB + rng.normal(0, 0.02 * MIB, calls) + 4e8
+
+    assert verdicts(make, 200)["leak"] == 0
+
+
+def test_a_leak_is_found_beside_the_release_of_what_was_held_before():
+    def make(rng):
+        released = (at() >= rng.integers(5, CALLS)) * 64 * MIB
+        return at() * MIB - released + rng.normal(0, 0.1 * MIB, CALLS) + 4e8
+
+    assert verdicts(make, 200)["leak"] >= 0.99
+
+
 def test_a_staircase_is_unclear():
     stairs = [(call // 3) * 3 * MIB for call in range(CALLS)]
     found = find_leak(stairs)

@@ -44,6 +44,47 @@ def test_the_counter_is_set_beside_the_integral():
     assert any("+25 %" in flag for flag in found.flags)
 
 
+@pytest.mark.parametrize("counter", [[900.0, 950.0, 20.0, 90.0, 120.0], [0, 10, 99, 5, 60]])
+def test_a_counter_that_went_back_is_not_used(counter):
+    found = derive.summary(made(power_w=[100.0] * 5, energy_counter_j=counter), {})
+    assert (found.energy.counter_per_image_j, found.energy.disagreement_pct) == (None, None)
+    assert found.energy.per_image_j == pytest.approx(50.0)
+    assert any("counter went back" in flag for flag in found.flags)
+
+
+def test_energy_is_no_guess_about_a_gap():
+    def passed(missing, seconds=100):
+        power = [None if at in missing else 100.0 for at in range(seconds + 3)]
+        long = made()
+        long["columns"] = {"t_s": [float(at) for at in range(seconds + 3)], "power_w": power}
+        long["calls"] = [[1.0, 1.0 + seconds, 10]]
+        return derive.summary(long, {})
+
+    whole = passed({5, 50})
+    assert whole.energy.per_image_j == pytest.approx(1000.0)
+    assert not whole.flags
+    short = passed(range(20, 25))
+    assert short.energy.per_image_j == pytest.approx(1000.0)
+    assert short.flags == ("power was not sampled for 6.0% of the calls' time",)
+    # samples before and after the span do not count as time of the calls
+    broken = passed(range(95, 102))
+    assert broken.energy.unsampled == pytest.approx(0.07)
+    gone = passed(range(20, 80))
+    assert gone.energy.per_image_j is None
+    assert gone.energy.reason == "power was not sampled for 61% of the calls' time"
+
+
+def test_a_reason_seen_once_in_long_is_not_said_to_be_none():
+    long = made()
+    times = [at / 100 for at in range(401)]
+    long["columns"] = {"t_s": times, "throttle_bits": [0x40] + [0x00] * 400}
+    long["columns"]["throttle_bits"][200] = 0x40
+    long["calls"] = [[1.0, 3.99, 1]]
+    assert derive.summary(long, {}).flags == (
+        "thermal slowdown (hardware) in less than 1% of the samples",
+    )
+
+
 def test_without_power_or_calls_energy_is_null_with_the_reason():
     found = derive.summary(made(), {"telemetry.power_w": "no GPU here"})
     assert (found.energy.per_image_j, found.energy.reason) == (None, "no GPU here")

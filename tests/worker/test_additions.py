@@ -196,6 +196,22 @@ def test_a_lora_of_zeros_is_an_error(tmp_path: Path) -> None:
 
 
 @needs_peft
+def test_the_alphas_of_a_lora_are_no_tensors_without_a_layer(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    name = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
+    file = tmp_path / "kohya.safetensors"
+    down, up = torch.full((2, 96), 0.1), torch.full((96, 2), 0.1)
+    tensors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+    save_file({**tensors, f"{name}.alpha": torch.tensor(1.0)}, str(file))
+    told = run(tmp_path, lora=str(file), steps=1)
+    assert (told.outcome, told.reason) == ("ok", None)
+    assert (told["lora"]["keys"], told["lora"]["keys_used"]) == (3, 3)
+    assert not any("fit no layer" in text for text in told.get("warnings", ()))
+
+
+@needs_peft
 def test_a_small_lora_says_how_little_it_changes(tmp_path: Path) -> None:
     told = run(tmp_path, lora=str(lora(tmp_path / "one.safetensors", "unet", 0.1)), steps=1)
     assert told.outcome == "ok"

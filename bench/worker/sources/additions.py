@@ -283,7 +283,9 @@ def _add_lora(pipeline: Any, workload: Mapping[str, Any]) -> tuple[dict[str, Any
             f"lora {text} changes nothing in this {type(pipeline).__name__}: none of its {keys} "
             f"tensors ({min(state, default='it is empty')}, …) has the name of a layer here."
         )
-    used = sum(_tensors_of(layer) for _, layer in layers)
+    # An alpha is no tensor of a layer any more: loading has made a scale of it.
+    alphas = sum(key.endswith(".alpha") for key in state)
+    used = sum(_tensors_of(layer) for _, layer in layers) + min(alphas, len(layers))
     moved = [part for part, layer in layers if _moves(layer, scale)]
     if not moved:
         raise SourceError(
@@ -338,8 +340,9 @@ def _lora_layers(pipeline: Any) -> list[tuple[str, Any]]:
 
 
 def _tensors_of(layer: Any) -> int:
-    """Tensors of a file that one layer takes: two matrices, and maybe their biases and alpha."""
-    return sum(len(list(each[ADAPTER].parameters())) for each in (layer.lora_A, layer.lora_B))
+    """Tensors of a file that one layer holds: two matrices, maybe with biases, and DoRA's sizes."""
+    held = (layer.lora_A, layer.lora_B, getattr(layer, "lora_magnitude_vector", None) or {})
+    return sum(len(list(each[ADAPTER].parameters())) for each in held if ADAPTER in each)
 
 
 def _moves(layer: Any, scale: float) -> bool:

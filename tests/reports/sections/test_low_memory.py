@@ -185,6 +185,15 @@ def test_on_a_gpu_the_host_has_a_column_of_its_own(tmp_path):
     assert "torch.max_memory_allocated" in section.tables[0].note
 
 
+def test_time_is_divided_by_all_pictures_of_a_chain(tmp_path):
+    chain = {"task": "chain", "batch": 2, "max_batch": 2, "samples": 6, "start_from": "first"}
+    cells = [({**chain, "memory": mode}, 1.0, 1.0, {}) for mode in ("vae-slicing", "vae-tiling")]
+    _, comparisons = compared(tmp_path, *cells)
+    (seconds,) = {c.findings[0].e2e.value for c in comparisons[:1]}
+    rows = table(low_memory.section(comparisons), ": memory modes")
+    assert row(rows, memory="vae-slicing")["time per image [s]"].value == pytest.approx(seconds / 6)
+
+
 def test_a_mode_in_all_cells_is_a_figure_over_batches(tmp_path):
     cells = [({"memory": "vae-tiling", "batch": n}, 1 / n, 1.0, {}) for n in (1, 2)]
     _, comparisons = compared(tmp_path, *cells)
