@@ -62,10 +62,11 @@ def _draw(upper: Axes, lower: Axes, rows: pd.DataFrame, colours: Mapping[str, st
         if len(good):
             upper.axhline(float(good["e2e_s"].median()), color=colour, linewidth=1.2)
         bad = own[own["outcome"] != "ok"]
-        upper.plot(
-            bad["place"], [0.02] * len(bad), "x", color=style.BAD, markersize=7,
-            transform=upper.get_xaxis_transform(), clip_on=False,
-        )  # fmt: skip
+        if len(bad):  # marks of no picture, not clipped, have no end: they leave no room for axes
+            upper.plot(
+                bad["place"], [0.02] * len(bad), "x", color=style.BAD, markersize=7,
+                transform=upper.get_xaxis_transform(), clip_on=False,
+            )  # fmt: skip
         held = own[own["rss_bytes"].notna()]
         lower.plot(held["place"], held["rss_bytes"] / GIB, color=colour, linewidth=1.3)
     times = rows.loc[rows["outcome"] == "ok", "e2e_s"].dropna()

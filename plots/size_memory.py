@@ -21,6 +21,8 @@ TITLE = "Peak memory over the pixels of a picture"
 POINTS = ["workload", "label", "backend", "shown", "mpixels", "gib", "outlier", "meter", "law"]
 LINES = ["workload", "mpixels", "gib", "low", "high"]
 MOST_NAMES = 14
+NAME_SHARE = 0.085
+"""Width of a size's name as a share of the axis; names of sizes nearer than that are stacked."""
 
 
 def figure(
@@ -48,7 +50,10 @@ def figure(
         ],
         height=lambda rows: 3.8,
         colours=colours,
-        key=[style.mark("a size"), style.mark("off the law", filled=False)],
+        key=[
+            style.mark("a size"),
+            *([style.mark("off the law", filled=False)] if points["outlier"].any() else []),
+        ],
     )
 
 
@@ -72,17 +77,24 @@ def _panel(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping
         markeredgecolor=style.BAD, markeredgewidth=1.6,
     )  # fmt: skip
     named = rows if len(rows) <= MOST_NAMES else out
+    axes.set_xlim(0, 1.1 * float(rows["mpixels"].max()))
+    axes.set_ylim(0, 1.2 * float(rows["gib"].max()))
+    taken: dict[tuple[bool, int], list[float]] = {}
+    room = NAME_SHARE * axes.get_xlim()[1]
     for at, row in enumerate(named.sort_values("mpixels").itertuples()):
         above = at % 2 == 0
         if not lines.empty:
             above = row.gib >= np.interp(row.mpixels, lines["mpixels"], lines["gib"])
+        lane = 0
+        while any(row.mpixels - other < room for other in taken.get((above, lane), [])):
+            lane += 1
+        taken.setdefault((above, lane), []).append(row.mpixels)
+        away = 9 + 11 * lane
         axes.annotate(
-            str(row.shown), (row.mpixels, row.gib), (0, 9 if above else -15),
+            str(row.shown), (row.mpixels, row.gib), (0, away if above else -away - 6),
             textcoords="offset points", fontsize=8, ha="center",
             color=style.BAD if row.outlier else style.INK,
         )  # fmt: skip
-    axes.set_xlim(0, 1.1 * float(rows["mpixels"].max()))
-    axes.set_ylim(0, 1.2 * float(rows["gib"].max()))
     axes.set_xlabel(
         f"10^6 pixels of a picture, n = {len(rows)}\n"
         f"law, {style.wrap(str(rows['law'].iloc[0]), 84)}"

@@ -833,5 +833,5 @@ def _tell_apart(groups: list[Group]) -> None:
         known = dict.fromkeys(name for each in told for name in each)
         names = [n for n in known if any(t.get(n) != told[0].get(n) for t in told)]
         for found, own in zip(same, told, strict=True):
-            facts = [f"{name} {_option(own[name])}"[:40] for name in names if name in own]
+            facts = [f"{n} {_option(own[n])}"[:40] for n in names if own.get(n) is not None]
             found.title = " · ".join([title, *facts])

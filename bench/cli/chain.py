@@ -205,9 +205,10 @@ def _layout(workload: Mapping[str, Any]) -> str:
     sizes = " + ".join(str(each.batch) for each in found[:12]) + (" + …" if len(found) > 12 else "")
     scheduler = workload["scheduler"] or "the model's own scheduler"
     rounds = f"{len(found)} rounds" if len(found) > 1 else "1 round"
+    parents = f", from the {workload['start_from']} round's pictures" if len(found) > 1 else ""
     return (
         f"Chain: {workload['samples']} pictures of {workload['width']}x{workload['height']} in "
-        f"{rounds} ({sizes}), from the {workload['start_from']} round's pictures; "
+        f"{rounds} ({sizes}){parents}; "
         f"{workload['steps']} steps, strength {workload['strength']:g}, {scheduler}"
     )
 
@@ -251,7 +252,8 @@ def _times(record: Record) -> list[str]:
 
 
 def _round(each: Mapping[str, Any], outcome: str) -> str:
-    text = f"Round {each['round']}: {each['task']}, {each['batch']} pictures"
+    noun = "picture" if each["batch"] == 1 else "pictures"
+    text = f"Round {each['round']}: {each['task']}, {each['batch']} {noun}"
     if each.get("outcome") != "ok":
         return f"{text}, {each.get('outcome') or outcome}: {each.get('reason') or 'not finished'}"
     text += f", denoiser at batch {each.get('denoiser_batch')}"

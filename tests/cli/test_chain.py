@@ -117,6 +117,12 @@ def test_one_round_has_no_time_between_rounds() -> None:
     said = "\n".join(chain.report(chained(samples=2)))
     assert "Effective steps: 8/-/8" in said
     assert "TBB: none" in said
+    assert "in 1 round (2); " in said  # nothing starts from another round's pictures
+
+
+def test_a_round_of_one_picture_is_told_so() -> None:
+    said = chain.report(chained(samples=3, max_batch=2))
+    assert any(line.startswith("Round 1: image-to-image, 1 picture, ") for line in said)
 
 
 def test_a_round_out_of_memory_is_named() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
 import plots.capacity
+import plots.folder
 import plots.size_memory
 from plots import style
 
@@ -60,3 +62,35 @@ def test_an_outlier_is_ringed_and_named() -> None:
     style.save(figure)
     without = lines.assign(low=None, high=None)
     style.save(plots.size_memory.figure(table.head(5), without))
+
+
+def test_names_of_sizes_that_lie_close_together_do_not_meet() -> None:
+    table = pd.DataFrame([
+        {"workload": "w", "label": "w", "backend": "none", "shown": shown, "mpixels": mpixels,
+         "gib": gib, "outlier": False, "meter": "rss", "law": "linear"}
+        for shown, mpixels, gib in (
+            ("128x128", 0.016, 0.385), ("296x296", 0.0876, 0.461), ("400x224", 0.0896, 0.467),
+            ("400x296", 0.1184, 0.525), ("480x264", 0.1267, 0.547), ("512x512", 0.262, 0.721),
+        )
+    ])  # fmt: skip
+    lines = pd.DataFrame(
+        {"workload": "w", "mpixels": [0.0, 0.28], "gib": [0.361, 0.714], "low": None, "high": None}
+    )
+    figure = plots.size_memory.figure(table, lines)
+    style.save(figure)
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 6
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[place + 1 :])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a size"]
+
+
+def test_a_folder_without_a_failure_has_room_for_its_axes(recwarn: pytest.WarningsRecorder) -> None:
+    table = pd.DataFrame([
+        {"workload": "w", "label": "none", "backend": "none", "place": place, "e2e_s": 0.3,
+         "rss_bytes": 4e8, "outcome": "ok", "drawn": 1, "total": 5, "failed": 0}
+        for place in range(1, 6)
+    ])  # fmt: skip
+    style.save(plots.folder.figure(table))
+    assert not [str(warning.message) for warning in recwarn]
