@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from reports.figures import Drawn
-from reports.sections.base import Section
+from reports.sections.base import Section, leads, question
 from reports.view import Cell, View
 
 
@@ -35,6 +35,8 @@ def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ())
         drawn=drawn,
         by_name={one.name: one for one in drawn},
         sections=sections,
+        lead=leads(view, sections),
+        question=question(view, sections),
         # Both are files of this package, and nothing is put into them.
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704

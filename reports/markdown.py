@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from reports.figures import Drawn
-from reports.sections.base import Section
+from reports.sections.base import Section, leads, question
 from reports.view import Answer, Cell, Table, View, Workload
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -14,12 +14,17 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ()) -> str:
     """Return the report as Markdown; figures and pictures are links into its folder."""
-    parts = [f"# Is it worth it? {_text(view.title)}", _text(view.counts) + "."]
+    parts = [f"# {_text(question(view, sections))} {_text(view.title)}", _text(view.counts) + "."]
     if view.synthetic:
         parts.append(
             "**Synthetic weights** are used where marked: speed and memory are those of the "
             "architecture, pictures have no content."
         )
+    special = [
+        part for section in sections for part in _section(section, {one.name: one for one in drawn})
+    ]
+    if leads(view, sections):
+        parts += [*special, "# Each workload by itself"]
     for workload in view.workloads:
         parts.append(_answer(workload.answer))
     parts.append("# Evidence")
@@ -29,8 +34,8 @@ def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ())
             parts += _figure(one)
     for workload in view.workloads:
         parts += _workload(workload)
-    for section in sections:
-        parts += _section(section, {one.name: one for one in drawn})
+    if not leads(view, sections):
+        parts += special
     tables = (view.outcomes, view.warnings, view.audit, view.published)
     for each in (*tables, *view.environments, view.records):
         if each is not None:

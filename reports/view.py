@@ -94,6 +94,7 @@ class View:
     records: Table
     published: Table | None
     audit: Table
+    compares: bool
     method: list[str] = field(default_factory=list)
 
 
@@ -127,6 +128,7 @@ def build(
         records=_records(comparisons),
         published=_published(comparisons, published),
         audit=_audit(audited),
+        compares=any(not f.row.is_baseline for c in comparisons for f in c.findings),
         method=[*METHOD, *scores.method(), perceptual.why_no_fid(comparisons)],
     )
 

@@ -210,6 +210,14 @@ def size_text(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
+def counted(found: Capacity) -> str:
+    """Return how many trials there were, those that were skipped apart."""
+    skipped = sum(trial.outcome == "skipped" for trial in found.trials)
+    tried = len(found.trials) - skipped
+    told = f"{tried} trial{'' if tried == 1 else 's'}"
+    return f"{told}, {skipped} skipped" if skipped else told
+
+
 def limit_says(limit: Limit, what: str) -> str:
     """Return a sentence on what was measured; ``what`` is ``batch`` or ``size``."""
 

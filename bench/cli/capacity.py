@@ -181,7 +181,7 @@ def told(found: findings.Capacity) -> list[str]:
     """Return what to print of one search."""
     limit = "the device's own memory" if found.limit_bytes is None else _gib(found.limit_bytes)
     lines = [
-        f"{found.name}: limit {limit}, meter {found.meter}, {len(found.trials)} trials",
+        f"{found.name}: limit {limit}, meter {found.meter}, {findings.counted(found)}",
         f"  {findings.limit_says(found.batches, 'batch')}",
         f"  {findings.limit_says(found.sizes, 'size')}",
         f"  {findings.law_says(found)}",

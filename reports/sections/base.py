@@ -9,8 +9,9 @@ from typing import Protocol
 
 import pandas as pd
 
+from reports import text
 from reports.analyse import Comparison
-from reports.view import Table
+from reports.view import Table, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,15 @@ class Kind(Protocol):
     def figures(self, comparisons: Sequence[Comparison]) -> Mapping[str, Plot]: ...
 
     def section(self, comparisons: Sequence[Comparison]) -> Section | None: ...
+
+
+def leads(view: View, sections: Sequence[Section]) -> bool:
+    """Whether sections come first: nothing is compared, so that they hold what was asked."""
+    return bool(sections) and not view.compares
+
+
+def question(view: View, sections: Sequence[Section]) -> str:
+    """Return what a page is about: its heading, without the run's name."""
+    if leads(view, sections):
+        return f"{text.listed([section.title for section in sections])}:"
+    return "Is it worth it?"

@@ -45,7 +45,7 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
             "the device's own" if each.limit_bytes is None else f"{text.gib(each.limit_bytes)} GiB"
         )
         head = f"{each.name} (limit {limit}, meter {each.meter}, "
-        head += f"{text.plural(len(each.trials), 'trial')}): "
+        head += f"{findings.counted(each)}): "
         head += f"{findings.limit_says(each.batches, 'batch')}. "
         head += f"{_capital(findings.limit_says(each.sizes, 'size'))}."
         says += [head, f"{_capital(findings.law_says(each))}.", f"Best batch: {each.best_says}."]

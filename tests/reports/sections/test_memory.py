@@ -45,6 +45,12 @@ def test_edges_law_and_predictions_are_told(capacity: tuple[str, str]) -> None:
     assert "largest batch at 128x128: 14; 15 ran out of memory" in text
     assert "## What fits into memory" in text
     assert "Linear law of rss" in text
+    assert "10 trials, 1 skipped" in text
+    # Nothing is compared with anything: the answer is here, and not which backend is fastest.
+    assert text.startswith("# What fits into memory")
+    assert text.index("largest batch") < text.index("# Each workload by itself")
+    assert page.index("largest batch") < page.index('class="answers"')
+    assert "Is it worth it?" not in text + page
     assert "Prediction for common amounts of memory" in text
     assert "not measured" in text
     assert "say nothing of a GPU" in text

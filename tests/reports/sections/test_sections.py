@@ -46,6 +46,8 @@ def test_a_section_is_on_both_pages(tmp_path, monkeypatch):
     assert "## All \\<of\\> it" in text
     assert "![a \\| grid](gallery/special-grid.png)" in text
     assert "### Counts" in text
+    assert text.startswith("# Is it worth it?")
+    assert page.index('class="answers"') < page.index("All &lt;of&gt; it</h2>")
     assert text.index("## All") < text.index("how to read") < text.index("### Counts")
     assert (report.page.parent / "plots" / "special.png").exists()
     assert (report.page.parent / "gallery" / "special-grid.png").read_bytes() == PNG
