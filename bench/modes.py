@@ -12,6 +12,7 @@ from typing import Any
 NONE = "none"
 
 KEYS = ("memory", "precision", "between")
+"""What of a workload says a mode."""
 
 MEMORY = (
     "attention-slicing",

@@ -342,7 +342,7 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: record.get(name) for name in _AS_THEY_STAND},
         **{name: asked.get(name) for name in ("task", "model", "dtype", "batch")},
-        **{name: modes.word_of(asked, name) for name in ("memory", "precision", "between")},
+        **{name: modes.word_of(asked, name) for name in modes.KEYS},
         "workload": asked.get("name"),
         "backend": requested.get("name"),
         "environment": comparable.environment(record),

@@ -20,10 +20,10 @@ def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ())
             "**Synthetic weights** are used where marked: speed and memory are those of the "
             "architecture, pictures have no content."
         )
-    special = [
-        part for section in sections for part in _section(section, {one.name: one for one in drawn})
-    ]
-    if leads(view, sections):
+    by_name = {one.name: one for one in drawn}
+    special = [part for section in sections for part in _section(section, by_name)]
+    lead = leads(view, sections)
+    if lead:
         parts += [*special, "# Each workload by itself"]
     for workload in view.workloads:
         parts.append(_answer(workload.answer))
@@ -34,7 +34,7 @@ def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ())
             parts += _figure(one)
     for workload in view.workloads:
         parts += _workload(workload)
-    if not leads(view, sections):
+    if not lead:
         parts += special
     tables = (view.outcomes, view.warnings, view.audit, view.published)
     for each in (*tables, *view.environments, view.records):

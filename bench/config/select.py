@@ -18,8 +18,8 @@ _ONLY_KEYS = (
       if key not in ("size", "extra", "asked_size", "size_multiple")),
     *models.CELL_KEYS, "name",
 )  # fmt: skip
-_ABSENT = {**additions.DEFAULTS, "repeat": None, "deterministic": False}
-"""Values of keys that a cell has only where it uses them."""
+_ABSENT = {**additions.DEFAULTS, "deterministic": False}
+"""Values of keys that a cell has only where it uses them, where that is not null."""
 
 
 def _only_values(cell: Cell, label: str, key: str) -> tuple[str, ...]:
@@ -31,26 +31,17 @@ def _only_values(cell: Cell, label: str, key: str) -> tuple[str, ...]:
     if key == "size":
         height, width = cell["workload"]["height"], cell["workload"]["width"]
         return tuple(dict.fromkeys((size_text(cell["workload"]), f"{width}x{height}")))
-    if key == "telemetry":
-        return (_truth(key in cell),)
     if key in modes.KEYS:
         return (modes.word_of(cell["workload"], key),)
-    value: Any
-    if key in _ABSENT:
-        value = cast("dict[str, Any]", {**cell["workload"], **cell}).get(key, _ABSENT[key])
-    elif key in ("name", *models.CELL_KEYS):
-        value = cast("dict[str, Any]", cell)[key]
-    else:
-        value = cast("dict[str, Any]", cell["workload"]).get(key)
+    owner = cell if key in ("name", *models.CELL_KEYS) else cell["workload"]
+    value = cast("dict[str, Any]", owner).get(key, _ABSENT.get(key))
+    if key == "telemetry":
+        value = value is not None
     if value is None:
         return ("null", "none")
     if isinstance(value, bool):
-        return (_truth(value),)
+        return (str(value).lower(),)
     return (f"{value:g}", str(value)) if isinstance(value, float) else (str(value),)
-
-
-def _truth(value: bool) -> str:
-    return "true" if value else "false"
 
 
 def select(cells: list[Cell], labels: Sequence[str], only: Sequence[str]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bench import comparable
 from bench.capacity import trials
 from bench.capacity.trials import Trial
 from reports.analyse import Comparison
@@ -37,12 +38,9 @@ def of(comparisons: Sequence[Comparison]) -> list[Tried]:
     return [
         Tried(_trial(sample), sample.backend, searches[sample.source.path])
         for samples in alike.values()
-        if len({tuple(s.workload.get(key) for key in _DRAWN) for s in samples}) > 1
+        if len({tuple(map(s.workload.get, comparable.SIZED)) for s in samples}) > 1
         for sample in samples
     ]
-
-
-_DRAWN = ("height", "width", "batch")
 
 
 def _trial(sample: Sample) -> Trial:
