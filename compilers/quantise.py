@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Collection
 from typing import Any, Literal
 
 from compilers.base import UnsupportedPipelineError, Verdict, lacking
@@ -13,6 +14,10 @@ Precision = Literal["fp8", "int8"]
 FP8_CAPABILITY = (8, 9)
 MULTIPLE = 16
 """Eight-bit matrix products want both sides of a weight to be a multiple of this."""
+
+ONE_ROW = ("emb", "norm", "adaln", "modulation")
+"""In names of layers that see one row for each picture (what is made of the timestep): nothing to
+gain there, and torch's int8 product on CUDA takes no fewer than 17 rows."""
 
 
 def probe(precision: Precision, device: str) -> Verdict:
@@ -39,11 +44,19 @@ def probe(precision: Precision, device: str) -> Verdict:
     return Verdict(True)
 
 
-def quantise(module: Any, precision: Precision, min_features: int) -> int:
+def quantise(
+    module: Any, precision: Precision, min_features: int, within: Collection[str] | None = None
+) -> int:
     """Quantise the linear layers of ``module`` in place and return how many.
 
     Activations are quantised as they come, so nothing is calibrated. Layers with fewer than
-    ``min_features`` on a side keep their precision: they would lose more than they gain.
+    ``min_features`` on a side keep their precision, and so do those that see few rows: they would
+    lose more than they gain.
+
+    Args:
+        within: names of the modules inside of which layers are quantised; None for everywhere.
+            What is not compiled gains nothing: the activations' scales take kernels of their own,
+            and torchao's int8 layers make the host wait for the device besides.
 
     Raises:
         UnsupportedPipelineError: no layer is large enough.
@@ -52,8 +65,15 @@ def quantise(module: Any, precision: Precision, min_features: int) -> int:
 
     quantization: Any = importlib.import_module("torchao.quantization")
 
-    def large(layer: Any, _name: str) -> bool:
+    def large(layer: Any, name: str) -> bool:
         if not isinstance(layer, torch.nn.Linear):
+            return False
+        path = name.split(".")
+        if any(word in part for word in ONE_ROW for part in path):
+            return False
+        if within is not None and not any(
+            ".".join(path[:length]) in within for length in range(1, len(path))
+        ):
             return False
         sides = (layer.in_features, layer.out_features)
         return min(sides) >= min_features and not any(side % MULTIPLE for side in sides)
