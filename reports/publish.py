@@ -1,7 +1,7 @@
 """Committed runs to ``REPORT.md`` and the page on techniques: nothing in them is written by hand.
 
-    python -m reports.publish                       write both pages from reports/results
-    python -m reports.publish pack RUN MACHINE      put a run among the committed ones
+    python -m reports.publish                    write both pages from reports/results
+    python -m reports.publish pack RUN MACHINE   put a run there, or --into another folder
 
 ``reports/results/<machine>/<run>/`` holds what a run measured. Text says what a figure means; every
 figure comes from a record, and what no record holds is named as missing.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
@@ -71,18 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packing = verbs.add_parser("pack", help="put a run among the committed ones")
     packing.add_argument("run", type=Path)
     packing.add_argument("machine", help="a short name, such as h200 or cpu-xeon-2core")
+    packing.add_argument(
+        "--into", type=Path, default=ROOT / RESULTS, help="the folder of machines (%(default)s)"
+    )
     asked = parser.parse_args(arguments)
     try:
         packs = asked.verb == "pack"
-        written = [pack(asked.run, asked.machine, ROOT)] if packs else publish(ROOT)
-    except StoreError as error:
+        written = [pack(asked.run, asked.machine, asked.into)] if packs else publish(ROOT)
+    except (StoreError, OSError) as error:
         sys.stderr.write(f"publish: {error}\n")
         return 2
-    sys.stdout.writelines(f"{path.relative_to(ROOT)}\n" for path in written)
+    sys.stdout.writelines(f"{os.path.relpath(path, ROOT)}\n" for path in written)
     return 0
 
 
-def pack(run: Path, machine: str, root: Path) -> Path:
+def pack(run: Path, machine: str, results: Path) -> Path:
     """Copy a run's plan, records and small pictures, and how all of its pictures compare.
 
     Raises:
@@ -91,7 +95,7 @@ def pack(run: Path, machine: str, root: Path) -> Path:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", machine):
         raise gather.ReportError(f"{machine!r} is no name for a machine: a-z, 0-9, '.' and '-'")
     folder = RunFolder.open(run)
-    target = root / RESULTS / machine / folder.path.name
+    target = results / machine / folder.path.name
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

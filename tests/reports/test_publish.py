@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture
 def root(tmp_path: Path, run: Path) -> Path:
     (tmp_path / "docs").mkdir()
-    publish.pack(run, "a-machine", tmp_path)
+    publish.pack(run, "a-machine", tmp_path / publish.RESULTS)
     return tmp_path
 
 
@@ -52,7 +52,7 @@ def test_a_packed_run_says_the_same_without_its_pictures(root: Path, run: Path) 
 
 def test_large_pictures_stay_behind(root: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "PICTURE_BYTES", 0)
-    packed = publish.pack(run, "a-machine", root)
+    packed = publish.pack(run, "a-machine", root / publish.RESULTS)
     assert not list(packed.rglob("*.png"))
     assert json.loads((packed / fidelity.KEPT).read_text())
 
@@ -94,7 +94,7 @@ def test_nothing_measured_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "Up", "../x", "a/b", ".hidden"])
 def test_a_machine_needs_the_name_of_a_folder(run: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="no name for a machine"):
-        publish.pack(run, name, tmp_path)
+        publish.pack(run, name, tmp_path / publish.RESULTS)
 
 
 def row(page: str, part: str, technique: str) -> str:
