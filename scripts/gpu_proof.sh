@@ -160,14 +160,16 @@ if [ -n "$only" ]; then wanted=("$only"); fi
 declare -A states counts
 look() {
   local told state_of name count
-  told=$("$python" "$state" slices "$out" "$@") || return
+  told=$("$python" "$state" slices "$out" "$@")
+  case $? in 0) ;; 2) return 2 ;; *) told= ;; esac
+  if [ -z "$told" ]; then echo "gpu_proof: $python is no Python that works" >&2; return 2; fi
   while IFS=$'\t' read -r state_of name count; do
     states[$name]=$state_of counts[$name]=$count
   done <<< "$told"
 }
 
 if [ "$status" = yes ]; then
-  look "${wanted[@]}" || { echo "gpu_proof: $python cannot read the slices; see above" >&2; exit 2; }
+  look "${wanted[@]}" || exit 2
   for name in "${wanted[@]}"; do
     printf '%-8s %-10s %s\n' "${states[$name]}" "$name" "${counts[$name]}" | sed 's/ *$//'
   done
@@ -185,12 +187,12 @@ if ! flock -n 9; then
     "--out" >&2
   exit 2
 fi
+look "${slices[@]}" || exit 2
 "$python" "$state" ready "$device" "$out" $([ "$small" = yes ] && echo --small) || exit 2
 if [ "$small" = yes ]; then
   narrowed > "$out/gpu-sdxl-small.yaml" || exit 2
   config=$out/gpu-sdxl-small.yaml
 fi
-look "${slices[@]}" || exit 2
 
 # In the foreground, so that Ctrl-C reaches the command; it ends with this script, however that ends.
 within() { "$python" "$state" within "$@"; }

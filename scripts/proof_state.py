@@ -3,7 +3,7 @@
     python scripts/proof_state.py ready DEVICE OUT [--small]  a line for each thing that is missing
     python scripts/proof_state.py name RUN                    a folder's name for a run's machine
     python scripts/proof_state.py slices OUT SLICE...         state, slice and counts, by tabs
-    python scripts/proof_state.py within SECONDS COMMAND...   run it, in time and no longer than this
+    python scripts/proof_state.py within SECONDS COMMAND...   run it in time, no longer than this
 
 ``ready`` needs nothing but Python, so that it can say what else is missing. Exit: 0, or 2 where
 something is missing or wrong.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -41,20 +42,24 @@ def main(arguments: Sequence[str]) -> int:
     if verb == "ready":
         device, out = rest[:2]
         size = "small" if "--small" in rest[2:] else "full"
-        missing = [*packages(), *disk(Path(out), DISK_BYTES[size])]
-        missing = missing or [*loads(device)]
-        for line in missing:
-            print(f"gpu_proof: {line}", file=sys.stderr)
-        return 2 if missing else 0
+        return _told([*packages(), *disk(Path(out), DISK_BYTES[size])] or [*loads(device)])
+    if verb == "within":
+        return within(rest[0], rest[1:])
+    if importlib.util.find_spec("orjson") is None:
+        return _told([*packages()])
     if verb == "name":
         print(machine_name(Path(rest[0])))
         return 0
-    if verb == "slices":
-        for name in rest[1:]:
-            state, counts = how_far(Path(rest[0]) / name)
-            print(f"{state}\t{name}\t{counts}")
-        return 0
-    return within(rest[0], rest[1:])
+    for name in rest[1:]:
+        state, counts = how_far(Path(rest[0]) / name)
+        print(f"{state}\t{name}\t{counts}")
+    return 0
+
+
+def _told(missing: Sequence[str]) -> int:
+    for line in missing:
+        print(f"gpu_proof: {line}", file=sys.stderr)
+    return 2 if missing else 0
 
 
 def packages() -> Iterator[str]:
@@ -203,7 +208,7 @@ def within(seconds: str, command: Sequence[str]) -> int:
     if os.getppid() != caller:
         return 130
     limits = ["--foreground", "--signal=INT", f"--kill-after={KILL_AFTER_S}"]
-    os.execvp("timeout", ["timeout", *limits, seconds, *command])
+    return os.execvp("timeout", ["timeout", *limits, seconds, *command])
 
 
 if __name__ == "__main__":
