@@ -223,9 +223,11 @@ run_slice() {
 
 # What to bring back: plan, records and a few pictures of each slice that is done.
 pack() {
-  local name=$1 machine
+  local name=$1 machine kept
+  for kept in "$out"/results/*/"$name"/records.jsonl; do
+    if [ "$kept" -nt "$out/$name/records.jsonl" ]; then return; fi
+  done
   machine=$("$python" "$state" name "$out/$name") || return
-  [ "$out/results/$machine/$name/records.jsonl" -nt "$out/$name/records.jsonl" ] && return
   within 0 "$python" -m reports.publish pack "$out/$name" "$machine" --into "$out/results" \
     > /dev/null
 }
@@ -288,7 +290,11 @@ if [ "$measured" = yes ] && [ "$(left)" -lt "$report_needs" ]; then
   exit 75
 fi
 folders=()
-for name in "${done_slices[@]}"; do folders+=("$out/$name"); done
+for name in "${done_slices[@]}"; do
+  folders+=("$out/$name")
+  # Those of earlier calls too: one may have ended between measuring and packing.
+  [[ " ${failed[*]} " == *" pack $name "* ]] || pack "$name" || failed+=("pack $name")
+done
 echo "== report"
 within 0 "$python" -m bench.cli report "${folders[@]}" --out "$out/report" \
   --reference onediff_t2i_i2i || failed+=(report)
