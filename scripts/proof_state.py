@@ -33,6 +33,8 @@ DISK_BYTES = {"full": 10 * GIB, "small": GIB // 4}
 """What all slices take: records, pictures and compile caches. ``bench plan`` says 7.3 GB for the
 full ones; caches are larger where max-autotune keeps every kernel that it tried."""
 
+USED_IF_THERE = {"torchao": "the eight-bit backends end as unsupported"}
+
 KILL_AFTER_S = 20
 GUIDE = "docs/gpu-proof.md"
 
@@ -42,6 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     if verb == "ready":
         device, out = rest[:2]
         size = "small" if "--small" in rest[2:] else "full"
+        for name, without in USED_IF_THERE.items():
+            if importlib.util.find_spec(name) is None:
+                print(f"gpu_proof: without {name} {without}")
         return _told([*packages(), *disk(Path(out), DISK_BYTES[size])] or [*loads(device)])
     if verb == "within":
         return within(rest[0], rest[1:])
