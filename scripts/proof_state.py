@@ -23,6 +23,7 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,15 @@ DISK_BYTES = {"full": 10 * GIB, "small": GIB // 4}
 full ones; caches are larger where max-autotune keeps every kernel that it tried."""
 
 USED_IF_THERE = {"torchao": "the eight-bit backends end as unsupported"}
+
+LOADS = (
+    ("torch", "Tensor"),
+    ("transformers", "CLIPTextModel"),
+    ("diffusers", "StableDiffusionXLPipeline"),
+    ("bench.config", "make_plan"),
+    ("reports.publish", "pack"),
+)
+"""Between them they import everything that a run and its report do."""
 
 KILL_AFTER_S = 20
 GUIDE = "docs/gpu-proof.md"
@@ -121,12 +131,13 @@ def disk(out: Path, needed: int) -> Iterator[str]:
 
 
 def loads(device: str) -> Iterator[str]:
-    """Say what keeps torch, diffusers or ``device`` from working."""
+    """Say what keeps the libraries or ``device`` from working."""
     from bench.runner.devices import DeviceError, Machine, Unsupported
 
-    for name in ("torch", "diffusers", "transformers"):
+    for name, attribute in LOADS:
         try:
-            importlib.import_module(name)
+            with _hushed():
+                getattr(importlib.import_module(name), attribute)
         except Exception as error:  # noqa: BLE001 - a broken library raises anything
             first = (str(error) or type(error).__name__).splitlines()[0]
             yield f"{name} does not load in {sys.executable}: {first}"
@@ -157,6 +168,21 @@ def loads(device: str) -> Iterator[str]:
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not header.is_file():
         yield f"{header} is not there, which Triton's launchers include; install Python's headers"
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what libraries say while they load, compiled ones too, off the terminal."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def machine_name(run: Path) -> str:

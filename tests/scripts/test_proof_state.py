@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -95,20 +96,21 @@ def test_a_folder_without_room_is_named(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof_state.importlib, "import_module", lambda name: None)
+    monkeypatch.setattr(proof_state.importlib, "import_module", lambda name: mock.MagicMock())
     assert list(proof_state.loads("cpu")) == []
     (line,) = proof_state.loads("gpu")
     assert "'gpu' is not a device" in line
 
 
 def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str) -> None:
-        if name == "torch":
+    def load(name: str) -> Any:
+        if name == "transformers":
             raise OSError("libcudart.so.13: cannot open shared object file\nmore")
+        return mock.MagicMock()
 
     monkeypatch.setattr(proof_state.importlib, "import_module", load)
     (line,) = proof_state.loads("cpu")
-    assert line.startswith("torch does not load in ")
+    assert line.startswith("transformers does not load in ")
     assert line.endswith("libcudart.so.13: cannot open shared object file")
 
 
