@@ -64,7 +64,7 @@ ROW_LABEL = 30
 """Characters of a line of a row's label."""
 PANEL_WIDTH = 6.6
 MOST_PANELS = 16
-MOST_ROWS = 128
+MOST_ROWS = 80
 FIRST_ROWS = 16
 """A figure holds all workloads if they fit ``MOST_PANELS`` and ``MOST_ROWS``. If not, it is a
 sample in any case, and shows the first workloads within ``FIRST_ROWS``: quick to read and draw."""
