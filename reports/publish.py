@@ -24,7 +24,7 @@ from typing import Any
 from bench.store import RunFolder, StoreError
 from reports import analyse, build, fidelity, gather, markdown, reference, techniques, text
 from reports.gather import Sample
-from reports.view import Cell, Table, View
+from reports.view import Answer, Cell, Table, View
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("reports", "results")
@@ -218,7 +218,7 @@ def _answers(machine: Machine) -> str:
             alone.append(f"{workload.answer.title} ({workload.answer.headline})")
         rows += [
             [
-                Cell(f"{said.title}: {said.facts}"),
+                Cell(_told(said)),
                 Cell(said.backend),
                 Cell(f"{said.speedup} ({said.interval}), {said.word}"),
                 Cell(said.times),
@@ -232,6 +232,12 @@ def _answers(machine: Machine) -> str:
         ]
     note = f"Without an answer: {'; '.join(alone)}." if alone else ""
     return markdown.table(Table(f"On {machine.name}", head, rows, note), "###")
+
+
+def _told(said: Answer) -> str:
+    """The workload's name, and of its facts those that the name does not say."""
+    named = said.title.split(" · ")
+    return f"{said.title}: {' · '.join(x for x in said.facts.split(' · ') if x not in named)}"
 
 
 def _environment(machines: Sequence[Machine]) -> str:

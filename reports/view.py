@@ -462,7 +462,7 @@ def _pays_words(comparison: Comparison, subject: Finding) -> list[str]:
     if own is None or own.kind != "after" or own.images is None:
         told = [_pays(subject)]
         if own is not None and own.kind == "never":
-            told.append("no saving per call is proven: its 95 % interval is not above 0")
+            told.append("a saving per call is not proven: its 95 % interval reaches 0")
     else:
         told = [f"after {text.plural(own.images, 'image')}"]
         if own.low_images is not None:
