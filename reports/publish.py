@@ -30,6 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("reports", "results")
 REPORT = Path("REPORT.md")
 PAGE = Path("docs", "making-sdxl-fast.md")
+LOOKED_UP = (
+    "Flags of single processes", "Which verdict to trust", "Machine and software", "Records",
+    "Warnings", "Audit of these records", "Runs",
+)  # fmt: skip
+"""Parts of a machine's report that are shown folded: each table by its title."""
 PICTURE_BYTES = 4 * 2**20
 """Pictures of one packed run: the smallest are kept up to this; of all, the comparisons are."""
 
@@ -364,9 +369,19 @@ def _published() -> str:
 
 
 def _demoted(body: str) -> str:
-    """Put a report's headings below its machine's, and leave out its own title."""
+    """Put a report's headings below its machine's, and fold up what is looked up, not read."""
     without_title = re.sub(r"\A# .*\n+", "", body)
-    return re.sub(r"^(#+) ", lambda found: f"{found[1]}## ", without_title, flags=re.MULTILINE)
+    demoted = re.sub(r"^(#+) ", lambda found: f"{found[1]}## ", without_title, flags=re.MULTILINE)
+    parts = re.split(r"^(?=#{3,} )", demoted, flags=re.MULTILINE)
+    return "".join(_folded(part) for part in parts)
+
+
+def _folded(part: str) -> str:
+    heading = re.match(r"#+ (.*)\n+", part)
+    if heading is None or not heading[1].startswith(LOOKED_UP):
+        return part
+    rest = part[heading.end() :].rstrip("\n")
+    return f"<details><summary>{heading[1]}</summary>\n\n{rest}\n\n</details>\n\n"
 
 
 if __name__ == "__main__":

@@ -171,6 +171,7 @@ def _audited(one: Audited, rows: Sequence[int], *, several: bool) -> str:
     return f"{run}{text.listed(found, 6)}"
 
 
+VERDICTS = "Which verdict to trust"
 ONLY_BASELINE = "Only the baseline was measured"
 
 METHOD = (
@@ -763,11 +764,7 @@ def _verdicts(comparison: Comparison) -> Table | None:
         for f in comparison.findings
         if not f.row.is_baseline or f.doubts
     ]  # fmt: skip
-    return (
-        Table("Which verdict to trust", ["backend", "verdict", "trust", "why"], rows)
-        if (rows)
-        else None
-    )
+    return Table(VERDICTS, ["backend", "verdict", "trust", "why"], rows) if (rows) else None
 
 
 def _except_reason(finding: Finding) -> list[str]:

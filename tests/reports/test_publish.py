@@ -81,6 +81,16 @@ def test_the_report_has_every_part_and_its_links_lead_somewhere(root: Path) -> N
     assert guide.read_text(encoding="utf-8").startswith("<!-- Written by `make report-results`")
 
 
+def test_what_is_looked_up_is_folded_and_whole(root: Path) -> None:
+    page = publish.publish(root)[0].read_text(encoding="utf-8")
+    assert page.count("<details>") == page.count("</details>") > 3
+    (folded,) = re.findall(
+        r"<details><summary>Records</summary>\n\n(.*?)\n\n</details>", page, re.DOTALL
+    )
+    assert folded.count("\n|") > 6, "the table and all of its rows"
+    assert "#" not in {line[:1] for line in folded.splitlines()}
+
+
 def test_it_is_the_same_each_time(root: Path) -> None:
     pages = publish.publish(root)
     first = [page.read_bytes() for page in pages]
