@@ -370,8 +370,8 @@ def _published() -> str:
 
 def _demoted(body: str) -> str:
     """Put a report's headings below its machine's, and fold up what is looked up, not read."""
-    without_title = re.sub(r"\A# .*\n+", "", body)
-    demoted = re.sub(r"^(#+) ", lambda found: f"{found[1]}## ", without_title, flags=re.MULTILINE)
+    titled = re.sub(r"\A# .*", "# Workload by workload", body)
+    demoted = re.sub(r"^(#+) ", lambda found: f"{found[1]}## ", titled, flags=re.MULTILINE)
     parts = re.split(r"^(?=#{3,} )", demoted, flags=re.MULTILINE)
     return "".join(_folded(part) for part in parts)
 

@@ -399,7 +399,7 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
     if comparison.best is None:
         words = {f.verdict.word for f in comparison.findings if f.verdict}
         if "UNCLEAR" in words:
-            return f"No backend is clearly faster; the largest ratio is {subject.row.short}'s"
+            return f"No backend is clearly faster; {subject.row.short} has the largest ratio"
         return f"{BASELINE} is fastest; next is {subject.row.short}"
     says = f"{subject.row.short} is fastest"
     if comparison.several_environments:

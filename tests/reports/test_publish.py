@@ -69,6 +69,7 @@ def test_the_report_has_every_part_and_its_links_lead_somewhere(root: Path) -> N
     content = page.read_text(encoding="utf-8")
     headings = ("## Question", "## Answers", "## Limits", "## Method", "## Environment",
                 "## Results on a-machine", "## Published figures")  # fmt: skip
+    assert "\n### Workload by workload\n" in content
     places = [content.index(f"\n{heading}\n") for heading in headings]
     assert places == sorted(places)
     assert "No record of a GPU is here yet" in content
