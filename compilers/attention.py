@@ -156,7 +156,7 @@ def cuda_candidates() -> dict[str, Attention]:
 def missing(name: str) -> str | None:
     """Say why attention ``name`` is not to be had here, or None."""
     if name in SDPA:
-        return None if _sdp_backend(name) is not None else "this torch has no such kernel"
+        return None if _sdp_backend(name) is not None else "this torch has no such kernel to choose"
     _dispatched, package = DISPATCHED[name]
     if importlib.util.find_spec(package) is None:
         return f"{package} is not installed"
@@ -168,12 +168,18 @@ def missing(name: str) -> str | None:
 def use(name: str, denoiser: Any) -> None:
     """Let ``denoiser`` compute its attention by ``name`` from now on.
 
-    torch's own kernels are chosen for the whole process by taking their rivals away; ``efficient``
-    stays, since it alone takes every shape.
+    torch's own kernels are chosen for the whole process by taking their rivals away and putting the
+    chosen one first; ``efficient`` stays, since it alone takes every shape. Without a place of its
+    own, cuDNN's would never be taken: on most GPUs torch asks it last.
     """
     import torch
 
     if name in SDPA:
+        place: Any = getattr(torch._C, "_set_sdp_priority_order", None)
+        if place is not None:
+            first = int(_sdp_backend(name))
+            asked: Any = torch._C._get_sdp_priority_order()
+            place([first, *(int(each) for each in asked if int(each) != first)])
         torch.backends.cuda.enable_flash_sdp(name == "flash")
         if hasattr(torch.backends.cuda, "enable_cudnn_sdp"):
             torch.backends.cuda.enable_cudnn_sdp(name == "cudnn")
@@ -279,10 +285,14 @@ def _reference(query: Any, key: Any, value: Any) -> Any:
 
 
 def _sdp_backend(name: str) -> Any:
+    import torch
+
     try:
         from torch.nn.attention import SDPBackend
     except ImportError:  # torch before 2.3
         return None
+    if name == "cudnn" and not hasattr(torch._C, "_set_sdp_priority_order"):
+        return None  # torch 2.5 has it and asks it last
     return getattr(SDPBackend, SDPA[name], None)
 
 

@@ -243,7 +243,8 @@ class _Weights:
         self._owner = owner
         self._held: list[Any] = []
         named = list(owner.named_parameters()) if owner is not None else []
-        path, _, self._name = named[-1][0].rpartition(".") if named else ("", "", "")
+        path, _, name = named[-1][0].rpartition(".") if named else ("", "", "")
+        self._name: str = name
         self._holder = owner.get_submodule(path) if named else None
 
     def hold(self) -> None:

@@ -99,10 +99,20 @@ def test_a_kernel_is_chosen_by_taking_its_rivals_away(monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             torch.backends.cuda, name, lambda on, name=name: made.update({name: on})
         )
+    orders: list[list[int]] = []
+    monkeypatch.setattr(torch._C, "_set_sdp_priority_order", orders.append, raising=False)
+    monkeypatch.setattr(torch._C, "_get_sdp_priority_order", lambda: [1, 2, 0, 3, 4], raising=False)
     attention.use("cudnn", None)
     assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": True}
     attention.use("efficient", None)
     assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": False}
+    assert orders == [[3, 1, 2, 0, 4], [2, 1, 0, 3, 4]], "else torch would ask cuDNN's last"
+
+
+def test_a_kernel_that_cannot_be_put_first_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C, "_set_sdp_priority_order", raising=False)
+    assert attention.missing("cudnn") == "this torch has no such kernel to choose"
+    assert "cudnn" not in attention.cuda_candidates()
 
 
 @pytest.mark.parametrize("fused", [False, True])
