@@ -27,7 +27,12 @@ FILE = "session.jsonl"
 SLOW_CLOCK_PCT = 15.0
 """A clock further below the other processes' than this, right after the calls, is a wrong one."""
 
-_GPU = "--query-gpu=uuid,clocks_throttle_reasons.active,clocks.sm,temperature.gpu"
+_GPU = (
+    "--query-gpu=uuid,clocks_event_reasons.active,clocks.sm,temperature.gpu",
+    "--query-gpu=uuid,clocks_throttle_reasons.active,clocks.sm,temperature.gpu",
+)
+"""The second for drivers before 535, which know the reasons by their older name."""
+
 _APPS = "--query-compute-apps=gpu_uuid,pid,process_name"
 
 Ask = Callable[[str], str | None]
@@ -49,7 +54,8 @@ def observe(ask: Ask = nvidia_smi) -> list[dict[str, Any]]:
 
     A value that nvidia-smi does not tell is None. Empty where there is no nvidia-smi.
     """
-    gpus, apps = _rows(ask(_GPU), 4), _rows(ask(_APPS), 3)
+    gpus = next((rows for query in _GPU if (rows := _rows(ask(query), 4))), [])
+    apps = _rows(ask(_APPS), 3)
     found = []
     for uuid, reasons, clock, temperature in gpus:
         bits = re.fullmatch(r"0x([0-9a-fA-F]+)", reasons)

@@ -33,6 +33,17 @@ def test_the_answer_is_read() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["clocks_event_reasons", "clocks_throttle_reasons"])
+def test_the_reasons_are_asked_by_the_name_that_the_driver_knows(name: str) -> None:
+    def ask(query: str) -> str | None:
+        if query.startswith("--query-gpu"):
+            return "GPU-1, 0x0000000000000004, 1755, 61\n" if f",{name}.active," in query else None
+        return ""
+
+    (gpu,) = session.observe(ask)
+    assert (gpu["reasons"], gpu["sm_clock_mhz"], gpu["temperature_c"]) == (4, 1755, 61)
+
+
 def test_answers_without_values_are_none() -> None:
     (gpu,) = session.observe(smi(f"{UUID}, [N/A], [N/A], [Not Supported]\n"))
     assert (gpu["reasons"], gpu["sm_clock_mhz"], gpu["temperature_c"]) == (None, None, None)
