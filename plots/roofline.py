@@ -2,7 +2,7 @@
 
 Columns: workload, label, backend, flop_per_byte, flops_per_s (of the denoising loop),
 matmul_flops_per_s, copy_bytes_per_s (both measured on this device), mfu_pct, busy_pct (device-busy
-share of a call; NaN where it cannot be traced), launch_bound (True, False or None), processes.
+share of the loop; NaN where it cannot be traced), launch_bound (True, False or None), processes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
                 "the workload's type (level). Across: operations for each byte that diffusers' own "
                 "operators read and write one by one; a backend that fuses them moves fewer, so "
                 "its true place lies further right. Backends that skip work or narrow it are left "
-                "out. Per cent: share of the matrix product's rate; busy: of a call in which the "
-                "device computes. Hollow: under 90 %, bound by launches. n = processes."
+                "out. Per cent: share of the matrix product's rate; busy: of the loop in which "
+                "the device computes. Hollow: under 90 %, bound by launches. n = processes."
             )
         ],
         height=lambda rows: 3.6 + 0.19 * rows["label"].nunique(),

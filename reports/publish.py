@@ -17,8 +17,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 
+from bench import audit
 from bench.store import RunFolder, StoreError
 from reports import analyse, build, fidelity, gather, markdown, reference, techniques
 from reports.gather import Sample
@@ -196,8 +198,13 @@ def _answers(machines: Sequence[Machine]) -> str:
     ]  # fmt: skip
     rows = []
     for machine in machines:
-        for workload in machine.view.workloads:
-            said = workload.answer
+        found = [
+            said
+            for workload in machine.view.workloads
+            for said in (workload.answer, workload.keeping)
+            if said is not None
+        ]
+        for said in found:
             title = said.title + (" (synthetic weights)" if said.synthetic else "")
             faster = f"{said.speedup} ({said.interval}), {said.word}" if said.speedup else "–"
             rows.append(
@@ -261,30 +268,48 @@ def _limits(machines: Sequence[Machine]) -> list[str]:
 
 
 def _published() -> str:
-    """The rows of the report that this one answers, marked as what they are."""
-    rows = [
-        [
-            Cell(f"published, {row.session or row.backend}"),
-            Cell(row.model),
-            Cell(row.task),
-            Cell(f"{row.width}×{row.height}"),
-            Cell(row.backend),
-            *(
-                Cell("–" if value is None else f"{value:g}", value, "number")
-                for value in (row.warmup_s, row.e2e_s, row.it_per_s, row.memory_gib)
-            ),
+    """The rows of the report that this one answers, marked as what they are, and what is wrong."""
+    parts = []
+    for name in reference.names():
+        path = Path(str(files(reference.__name__))) / f"{name}.csv"
+        (audited,) = audit.audit([path])
+        rows = []
+        for place, row in enumerate(reference.load(name)):
+            origin = "published" if row.origin == "published" else "published later"
+            wrong = [n for n, found in enumerate(audited.findings, 1) if place in found.rows]
+            figures = (row.steps, row.warmup_s, row.e2e_s, row.it_per_s, row.memory_gib)
+            rows.append(
+                [
+                    Cell(str(audited.table.lines[place])),
+                    Cell(f"{origin}, {row.session or row.backend}"),
+                    Cell(row.model),
+                    Cell(row.task),
+                    Cell(f"{row.width}×{row.height}"),
+                    Cell(row.backend),
+                    *(
+                        Cell("–" if value is None else f"{value:g}", value, "number")
+                        for value in figures
+                    ),
+                    Cell(row.meter.replace("_", " ")),
+                    Cell(", ".join(map(str, wrong)) or "–"),
+                ]
+            )
+        head = [
+            "line", "origin", "model", "task", "size", "backend", "steps claimed", "warm-up [s]",
+            "one call [s]", "it/s", "memory [GiB]", "meter", "wrong",
+        ]  # fmt: skip
+        note = (
+            "As printed; nothing above is computed with them. Memory of different meters cannot be "
+            "compared. The last column has the numbers of what bench audit finds wrong with a "
+            "row, listed below the table."
+        )
+        parts.append(markdown.table(Table("Not measured here", head, rows, note), "###"))
+        told = [
+            f"{number}. {found.sure}: {found.says} ({found.arithmetic})"
+            for number, found in enumerate(audited.findings, 1)
         ]
-        for name in reference.names()
-        for row in reference.load(name)
-    ]
-    head = [
-        "origin", "model", "task", "size", "backend", "warm-up [s]", "one call [s]", "it/s",
-        "memory [GiB]",
-    ]  # fmt: skip
-    return markdown.table(
-        Table("Not measured here", head, rows, "As printed; nothing above is computed with them."),
-        "###",
-    )
+        parts.append("\n".join(" ".join(line.split()) for line in told))
+    return "\n\n".join(parts)
 
 
 def _demoted(body: str) -> str:

@@ -72,12 +72,25 @@ def test_the_report_has_every_part_and_its_links_lead_somewhere(root: Path) -> N
         assert f"\n{heading}\n" in content
     assert "No record of a GPU is here yet" in content
     assert "924.378" in content, "published rows stand beside"
+    published = content.split("## Published figures")[1].split("\n## ")[0].splitlines()
+    told = {line.split(" | ")[0].removeprefix("| "): line for line in published if "| " in line}
+    # 44.523 it/s beside a snapshot of the device's memory, and 10 steps that were 30.
+    assert "device used snapshot" in told["20"]
+    assert "44.523" in told["20"]
+    assert told["11"].endswith(f"| {number(published, 'Lines 10, 11, 12 and 13')} |")
+    assert number(published, "cannot have run 25") in told["34"].rpartition(" | ")[2]
+    assert told["2"].endswith("| – |")
     links = re.findall(r"\]\((reports/results/[^)]+)\)", content)
     assert any("/plots/" in link for link in links)
     assert any("/gallery/" in link for link in links)
     for link in links:
         assert (root / link).exists(), link
     assert guide.read_text(encoding="utf-8").startswith("<!-- Written by `make report-results`")
+
+
+def number(lines: list[str], part: str) -> str:
+    (line,) = (line for line in lines if part in line)
+    return line.partition(".")[0]
 
 
 def test_it_is_the_same_each_time(root: Path) -> None:
@@ -108,6 +121,26 @@ def test_techniques_are_filled_from_records_or_wait(root: Path) -> None:
     assert "FASTER" in row(page, "a-machine", "All of it")
     assert techniques.WAITS in row(page, "a-machine", "CUDA graphs")
     assert techniques.NO_RECORD in row(page, "a-machine", "Fuse the projections")
+
+
+def test_a_technique_names_the_cell_that_measured_it_and_both_caches(tmp_path: Path) -> None:
+    partly = make.Backend("tuned", 2.0, 8.0, 2.0, options={**TUNED.options, "parts": ["unet"]})
+    for name, cache in (("core", "warm"), ("cold", "fresh")):
+        records = make.records(
+            make.WORKLOADS[:1], [make.BACKENDS[0], partly], rounds=2, caches=(cache,)
+        )
+        for record in records:
+            record["name"] = record["name"].replace("tuned", "tuned[parts=unet]")
+        make.write_run(tmp_path / name, records)
+    samples = gather.read([tmp_path / "core", tmp_path / "cold"])
+    comparisons = analyse.compare(gather.group(samples))
+    page = techniques.page([("a-machine", comparisons, [{}])])
+    said = row(page, "a-machine", "All of it")
+    cells = [cell.strip() for cell in said.split("|")]
+    cold, warm = cells[3].split("; ")
+    assert warm.endswith(" (warm cache)")
+    assert float(cold) > float(warm.partition(" ")[0])
+    assert "tuned\\[parts=unet\\]" in cells[6]
 
 
 def test_every_technique_can_be_configured() -> None:
