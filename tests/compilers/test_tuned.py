@@ -9,6 +9,7 @@ import importlib.util
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -409,7 +410,7 @@ class TestShippedCache:
         monkeypatch.setattr(
             tuned.Tuned, "_load_cache", lambda self, options, _on_cuda: kept(self, options, True)
         )
-        monkeypatch.setattr(tuned.atexit, "register", lambda call: None)
+        monkeypatch.setattr(tuned, "atexit", SimpleNamespace(register=lambda call: None))
         return loaded
 
     def test_it_is_kept_beside_the_compile_cache_and_found_again(
