@@ -191,10 +191,16 @@ class Row:
         return self.samples[0].backend
 
     @property
+    def cell(self) -> dict[str, Any]:
+        """What of its cell names it."""
+        sample = self.samples[0]
+        backend = {"name": sample.backend, "environment": sample.environment}
+        return {"name": sample.name, "backend": backend, "cache": sample.cache}
+
+    @property
     def called(self) -> str:
         """Its backend, with the environment that it was sent to."""
-        sample = self.samples[0]
-        return comparable.label({"name": sample.backend, "environment": sample.environment})
+        return comparable.label(self.cell["backend"])
 
     @property
     def choice(self) -> tuple[str, str]:
@@ -791,58 +797,69 @@ def _group(cells: list[list[Sample]]) -> Group:
 
 
 def _label(rows: list[Row]) -> None:
-    """Label rows by backend and, where several share one, by what tells them apart."""
-    several_runs = len({row.samples[0].source.label for row in rows}) > 1
-    for row in rows:
-        own = _telling(row)
-        rivals = [_telling(other) for other in rows if other.called == row.called]
-        parts = [
-            f"{name}={_option(value)}"
-            for name, value in own.items()
-            if any(other.get(name) != value for other in rivals)
-        ]
-        row.short = " ".join([row.called, *(p for p in parts if not p.startswith("cache="))])
-        where = [f"[{row.samples[0].source.label}]"] if several_runs else []
-        parted = [f"({row.split.split(' (')[0]} differs)"] if row.split else []
-        lossy = [comparable.LOSSY] if row.lossy else []
-        row.label = " ".join([row.called, *parts, *lossy, *where, *parted])
-        row.short = " ".join([row.short, *lossy, *where, *parted])
+    """Label rows by backend and options, and by run or number where several share that."""
+    labels = comparable.labels([row.cell for row in rows])
+    runs: dict[str, set[str]] = {}
+    for row, (_, label) in zip(rows, labels, strict=True):
+        runs.setdefault(label, set()).add(row.first.source.label)
     seen: dict[str, int] = {}
-    for row in rows:
+    for row, (short, label) in zip(rows, labels, strict=True):
+        more = [comparable.LOSSY] if row.lossy else []
+        if len(runs[label]) > 1:
+            more.append(f"in {row.first.source.label}")
+        if row.split:
+            more.append(f"({row.split.split(' (')[0]} differs)")
+        row.short, row.label = " ".join([short, *more]), " ".join([label, *more])
         seen[row.label] = seen.get(row.label, 0) + 1
         if seen[row.label] > 1:
-            row.label = f"{row.label} #{seen[row.label]}"
-            row.short = f"{row.short} #{seen[row.label.rsplit(' #', 1)[0]]}"
-
-
-def _telling(row: Row) -> dict[str, Any]:
-    sample = row.samples[0]
-    return {**sample.options, "cache": sample.cache}
+            row.short, row.label = (f"{each} #{seen[row.label]}" for each in (row.short, row.label))
 
 
 def _option(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+TOLD_FIRST = ("model", "task", "size", "batch", "steps", "dtype", "device", "scheduler", "guidance")
+"""Facts by which workloads of one name are told apart, the most telling first."""
+
+TOLD_LAST = ("prompt", "negative_prompt", "seed")
+BY_ITSELF = frozenset({"model", "task", "size", "dtype", "device"})
+"""Facts whose value says what it is."""
+
+
 def _tell_apart(groups: list[Group]) -> None:
-    """Add to titles that occur twice what their workloads differ in."""
+    """Add to titles that occur twice what it takes to tell their workloads apart, no more."""
     by_title: dict[str, list[Group]] = {}
     for found in groups:
         by_title.setdefault(found.title, []).append(found)
     for title, same in by_title.items():
-        if len(same) == 1:
-            continue
-        told = [
-            {
-                **g.workload,
-                "device": g.first.device,
-                "threads": g.first.alike.record["cell"]["threads"],
-            }
-            for g in same
-        ]
+        told = [_facts(found) for found in same]
         # Of keys that only some workloads have, those that lack one are at its default.
         known = dict.fromkeys(name for each in told for name in each)
-        names = [n for n in known if any(t.get(n) != told[0].get(n) for t in told)]
+        rest = sorted(n for n in known if n not in TOLD_FIRST and n not in TOLD_LAST)
+        chosen: list[str] = []
+        for name in (*TOLD_FIRST, *rest, *TOLD_LAST):
+            if _kinds(told, [*chosen, name]) > _kinds(told, chosen):
+                chosen.append(name)
         for found, own in zip(same, told, strict=True):
-            facts = [f"{n} {_option(own[n])}"[:40] for n in names if own.get(n) is not None]
-            found.title = " · ".join([title, *facts])
+            facts = [own[n] if n in BY_ITSELF else f"{n} {own[n]}" for n in chosen if n in own]
+            found.title = " · ".join([title, *(fact[:40] for fact in facts)])
+
+
+def _facts(group: Group) -> dict[str, str]:
+    """Return what can differ between workloads of one name, as text."""
+    facts = {
+        **group.workload,
+        "size": f"{group.workload.get('width')}×{group.workload.get('height')}",
+        "device": group.first.device,
+        "threads": group.first.alike.record["cell"]["threads"],
+    }
+    return {
+        name: _option(value)
+        for name, value in facts.items()
+        if value is not None and name not in ("height", "width")
+    }
+
+
+def _kinds(told: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
+    return len({tuple(each.get(name) for name in names) for each in told})
