@@ -58,6 +58,7 @@ class Answer:
     title: str
     facts: str
     synthetic: bool
+    backend: str
     headline: str
     speedup: str
     interval: str
@@ -74,10 +75,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """``keeping`` answers for the fastest that keeps the picture, where the fastest does not."""
+    """One workload. ``picks`` are its answers in short; see `_picks`."""
 
     answer: Answer
-    keeping: Answer | None
+    picks: list[Answer]
     prompt: str
     settings: str
     tables: list[Table]
@@ -170,6 +171,7 @@ def _audited(one: Audited, rows: Sequence[int], *, several: bool) -> str:
     return f"{run}{text.listed(found, 6)}"
 
 
+VERDICTS = "Which verdict to trust"
 ONLY_BASELINE = "Only the baseline was measured"
 
 METHOD = (
@@ -238,11 +240,9 @@ def _workload(
     scores: Scores,
 ) -> Workload:
     group = comparison.group
-    kept = _fastest_kept(comparison)
-    lossy = comparison.best is not None and comparison.best.row.lossy
     return Workload(
-        answer=_answer(number, comparison, likeness, comparison.best or comparison.leader),
-        keeping=_answer(number, comparison, likeness, kept) if lossy and kept else None,
+        answer=_answer(number, comparison, likeness),
+        picks=_picks(number, comparison, likeness),
         prompt=_prompt(group.workload),
         settings=_settings(group),
         tables=[
@@ -274,43 +274,70 @@ def _prompt(workload: Mapping[str, Any]) -> str:
     return str(workload.get("prompt", ""))
 
 
-def _answer(
-    number: int,
-    comparison: Comparison,
-    likeness: Mapping[int, Likeness],
-    subject: Finding | None,
-) -> Answer:
-    facts = _facts(comparison.group)
-    anchor = f"workload-{number}"
+def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness]) -> Answer:
+    subject = comparison.best or comparison.leader
+    if subject is not None and subject.speedup is not None and subject.verdict is not None:
+        return _about(number, comparison, likeness, subject)
     group = comparison.group
-    if subject is None or subject.speedup is None or subject.verdict is None:
-        headline, why = _nothing(comparison)
-        alone = next((f for f in comparison.findings if f.ok), None)
-        only = headline == ONLY_BASELINE and alone is not None
-        return Answer(
-            anchor=anchor,
-            title=group.title,
-            facts=facts,
-            synthetic=group.synthetic,
-            headline=headline,
-            speedup="",
-            interval="",
-            times="",
-            word="",
-            warmup=_warmup_words(comparison, alone) if only and alone else [],
-            memory=_memory_words(comparison, alone) if only and alone else [],
-            pictures=text.DASH,
-            pays=[],
-            trust="nothing compared" if only else "no",
-            why=why,
-            lost=_lost(comparison),
-        )
+    headline, why = _nothing(comparison)
+    alone = next((f for f in comparison.findings if f.ok), None)
+    only = headline == ONLY_BASELINE and alone is not None
+    return Answer(
+        anchor=f"workload-{number}",
+        title=group.title,
+        facts=_facts(group),
+        synthetic=group.synthetic,
+        backend="",
+        headline=headline,
+        speedup="",
+        interval="",
+        times="",
+        word="",
+        warmup=_warmup_words(comparison, alone) if only and alone else [],
+        memory=_memory_words(comparison, alone) if only and alone else [],
+        pictures=text.DASH,
+        pays=[],
+        trust="nothing compared" if only else "no",
+        why=why,
+        lost=_lost(comparison),
+    )
+
+
+def _picks(number: int, comparison: Comparison, likeness: Mapping[int, Likeness]) -> list[Answer]:
+    """Answer for the fastest backend that means to keep the picture, then the fastest other one.
+
+    A backend that is clearly faster goes before one that only has the larger ratio.
+    """
+    compared = [f for f in comparison.findings if f.speedup and f.verdict and not f.row.is_baseline]
+    found: list[Finding] = []
+    for lossy in (False, True):
+        of_kind = [f for f in compared if f.row.lossy is lossy]
+        if comparison.best is not None and comparison.best.row.lossy is lossy:
+            found.append(comparison.best)
+        elif of_kind:
+            found.append(max(of_kind, key=_surest))
+    return [_about(number, comparison, likeness, f) for f in found]
+
+
+def _surest(finding: Finding) -> tuple[bool, float]:
+    assert finding.speedup is not None
+    assert finding.verdict is not None
+    return finding.verdict.word == "FASTER", finding.speedup.ratio
+
+
+def _about(
+    number: int, comparison: Comparison, likeness: Mapping[int, Likeness], subject: Finding
+) -> Answer:
+    assert subject.speedup is not None
+    assert subject.verdict is not None
+    group = comparison.group
     index = next(i for i, f in enumerate(comparison.findings) if f is subject)
     return Answer(
-        anchor=anchor,
+        anchor=f"workload-{number}",
         title=group.title,
-        facts=facts,
+        facts=_facts(group),
         synthetic=group.synthetic,
+        backend=subject.row.short,
         headline=_headline(comparison, subject),
         speedup=text.ratio(subject.speedup.ratio),
         interval=text.interval(subject.speedup.low, subject.speedup.high, text.ratio),
@@ -369,16 +396,14 @@ def _times(subject: Finding) -> str:
 
 
 def _headline(comparison: Comparison, subject: Finding) -> str:
-    if comparison.best is not None and comparison.best.row.lossy and not subject.row.lossy:
-        return f"Of those that keep the picture, {subject.row.short} gains most"
     if comparison.best is None:
         words = {f.verdict.word for f in comparison.findings if f.verdict}
         if "UNCLEAR" in words:
-            return f"No backend is clearly faster; nearest to {BASELINE}: {subject.row.short}"
+            return f"No backend is clearly faster; {subject.row.short} has the largest ratio"
         return f"{BASELINE} is fastest; next is {subject.row.short}"
     says = f"{subject.row.short} is fastest"
     if comparison.several_environments:
-        says = f"{subject.row.short} gains most over the {BASELINE} of its environment"
+        says = f"{subject.row.short} gains most, each against {BASELINE} in its own environment"
     if comparison.tied:
         names = text.listed(dict.fromkeys(f.row.short for f in comparison.tied))
         says = f"{says}, not told apart from {names}"
@@ -387,20 +412,15 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
 
 def _keeping(comparison: Comparison) -> str:
     """Name the fastest backend that means to keep the picture, beside a best one that does not."""
-    kept = _fastest_kept(comparison)
-    if kept is None or kept.speedup is None:
-        return "; none that keeps the picture is clearly faster"
-    return f"; of those that keep the picture, {kept.row.short} ({text.ratio(kept.speedup.ratio)})"
-
-
-def _fastest_kept(comparison: Comparison) -> Finding | None:
-    """Return what gains most for sure of the backends that mean to keep the picture."""
     faster = [
-        (f.speedup.ratio, -place, f)
-        for place, f in enumerate(comparison.findings)
+        (f.speedup.ratio, f.row.short)
+        for f in comparison.findings
         if f.speedup and f.verdict and f.verdict.word == "FASTER" and not f.row.lossy
     ]
-    return max(faster)[2] if faster else None
+    if not faster:
+        return "; none that keeps the picture is clearly faster"
+    ratio, name = max(faster)
+    return f"; of those that keep the picture, {name} ({text.ratio(ratio)})"
 
 
 def _warmup_words(comparison: Comparison, subject: Finding) -> list[str]:
@@ -443,7 +463,7 @@ def _pays_words(comparison: Comparison, subject: Finding) -> list[str]:
     if own is None or own.kind != "after" or own.images is None:
         told = [_pays(subject)]
         if own is not None and own.kind == "never":
-            told.append("no saving per call is proven: its 95 % interval is not above 0")
+            told.append("a saving per call is not proven: its 95 % interval reaches 0")
     else:
         told = [f"after {text.plural(own.images, 'image')}"]
         if own.low_images is not None:
@@ -744,11 +764,7 @@ def _verdicts(comparison: Comparison) -> Table | None:
         for f in comparison.findings
         if not f.row.is_baseline or f.doubts
     ]  # fmt: skip
-    return (
-        Table("Which verdict to trust", ["backend", "verdict", "trust", "why"], rows)
-        if (rows)
-        else None
-    )
+    return Table(VERDICTS, ["backend", "verdict", "trust", "why"], rows) if (rows) else None
 
 
 def _except_reason(finding: Finding) -> list[str]:

@@ -246,7 +246,7 @@ def test_whole_parts_are_counted_as_on_paper(name: str, batch: int) -> None:
     side = unet.config.sample_size
 
     def meta(*shape: int, **more: Any) -> torch.Tensor:
-        return torch.empty(*shape, device="meta", **more)
+        return torch.empty(shape, device="meta", **more)
 
     more: dict[str, Any] = {}
     if unet.config.addition_embed_type is not None:
