@@ -13,7 +13,7 @@
 # limits a call. Records, a report and the self-check's lines land in --out.
 #
 # Exit: 0 all slices are done and the self-check holds, 1 a known answer is broken or a slice
-# failed, 2 wrong usage, 75 stopped by time: call again.
+# failed, 2 wrong usage or something is missing here, 75 stopped by time: call again.
 
 set -u -o pipefail
 cd "$(dirname "$0")/.."
@@ -152,13 +152,17 @@ run_slice() {
   timeout --foreground --signal=INT --kill-after=20 "$budget" \
     "$python" -m bench.cli run "${arguments[@]}" --out "$folder" "${resume[@]}"
   code=$?
-  # timeout says 124 or 137 when it ended the run, bench 130 when it was interrupted.
+  # timeout says 124 or 137 when it ended the run, bench 130 when it was interrupted, and 1 when
+  # some cell is not ok. Where none is, the machine is at fault: the slice is for another call.
+  if [ "$code" = 1 ] && ! grep -qs '"outcome": \?"ok"' "$folder/records.jsonl"; then return 1; fi
   case $code in
     124 | 130 | 137) return 75 ;;
     0 | 1) date -u +%Y-%m-%dT%H:%M:%SZ > "$folder/.done"; return 0 ;;
     *) return 1 ;;
   esac
 }
+
+if [ "$status" = no ]; then "$python" scripts/ready.py "$device" || exit 2; fi
 
 done_slices=()
 failed=()

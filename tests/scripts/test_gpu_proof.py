@@ -21,8 +21,11 @@ if [ "$3" = run ]; then
   out=
   while [ $# -gt 0 ]; do [ "$1" = --out ] && out=$2; shift; done
   mkdir -p "$out" && touch "$out/plan.json"
-  case "$out" in *"${SLOW:-nothing}") sleep 30 ;; *"${BROKEN:-nothing}") exit 2 ;; esac
+  case "$out" in *"${SLOW:-nothing}") sleep 30 ;; *"${BROKEN:-nothing}") exit 2 ;;
+    *"${EMPTY:-nothing}") exit 1 ;;
+    *"${PARTLY:-nothing}") echo '{"outcome": "ok"}' > "$out/records.jsonl"; exit 1 ;; esac
 fi
+if [ "$1" = scripts/ready.py ]; then exit "${READY:-0}"; fi
 if [ "$1" = scripts/selfcheck.py ]; then echo "self-check: lines"; exit "${SELFCHECK:-0}"; fi
 exit 0
 """
@@ -128,6 +131,24 @@ def test_a_slice_that_cannot_run_fails_the_whole_and_not_the_others(proof: Proof
     assert done.returncode == 1
     assert "failed: alone-128" in done.stderr
     assert "done" in proof.run("--status", "--device", "cpu", "--small").stdout
+
+
+def test_nothing_begins_where_something_is_missing(proof: Proof) -> None:
+    done = proof.run(READY="2")
+    assert done.returncode == 2
+    assert proof.runs == []
+    assert proof.calls == ["scripts/ready.py cuda"]
+    assert "to do    core-1024" in proof.run("--status", READY="2").stdout
+
+
+def test_a_slice_without_any_figure_is_not_done(proof: Proof) -> None:
+    """A GPU that is lost in between fails every cell; the next call measures them."""
+    done = proof.run("--slice", "core-512", EMPTY="/core-512")
+    assert done.returncode == 1
+    assert "core-512 failed" in done.stderr
+    assert "begun    core-512" in proof.run("--status").stdout
+    assert proof.run("--slice", "core-512", PARTLY="/core-512").returncode == 0
+    assert "done     core-512" in proof.run("--status").stdout
 
 
 def test_a_broken_answer_fails_the_whole(proof: Proof) -> None:
