@@ -73,6 +73,61 @@ def test_nothing_better_leaves_it_as_it_is() -> None:
     assert chosen == "as-is"
 
 
+def test_what_is_hardly_faster_is_not_taken() -> None:
+    def other(query: Any, key: Any, value: Any) -> Any:
+        return plain(query, key, value)
+
+    for spent, expected in ((0.98, "as-is"), (0.9, "other")):
+        times = {plain: 1.0, other: spent}
+        found = {"as-is": plain, "other": other}
+        assert attention.probe({SHAPE: 3}, found, "cpu", clock(times))[0] == expected
+
+
+def test_kernels_are_timed_with_the_host_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that takes 1 ms for each call and 20 ms idling, and a host that takes 3 ms."""
+    host, device = [0.0], [0.0]
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            self.at = 0.0
+
+        def record(self) -> None:
+            device[0] = max(device[0], host[0])
+            self.at = device[0]
+
+        def elapsed_time(self, other: Event) -> float:
+            return other.at - self.at
+
+    def spend(milliseconds: float) -> None:
+        device[0] = max(device[0], host[0]) + milliseconds
+
+    def call() -> None:
+        host[0] += 3.0
+        spend(1.0)
+
+    def synchronize(_device: str) -> None:
+        host[0] = max(host[0], device[0])
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: spend(cycles / 1e6))
+    assert attention.seconds_of(call, "cuda:0") == pytest.approx(1e-3)
+
+
+def test_graphs_of_another_choice_are_not_found_in_the_compile_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = pytest.importorskip("torch.compiler.config")
+    monkeypatch.setattr(config, "cache_key_tag", "")
+    for name in ("enable_flash_sdp", "enable_cudnn_sdp"):
+        monkeypatch.setattr(torch.backends.cuda, name, lambda on: None)
+    tags = set()
+    for name in ("cudnn", "flash", "efficient"):
+        attention.use(name, None)
+        tags.add(config.cache_key_tag)
+    assert len(tags) == 3
+
+
 def test_shapes_come_from_the_denoisers_own_call() -> None:
     def call() -> None:
         query, key = torch.zeros(1, 2, 6, 4), torch.zeros(1, 2, 3, 4)
@@ -99,6 +154,7 @@ def test_a_kernel_is_chosen_by_taking_its_rivals_away(monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             torch.backends.cuda, name, lambda on, name=name: made.update({name: on})
         )
+    monkeypatch.setattr("torch.compiler.config.cache_key_tag", "", raising=False)
     attention.use("cudnn", None)
     assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": True}
     attention.use("efficient", None)
