@@ -7,8 +7,9 @@ go together.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -58,9 +59,27 @@ class CudaRecorder:
             torch.cuda.current_stream().wait_stream(stream)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+            with as_if_not_capturing(), torch.cuda.graph(graph, pool=self._pool, stream=stream):
                 result = function()
         return graph.replay, result
+
+
+@contextlib.contextmanager
+def as_if_not_capturing() -> Iterator[None]:
+    """Let Python code that asks whether a stream captures be told no, so that it does as before.
+
+    transformers (5.x) asks, and builds an attention mask while capturing that it leaves out
+    otherwise: what was compiled in the calls before would be compiled anew, inside of the capture,
+    and a replay would do other work than the call that it stands for.
+    """
+    import torch
+
+    original = torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = lambda: False
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = original
 
 
 @dataclass

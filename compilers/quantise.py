@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Collection
 from typing import Any, Literal
 
 from compilers.base import UnsupportedPipelineError, Verdict, lacking
@@ -39,11 +40,19 @@ def probe(precision: Precision, device: str) -> Verdict:
     return Verdict(True)
 
 
-def quantise(module: Any, precision: Precision, min_features: int) -> int:
-    """Quantise the linear layers of ``module`` in place and return how many.
+def quantise(
+    module: Any, precision: Precision, min_features: int, blocks: Collection[str]
+) -> int:
+    """Quantise linear layers of ``module`` in place and return how many.
 
     Activations are quantised as they come, so nothing is calibrated. Layers with fewer than
-    ``min_features`` on a side keep their precision: they would lose more than they gain.
+    ``min_features`` on a side keep their precision: they would lose more than they gain. So do
+    those outside of ``blocks``, where torchao's code, which is made for being compiled, runs as it
+    is and waits for the device at each layer; and those that compute one row for each picture
+    (embeddings of the time, modulation of norms), since CUDA's product of int8 wants more than 16.
+
+    Args:
+        blocks: names of classes of transformer blocks, which are compiled.
 
     Raises:
         UnsupportedPipelineError: no layer is large enough.
@@ -52,23 +61,36 @@ def quantise(module: Any, precision: Precision, min_features: int) -> int:
 
     quantization: Any = importlib.import_module("torchao.quantization")
 
-    def large(layer: Any, _name: str) -> bool:
+    def large(layer: Any) -> bool:
         if not isinstance(layer, torch.nn.Linear):
             return False
         sides = (layer.in_features, layer.out_features)
         return min(sides) >= min_features and not any(side % MULTIPLE for side in sides)
 
-    count = sum(large(layer, name) for name, layer in module.named_modules())
-    if count == 0:
+    chosen = {
+        id(layer)
+        for block in module.modules()
+        if type(block).__name__ in blocks
+        for name, layer in block.named_modules()
+        if large(layer) and not any(part.startswith("norm") for part in name.split("."))
+    }
+    if not chosen:
         raise UnsupportedPipelineError(
-            f"{type(module).__name__} has no linear layer of {min_features} features to quantise"
+            f"{type(module).__name__} has no linear layer of {min_features} features to quantise "
+            f"in {' or '.join(sorted(blocks)) or 'a repeated block, since it names none'}"
         )
+    # torchao would switch on torch's tuning of every kernel besides, which is another technique and
+    # takes minutes; of what it sets, int8 needs that a product is not written out as int32.
     if precision == "int8":
-        config: Any = quantization.Int8DynamicActivationInt8WeightConfig()
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.force_fuse_int_mm_with_mul = True
+        config: Any = quantization.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
     else:
         # Scales by row are the finer ones, and torchao has them for bfloat16 alone.
         dtype = next(module.parameters()).dtype
         by = quantization.PerRow() if dtype == torch.bfloat16 else quantization.PerTensor()
-        config = quantization.Float8DynamicActivationFloat8WeightConfig(granularity=by)
-    quantization.quantize_(module, config, filter_fn=large)
-    return count
+        config = quantization.Float8DynamicActivationFloat8WeightConfig(
+            granularity=by, set_inductor_config=False
+        )
+    quantization.quantize_(module, config, filter_fn=lambda layer, _name: id(layer) in chosen)
+    return len(chosen)

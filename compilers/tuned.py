@@ -23,7 +23,9 @@ from compilers.cuda_graphs import CudaRecorder, GraphedCall
 from compilers.scopes import denoiser_name, resolve_scope
 from compilers.step_cache import DeepFeatures
 
-REGIONS = ("BasicTransformerBlock", "ResnetBlock2D", "CLIPEncoderLayer", "T5Block")
+TRANSFORMER_BLOCKS = ("BasicTransformerBlock",)
+
+REGIONS = (*TRANSFORMER_BLOCKS, "ResnetBlock2D", "CLIPEncoderLayer", "T5Block")
 """Classes of blocks that pipelines repeat; a denoiser's own ``_repeated_blocks`` come on top."""
 
 RECOMPILES = 64
@@ -403,11 +405,12 @@ class TunedEightBit(Tuned):
         return inductor.probe(device) if verdict.supported else verdict
 
     def change_denoiser(self, pipeline: Any, options: Any) -> None:
-        """Quantise the denoiser's large linear layers."""
+        """Quantise the large linear layers in the denoiser's transformer blocks."""
         denoiser = getattr(pipeline, denoiser_name(pipeline) or "", None)
         if denoiser is None:
             raise UnsupportedPipelineError(f"{type(pipeline).__name__} has no denoiser to quantise")
-        count = quantise.quantise(denoiser, self.precision, options.min_features)
+        blocks = {*TRANSFORMER_BLOCKS, *(getattr(denoiser, "_repeated_blocks", None) or ())}
+        count = quantise.quantise(denoiser, self.precision, options.min_features, blocks)
         self._said[self.precision] = "on"
         self._details["quantised_layers"] = count
 
