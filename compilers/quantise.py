@@ -40,9 +40,7 @@ def probe(precision: Precision, device: str) -> Verdict:
     return Verdict(True)
 
 
-def quantise(
-    module: Any, precision: Precision, min_features: int, blocks: Collection[str]
-) -> int:
+def quantise(module: Any, precision: Precision, min_features: int, blocks: Collection[str]) -> int:
     """Quantise linear layers of ``module`` in place and return how many.
 
     Activations are quantised as they come, so nothing is calibrated. Layers with fewer than

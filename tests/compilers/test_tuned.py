@@ -382,8 +382,8 @@ class TestEightBits:
         assert quantise.quantise(model, "int8", 32, {"Block"}) == 1
         error = (model["block"].large(value) - expected).abs().max() / expected.abs().max()
         assert 0 < error < 0.05
-        changed = [n for n, m in model.named_modules()
-                   if isinstance(m, torch.nn.Linear) and type(m.weight) is not torch.nn.Parameter]  # fmt: skip
+        linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        changed = [n for n, m in linear.items() if type(m.weight) is not torch.nn.Parameter]
         assert changed == ["block.large"]
         with pytest.raises(UnsupportedPipelineError, match="512 features to quantise in Block"):
             quantise.quantise(self.block(), "int8", 512, {"Block"})
