@@ -16,7 +16,16 @@ from typing import Any, Protocol
 WARM_CALLS = 2
 """Calls before a capture: the first compiles and lets cuDNN choose, the second finds all of it."""
 
+MOST_MOVES = 1
+"""How often weights may move: once is an arrangement, oftener is what happens in every picture."""
+
+REASON_LENGTH = 200
+
 Replay = Callable[[], Any]
+
+
+class CaptureError(Exception):
+    """A call that works cannot be captured; ``str()`` is the reason, without a full stop."""
 
 
 class Recorder(Protocol):
@@ -27,12 +36,17 @@ class Recorder(Protocol):
         ...
 
     def record(self, function: Callable[[], Any]) -> tuple[Replay, Any]:
-        """Return a replay of ``function`` and its result, whose tensors each replay overwrites."""
+        """Return a replay of ``function`` and its result, whose tensors each replay overwrites.
+
+        Raises:
+            CaptureError: ``function`` can be called and not captured. What it raises when it is
+                just called, and running out of memory, come through as they are.
+        """
         ...
 
 
 class CudaRecorder:
-    """Captures on one device; all captures share a memory pool.
+    """Captures on one device; all captures share a memory pool, and the stream that it goes by.
 
     Sharing is safe because replays are ordered on one stream and each result is copied out of the
     pool before the next replay begins.
@@ -41,6 +55,7 @@ class CudaRecorder:
     def __init__(self, device: str) -> None:
         self._device = device
         self._pool: Any = None
+        self._stream: Any = None
 
     def holds(self, tensor: Any) -> bool:
         return bool(tensor.is_cuda)
@@ -51,16 +66,26 @@ class CudaRecorder:
         with torch.cuda.device(self._device):
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+                self._stream = torch.cuda.Stream()
+            before = torch.cuda.current_stream()
+            self._stream.wait_stream(before)
+            with torch.cuda.stream(self._stream):
                 for _ in range(WARM_CALLS):
                     function()
-            torch.cuda.current_stream().wait_stream(stream)
+            before.wait_stream(self._stream)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with as_if_not_capturing(), torch.cuda.graph(graph, pool=self._pool, stream=stream):
-                result = function()
+            try:
+                with as_if_not_capturing(), torch.cuda.graph(graph, self._pool, self._stream):
+                    result = function()
+            except Exception as error:
+                # A capture that broke off leaves its stream the current one, and the allocator
+                # still recording for its pool.
+                torch.cuda.set_stream(before)
+                self._pool = None
+                if any("out of memory" in str(each).lower() for each in _causes(error)):
+                    raise
+                raise CaptureError(_told(error)) from error
         return graph.replay, result
 
 
@@ -80,6 +105,20 @@ def as_if_not_capturing() -> Iterator[None]:
         yield
     finally:
         torch.cuda.is_current_stream_capturing = original
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Go from the end of a capture, which only says that it is broken, to what broke it."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _told(error: BaseException) -> str:
+    first = list(_causes(error))[-1]
+    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
+    return f"{type(first).__name__}: {lines[0] if lines else 'no message'}"[:REASON_LENGTH]
 
 
 @dataclass
@@ -110,8 +149,9 @@ class GraphedCall:
 
     Arguments may be nested in tuples, lists, dicts and result objects that torch's pytree knows.
     Calls are told apart by shape, layout and type of each tensor, by the value of everything else,
-    and by ``variant``. A call with an argument that cannot be told apart or read by a replay runs
-    as it is, which ``counts`` shows.
+    and by ``variant``. A call runs as it is, which ``counts`` shows, if an argument cannot be told
+    apart or read by a replay, if its kind could not be captured, or if the weights keep moving: a
+    replay would read where they were.
 
     Args:
         function: what to call; must always do the same work for the same kind of arguments.
@@ -130,27 +170,29 @@ class GraphedCall:
         self.counts = Counts()
         self._function = function
         self._recorder = recorder
-        self._weights = _last_parameter(owner)
+        self._weights = _Weights(owner)
         self._variant = variant
-        self._captured: dict[Hashable, _Captured] = {}
+        self._captured: dict[Hashable, _Captured | str] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call ``function``, by replay where that is possible; the result is the caller's own."""
         from torch.utils import _pytree as pytree
 
+        if self._weights.moved():
+            self._captured.clear()
         leaves, structure = pytree.tree_flatten((args, kwargs))
         key, reason = self._key(leaves, structure)
-        if key is None:
-            self.counts.uncaptured[reason] = self.counts.uncaptured.get(reason, 0) + 1
+        captured: _Captured | str = reason
+        if key is not None:
+            if key not in self._captured:
+                self._captured[key] = self._capture(leaves, structure)
+            elif isinstance(known := self._captured[key], _Captured):
+                for static, given in zip(known.inputs, _tensors(leaves), strict=True):
+                    static.copy_(given)
+            captured = self._captured[key]
+        if isinstance(captured, str):
+            self.counts.uncaptured[captured] = self.counts.uncaptured.get(captured, 0) + 1
             return self._function(*args, **kwargs)
-        captured = self._captured.get(key)
-        if captured is None:
-            captured = self._capture(leaves, structure)
-            self._captured[key] = captured
-            self.counts.captures += 1
-        else:
-            for static, given in zip(captured.inputs, _tensors(leaves), strict=True):
-                static.copy_(given)
         captured.replay()
         self.counts.replays += 1
         return pytree.tree_unflatten(
@@ -160,6 +202,8 @@ class GraphedCall:
 
     def _key(self, leaves: Sequence[Any], structure: Any) -> tuple[Hashable | None, str]:
         parts: list[Hashable] = []
+        if self._weights.moves > MOST_MOVES:
+            return None, "its weights move from call to call"
         for leaf in leaves:
             if _is_tensor(leaf):
                 if not self._recorder.holds(leaf):
@@ -171,20 +215,25 @@ class GraphedCall:
                 parts.append((type(leaf), leaf))
             else:
                 return None, f"an argument is a {type(leaf).__name__}"
-        address = None if self._weights is None else self._weights().data_ptr()
-        return (str(structure), tuple(parts), address, self._variant()), ""
+        return (str(structure), tuple(parts), self._variant()), ""
 
-    def _capture(self, leaves: Sequence[Any], structure: Any) -> _Captured:
+    def _capture(self, leaves: Sequence[Any], structure: Any) -> _Captured | str:
+        """Return what was captured, or why this kind of call cannot be."""
         from torch.utils import _pytree as pytree
 
         static = [leaf.clone() if _is_tensor(leaf) else leaf for leaf in leaves]
         args, kwargs = pytree.tree_unflatten(static, structure)
-        replay, result = self._recorder.record(lambda: self._function(*args, **kwargs))
+        try:
+            replay, result = self._recorder.record(lambda: self._function(*args, **kwargs))
+        except CaptureError as error:
+            return f"it cannot be captured: {error}"
         results, result_structure = pytree.tree_flatten(result)
         strange = [x for x in results if not isinstance(x, (str, int, float, bool, type(None)))]
         strange = [type(x).__name__ for x in strange if not _is_tensor(x)]
         if strange:
-            raise TypeError(f"a replay cannot return a {strange[0]}")
+            return f"a replay cannot return a {strange[0]}"
+        self._weights.hold()
+        self.counts.captures += 1
         return _Captured(_tensors(static), replay, results, result_structure)
 
 
@@ -198,14 +247,36 @@ def _tensors(leaves: Sequence[Any]) -> list[Any]:
     return [leaf for leaf in leaves if _is_tensor(leaf)]
 
 
-def _last_parameter(owner: Any) -> Callable[[], Any] | None:
-    """Return how to read the last parameter of ``owner``, whose address tells if weights moved.
+class _Weights:
+    """Where a module's weights were when a call that reads them was captured.
 
-    One is enough: what moves weights (a change of device or type) moves all of a module's.
+    The last parameter stands for all: what moves weights (a change of device or type) moves all of
+    a module's. Those that were captured are kept alive, since an allocator likes to give memory out
+    again: weights that went and came back could be in each other's places, and the last in its own.
+
+    Attributes:
+        moves: how often they have moved since something was captured.
     """
-    named = list(owner.named_parameters()) if owner is not None else []
-    if not named:
-        return None
-    path, _, name = named[-1][0].rpartition(".")
-    holder = owner.get_submodule(path)
-    return lambda: getattr(holder, name)
+
+    def __init__(self, owner: Any) -> None:
+        self.moves = 0
+        self._owner = owner
+        self._held: list[Any] = []
+        named = list(owner.named_parameters()) if owner is not None else []
+        path, _, self._name = named[-1][0].rpartition(".") if named else ("", "", "")
+        self._holder = owner.get_submodule(path) if named else None
+
+    def hold(self) -> None:
+        """Note where they are, for what was captured just now."""
+        if self._holder is not None:
+            self._held = [weight.detach() for weight in self._owner.parameters()]
+
+    def moved(self) -> bool:
+        """Say whether they have moved since, and let go of them if so."""
+        if not self._held:
+            return False
+        if getattr(self._holder, self._name).data_ptr() == self._held[-1].data_ptr():
+            return False
+        self.moves += 1
+        self._held = []
+        return True

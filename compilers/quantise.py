@@ -15,6 +15,10 @@ FP8_CAPABILITY = (8, 9)
 MULTIPLE = 16
 """Eight-bit matrix products want both sides of a weight to be a multiple of this."""
 
+ONE_ROW = ("emb", "norm", "adaln", "modulation")
+"""In names of layers that see one row for each picture (what is made of the timestep): nothing to
+gain there, and torch's int8 product on CUDA takes no fewer than 17 rows."""
+
 
 def probe(precision: Precision, device: str) -> Verdict:
     """Say whether torchao can compute in ``precision`` on ``device``."""
@@ -40,17 +44,19 @@ def probe(precision: Precision, device: str) -> Verdict:
     return Verdict(True)
 
 
-def quantise(module: Any, precision: Precision, min_features: int, blocks: Collection[str]) -> int:
-    """Quantise linear layers of ``module`` in place and return how many.
+def quantise(
+    module: Any, precision: Precision, min_features: int, within: Collection[str] | None = None
+) -> int:
+    """Quantise the linear layers of ``module`` in place and return how many.
 
     Activations are quantised as they come, so nothing is calibrated. Layers with fewer than
-    ``min_features`` on a side keep their precision: they would lose more than they gain. So do
-    those outside of ``blocks``, where torchao's code, which is made for being compiled, runs as it
-    is and waits for the device at each layer; and those that compute one row for each picture
-    (embeddings of the time, modulation of norms), since CUDA's product of int8 wants more than 16.
+    ``min_features`` on a side keep their precision, and so do those that see few rows: they would
+    lose more than they gain.
 
     Args:
-        blocks: names of classes of transformer blocks, which are compiled.
+        within: names of the modules inside of which layers are quantised; None for everywhere.
+            What is not compiled gains nothing: the activations' scales take kernels of their own,
+            and torchao's int8 layers make the host wait for the device besides.
 
     Raises:
         UnsupportedPipelineError: no layer is large enough.
@@ -59,23 +65,23 @@ def quantise(module: Any, precision: Precision, min_features: int, blocks: Colle
 
     quantization: Any = importlib.import_module("torchao.quantization")
 
-    def large(layer: Any) -> bool:
+    def large(layer: Any, name: str) -> bool:
         if not isinstance(layer, torch.nn.Linear):
+            return False
+        path = name.split(".")
+        if any(word in part for word in ONE_ROW for part in path):
+            return False
+        if within is not None and not any(
+            ".".join(path[:length]) in within for length in range(1, len(path))
+        ):
             return False
         sides = (layer.in_features, layer.out_features)
         return min(sides) >= min_features and not any(side % MULTIPLE for side in sides)
 
-    chosen = {
-        id(layer)
-        for block in module.modules()
-        if type(block).__name__ in blocks
-        for name, layer in block.named_modules()
-        if large(layer) and not any(part.startswith("norm") for part in name.split("."))
-    }
-    if not chosen:
+    count = sum(large(layer, name) for name, layer in module.named_modules())
+    if count == 0:
         raise UnsupportedPipelineError(
-            f"{type(module).__name__} has no linear layer of {min_features} features to quantise "
-            f"in {' or '.join(sorted(blocks)) or 'a repeated block, since it names none'}"
+            f"{type(module).__name__} has no linear layer of {min_features} features to quantise"
         )
     # torchao would switch on torch's tuning of every kernel besides, which is another technique and
     # takes minutes; of what it sets, int8 needs that a product is not written out as int32.
@@ -90,5 +96,5 @@ def quantise(module: Any, precision: Precision, min_features: int, blocks: Colle
         config = quantization.Float8DynamicActivationFloat8WeightConfig(
             granularity=by, set_inductor_config=False
         )
-    quantization.quantize_(module, config, filter_fn=lambda layer, _name: id(layer) in chosen)
-    return len(chosen)
+    quantization.quantize_(module, config, filter_fn=large)
+    return count

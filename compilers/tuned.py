@@ -23,9 +23,7 @@ from compilers.cuda_graphs import CudaRecorder, GraphedCall
 from compilers.scopes import denoiser_name, resolve_scope
 from compilers.step_cache import DeepFeatures
 
-TRANSFORMER_BLOCKS = ("BasicTransformerBlock",)
-
-REGIONS = (*TRANSFORMER_BLOCKS, "ResnetBlock2D", "CLIPEncoderLayer", "T5Block")
+REGIONS = ("BasicTransformerBlock", "ResnetBlock2D", "CLIPEncoderLayer", "T5Block")
 """Classes of blocks that pipelines repeat; a denoiser's own ``_repeated_blocks`` come on top."""
 
 RECOMPILES = 64
@@ -143,6 +141,7 @@ class Tuned:
         self._graphs: dict[str, GraphedCall] = {}
         self._compiles = True
         self._ship: Callable[[], None] | None = None
+        self._held: _HeldDecoder | None = None
         self.before_denoiser: Callable[..., None] | None = None
 
     def probe(self, device: str) -> Verdict:
@@ -170,7 +169,7 @@ class Tuned:
         self._arrange(pipeline, parts, options)
         self.change_denoiser(pipeline, options)
         if options.hold_vae and "vae.decode" in parts:
-            self._said["hold_vae"] = _hold_vae(pipeline.vae)
+            self._held = _HeldDecoder(pipeline.vae)
         if options.cudnn_benchmark:
             self._say_cuda("cudnn_benchmark", on_cuda)
             if on_cuda:
@@ -197,6 +196,8 @@ class Tuned:
             }
             for name, graphed in self._graphs.items()
         }
+        if self._held is not None:
+            self._said["hold_vae"] = self._held.said()
         details = {"techniques": dict(self._said), "cuda_graphs": graphs, **self._details}
         return Evidence(
             runtime="dynamo" if self._compiles else "modules",
@@ -227,10 +228,7 @@ class Tuned:
         if options.cuda_graphs:
             self._say_cuda("cuda_graphs", on_cuda)
         arguments = self._compile_arguments(options, on_cuda)
-        regions = set(REGIONS) | set(
-            getattr(getattr(pipeline, denoiser_name(pipeline) or "", None), "_repeated_blocks", ())
-            or ()
-        )
+        regions = _regions_of(pipeline)
         for part in parts:
             owner_name, _, method = part.partition(".")
             owner = getattr(pipeline, owner_name)
@@ -405,12 +403,20 @@ class TunedEightBit(Tuned):
         return inductor.probe(device) if verdict.supported else verdict
 
     def change_denoiser(self, pipeline: Any, options: Any) -> None:
-        """Quantise the large linear layers in the denoiser's transformer blocks."""
+        """Quantise the denoiser's large linear layers."""
         denoiser = getattr(pipeline, denoiser_name(pipeline) or "", None)
         if denoiser is None:
             raise UnsupportedPipelineError(f"{type(pipeline).__name__} has no denoiser to quantise")
-        blocks = {*TRANSFORMER_BLOCKS, *(getattr(denoiser, "_repeated_blocks", None) or ())}
-        count = quantise.quantise(denoiser, self.precision, options.min_features, blocks)
+        regions = _regions_of(pipeline)
+        compiled = {
+            name for name, part in denoiser.named_modules() if type(part).__name__ in regions
+        }
+        count = quantise.quantise(
+            denoiser,
+            self.precision,
+            options.min_features,
+            within=compiled if options.compile == "regional" else None,
+        )
         self._said[self.precision] = "on"
         self._details["quantised_layers"] = count
 
@@ -465,6 +471,12 @@ def _no_variant() -> None:
     return None
 
 
+def _regions_of(pipeline: Any) -> set[str]:
+    """Return the names of the classes that are compiled as regions."""
+    denoiser = getattr(pipeline, denoiser_name(pipeline) or "", None)
+    return {*REGIONS, *(getattr(denoiser, "_repeated_blocks", None) or ())}
+
+
 def _unused_arguments(owner: Any, method: str) -> tuple[str, ...]:
     """Pipelines hand ``decode`` their generator, which this class takes and never draws from."""
     return ("generator",) if (type(owner).__name__, method) == ("AutoencoderKL", "decode") else ()
@@ -496,33 +508,59 @@ def _parts_of(pipeline: Any, asked: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _hold_vae(vae: Any) -> str:
-    """Keep the decoding half in the precision in which pipelines decode.
+class _HeldDecoder:
+    """Keeps the decoding half of a VAE in the precision in which its pipeline decodes.
 
     Pipelines whose VAE overflows in float16 convert all of its weights to float32 for each picture
-    and back. The other half still follows them, so what they ask the VAE for its type stays true.
+    and back. The first time that a pipeline does so, the decoding half goes along and stays; the
+    other half still follows every time, so what pipelines ask the VAE for its type stays true. Not
+    all pipelines do: some decode in float16 with a VAE of the same kind, which stays as it is then.
+    One in bfloat16 is decoded in it, whatever a pipeline does in between.
+
+    Attributes:
+        left_out: why there is nothing to hold, or None.
+        asked: whether the pipeline has converted it.
     """
-    import torch
 
-    config = getattr(vae, "config", None)
-    halves = ("encoder", "quant_conv", "decoder", "post_quant_conv")
-    if not getattr(config, "force_upcast", False) or not all(hasattr(vae, h) for h in halves):
-        return "left out: nothing converts this VAE"
-    if vae.dtype == torch.float32:
-        return "left out: this VAE is in float32 already"
-    encoding = [part for part in (vae.encoder, vae.quant_conv) if part is not None]
-    if vae.dtype == torch.float16:
-        for part in (vae.decoder, vae.post_quant_conv):
-            if part is not None:
-                part.to(torch.float32)
+    def __init__(self, vae: Any) -> None:
+        import torch
 
-    def to(*args: Any, **kwargs: Any) -> Any:
-        for part in encoding:
-            part.to(*args, **kwargs)
-        return vae
+        self.left_out: str | None = None
+        self.asked = False
+        config = getattr(vae, "config", None)
+        halves = ("encoder", "quant_conv", "decoder", "post_quant_conv")
+        if not getattr(config, "force_upcast", False) or not all(hasattr(vae, h) for h in halves):
+            self.left_out = "left out: nothing converts this VAE"
+        elif vae.dtype == torch.float32:
+            self.left_out = "left out: this VAE is in float32 already"
+        if self.left_out is not None:
+            return
+        overflows = vae.dtype == torch.float16
+        encoding, decoding = (
+            [part for part in (getattr(vae, name) for name in names) if part is not None]
+            for names in (halves[:2], halves[2:])
+        )
 
-    vae.to = to
-    return "on"
+        def to(*args: Any, **kwargs: Any) -> Any:
+            wanted = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.dtype)]
+            converts = wanted == [torch.float32] and not self.asked
+            self.asked = self.asked or bool(wanted)
+            for part in encoding:
+                part.to(*args, **kwargs)
+            if wanted and not (converts and overflows):
+                args = tuple(each for each in args if not isinstance(each, torch.dtype))
+                kwargs = {k: v for k, v in kwargs.items() if not isinstance(v, torch.dtype)}
+            for part in decoding if args or kwargs else ():
+                part.to(*args, **kwargs)
+            return vae
+
+        vae.to = to
+
+    def said(self) -> str:
+        """Return what became of it."""
+        if self.left_out is not None:
+            return self.left_out
+        return "on" if self.asked else "left out: this pipeline converts no VAE"
 
 
 def _benchmark_convolutions() -> None:

@@ -813,25 +813,47 @@ def _option(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+TOLD_FIRST = ("model", "task", "size", "batch", "steps", "dtype", "device", "scheduler", "guidance")
+"""Facts by which workloads of one name are told apart, the most telling first."""
+
+TOLD_LAST = ("prompt", "negative_prompt", "seed")
+BY_ITSELF = frozenset({"model", "task", "size", "dtype", "device"})
+"""Facts whose value says what it is."""
+
+
 def _tell_apart(groups: list[Group]) -> None:
-    """Add to titles that occur twice what their workloads differ in."""
+    """Add to titles that occur twice what it takes to tell their workloads apart, no more."""
     by_title: dict[str, list[Group]] = {}
     for found in groups:
         by_title.setdefault(found.title, []).append(found)
     for title, same in by_title.items():
-        if len(same) == 1:
-            continue
-        told = [
-            {
-                **g.workload,
-                "device": g.first.device,
-                "threads": g.first.alike.record["cell"]["threads"],
-            }
-            for g in same
-        ]
+        told = [_facts(found) for found in same]
         # Of keys that only some workloads have, those that lack one are at its default.
         known = dict.fromkeys(name for each in told for name in each)
-        names = [n for n in known if any(t.get(n) != told[0].get(n) for t in told)]
+        rest = sorted(n for n in known if n not in TOLD_FIRST and n not in TOLD_LAST)
+        chosen: list[str] = []
+        for name in (*TOLD_FIRST, *rest, *TOLD_LAST):
+            if _kinds(told, [*chosen, name]) > _kinds(told, chosen):
+                chosen.append(name)
         for found, own in zip(same, told, strict=True):
-            facts = [f"{n} {_option(own[n])}"[:40] for n in names if own.get(n) is not None]
-            found.title = " · ".join([title, *facts])
+            facts = [own[n] if n in BY_ITSELF else f"{n} {own[n]}" for n in chosen if n in own]
+            found.title = " · ".join([title, *(fact[:40] for fact in facts)])
+
+
+def _facts(group: Group) -> dict[str, str]:
+    """Return what can differ between workloads of one name, as text."""
+    facts = {
+        **group.workload,
+        "size": f"{group.workload.get('width')}×{group.workload.get('height')}",
+        "device": group.first.device,
+        "threads": group.first.alike.record["cell"]["threads"],
+    }
+    return {
+        name: _option(value)
+        for name, value in facts.items()
+        if value is not None and name not in ("height", "width")
+    }
+
+
+def _kinds(told: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
+    return len({tuple(each.get(name) for name in names) for each in told})

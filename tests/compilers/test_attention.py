@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.compiler.config as compiler_config
 from torch.nn import functional
 
 from compilers import attention
@@ -117,14 +118,13 @@ def test_kernels_are_timed_with_the_host_ahead(monkeypatch: pytest.MonkeyPatch) 
 def test_graphs_of_another_choice_are_not_found_in_the_compile_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = pytest.importorskip("torch.compiler.config")
-    monkeypatch.setattr(config, "cache_key_tag", "")
     for name in ("enable_flash_sdp", "enable_cudnn_sdp"):
         monkeypatch.setattr(torch.backends.cuda, name, lambda on: None)
     tags = set()
-    for name in ("cudnn", "flash", "efficient"):
-        attention.use(name, None)
-        tags.add(config.cache_key_tag)
+    with compiler_config.patch(cache_key_tag=""):
+        for name in ("cudnn", "flash", "efficient"):
+            attention.use(name, None)
+            tags.add(compiler_config.cache_key_tag)
     assert len(tags) == 3
 
 
@@ -154,11 +154,11 @@ def test_a_kernel_is_chosen_by_taking_its_rivals_away(monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             torch.backends.cuda, name, lambda on, name=name: made.update({name: on})
         )
-    monkeypatch.setattr("torch.compiler.config.cache_key_tag", "", raising=False)
-    attention.use("cudnn", None)
-    assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": True}
-    attention.use("efficient", None)
-    assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": False}
+    with compiler_config.patch(cache_key_tag=""):
+        attention.use("cudnn", None)
+        assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": True}
+        attention.use("efficient", None)
+        assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": False}
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from compilers.cuda_graphs import GraphedCall
+from compilers.cuda_graphs import CaptureError, GraphedCall
 
 
 class Recorder:
@@ -117,9 +117,56 @@ def test_weights_that_move_are_captured_anew() -> None:
     assert recorder.records == 2
 
 
-def test_a_result_that_cannot_be_copied_is_refused() -> None:
-    with pytest.raises(TypeError, match="cannot return a object"):
-        GraphedCall(lambda value: (value, object()), Recorder())(torch.ones(1))
+def test_weights_that_keep_moving_are_captured_no_more() -> None:
+    module = torch.nn.Linear(2, 2)
+    recorder = Recorder()
+    call = GraphedCall(module.forward, recorder, module)
+    with torch.no_grad():
+        for _ in range(5):
+            value = torch.ones(1, 2)
+            assert torch.equal(call(value), module(value))
+            module.to(torch.float64).to(torch.float32)
+    assert recorder.records == call.counts.captures == call.counts.replays == 2
+    assert call.counts.uncaptured == {"its weights move from call to call": 3}
+
+
+def test_weights_that_come_back_in_other_places_are_not_taken_for_unmoved() -> None:
+    """An allocator gives memory out again: two weights may change places but for the last."""
+    module = torch.nn.Linear(2, 2)
+    call = GraphedCall(module.forward, Recorder(), module)
+    with torch.no_grad():
+        call(torch.ones(1, 2))
+        captured = {weight.data_ptr() for weight in module.parameters()}
+        module.to(torch.float64)
+        others = [torch.empty(4) for _ in range(100)] + [torch.empty(2) for _ in range(100)]
+        assert not captured & {each.data_ptr() for each in others}, (
+            "what a capture reads is not given out again"
+        )
+
+
+def test_a_result_that_cannot_be_copied_is_not_replayed() -> None:
+    call = GraphedCall(lambda value: (value, object()), Recorder())
+    for _ in range(2):
+        assert call(torch.ones(1))[0].tolist() == [1.0]
+    assert call.counts.uncaptured == {"a replay cannot return a object": 2}
+    assert call.counts.captures == call.counts.replays == 0
+
+
+def test_what_cannot_be_captured_runs_as_it_is_and_is_tried_once() -> None:
+    class Refuses(Recorder):
+        def record(self, function: Callable[[], Any]) -> Any:
+            if function().shape == (3,):
+                self.records += 1
+                raise CaptureError("RuntimeError: it waits")
+            return super().record(function)
+
+    recorder = Refuses()
+    call = GraphedCall(lambda value: value * 2, recorder)
+    for size in (3, 2, 3):
+        assert call(torch.ones(size)).tolist() == [2.0] * size
+    assert recorder.records == 2
+    assert call.counts.uncaptured == {"it cannot be captured: RuntimeError: it waits": 2}
+    assert (call.counts.captures, call.counts.replays) == (1, 1)
 
 
 def test_it_passes_for_the_function() -> None:

@@ -141,13 +141,42 @@ def test_a_held_vae_decodes_as_before_and_is_converted_no_more(dtype: str, kept:
         pipeline.vae.register_to_config(force_upcast=True)
         prepare(pipeline, **{**OFF, "hold_vae": hold})
         weight = pipeline.vae.decoder.conv_in.weight
-        address = weight.data_ptr()
         found.append(draw(pipeline, inputs))
+        address = weight.data_ptr()
+        assert abs(draw(pipeline, inputs) - found[-1]).max() == 0
         if hold:
             assert weight.data_ptr() == address
             assert weight.dtype == getattr(torch, kept)
             assert pipeline.vae.dtype == getattr(torch, dtype)
     assert abs(found[0] - found[1]).max() == 0
+
+
+def test_a_vae_that_its_pipeline_decodes_in_half_precision_stays_in_it() -> None:
+    found = []
+    for hold in (False, True):
+        pipeline, inputs = load("sd15", dtype="float16")
+        pipeline.vae.register_to_config(force_upcast=True)
+        backend, _, _ = prepare(pipeline, **{**OFF, "hold_vae": hold})
+        found.append(draw(pipeline, inputs))
+    assert abs(found[0] - found[1]).max() == 0
+    assert pipeline.vae.decoder.conv_in.weight.dtype == torch.float16
+    said = backend.evidence().details["techniques"]["hold_vae"]
+    assert said == "left out: this pipeline converts no VAE"
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [("float16", "float32"), ("bfloat16", "bfloat16")])
+def test_encoding_in_full_precision_leaves_the_decoder_as_it_decodes(dtype: str, kept: str) -> None:
+    pipeline, _ = load("sdxl", dtype=dtype)
+    pipeline.vae.register_to_config(force_upcast=True)
+    backend, _, _ = prepare(pipeline, **{**OFF, "hold_vae": True})
+    for asked in (torch.float32, getattr(torch, dtype)):  # as image-to-image does to encode
+        assert pipeline.vae.to(asked) is pipeline.vae
+        assert pipeline.vae.dtype == pipeline.vae.encoder.conv_in.weight.dtype == asked
+        assert pipeline.vae.decoder.conv_in.weight.dtype == getattr(torch, kept)
+    pipeline.vae.to("meta", dtype=torch.float32)
+    assert pipeline.vae.decoder.conv_in.weight.device.type == "meta"
+    assert pipeline.vae.decoder.conv_in.weight.dtype == getattr(torch, kept)
+    assert backend.evidence().details["techniques"]["hold_vae"] == "on"
 
 
 def test_a_vae_that_nothing_converts_is_not_held() -> None:
@@ -379,26 +408,23 @@ class TestEightBits:
         model = self.block()
         value = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
         expected = model["block"].large(value)
-        assert quantise.quantise(model, "int8", 32, {"Block"}) == 1
+        assert quantise.quantise(model, "int8", 32, within={"block"}) == 1
         error = (model["block"].large(value) - expected).abs().max() / expected.abs().max()
         assert 0 < error < 0.05
         linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
         changed = [n for n, m in linear.items() if type(m.weight) is not torch.nn.Parameter]
         assert changed == ["block.large"]
-        with pytest.raises(UnsupportedPipelineError, match="512 features to quantise in Block"):
-            quantise.quantise(self.block(), "int8", 512, {"Block"})
-        with pytest.raises(UnsupportedPipelineError, match="it names none"):
-            quantise.quantise(self.block(), "int8", 32, ())
+        with pytest.raises(UnsupportedPipelineError, match="512 features"):
+            quantise.quantise(self.block(), "int8", 512)
 
-    def test_quantising_switches_no_other_tuning_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_quantising_switches_no_other_tuning_on(self) -> None:
         pytest.importorskip("torchao")
         import torch._inductor.config as config
 
-        for name in ("coordinate_descent_tuning", "force_fuse_int_mm_with_mul"):
-            monkeypatch.setattr(config, name, False)
-        quantise.quantise(self.block(), "int8", 32, {"Block"})
-        assert not config.coordinate_descent_tuning
-        assert config.force_fuse_int_mm_with_mul
+        with config.patch(coordinate_descent_tuning=False, force_fuse_int_mm_with_mul=False):
+            quantise.quantise(self.block(), "int8", 32)
+            assert not config.coordinate_descent_tuning
+            assert config.force_fuse_int_mm_with_mul
 
     def test_fp8_asks_for_no_other_tuning_either(self, monkeypatch: pytest.MonkeyPatch) -> None:
         quantization = pytest.importorskip("torchao.quantization")
@@ -407,9 +433,32 @@ class TestEightBits:
             quantization, "quantize_", lambda module, config, filter_fn: asked.append(config)
         )
         for dtype, by in ((torch.float16, "PerTensor"), (torch.bfloat16, "PerRow")):
-            quantise.quantise(self.block().to(dtype), "fp8", 32, {"Block"})
+            quantise.quantise(self.block().to(dtype), "fp8", 32)
             assert asked[-1].set_inductor_config is False
             assert by in str(asked[-1].granularity)
+
+    def test_layers_that_see_a_row_a_picture_and_those_outside_of_blocks_are_spared(self) -> None:
+        pytest.importorskip("torchao")
+
+        def model() -> Any:
+            block = torch.nn.ModuleDict(
+                {"time_emb_proj": torch.nn.Linear(64, 64), "ff": torch.nn.Linear(64, 64)}
+            )
+            return torch.nn.ModuleDict({"block": block, "proj_in": torch.nn.Linear(64, 64)})
+
+        assert quantise.quantise(model(), "int8", 32) == 2
+        inside = model()
+        assert quantise.quantise(inside, "int8", 32, within={"block"}) == 1
+        assert type(inside["block"]["ff"].weight) is not torch.nn.Parameter
+
+    def test_only_what_is_compiled_is_quantised(self, regions: Regions) -> None:
+        pytest.importorskip("torchao")
+        pipeline, _ = load("sdxl")
+        settings = {**OFF, "compile": "regional", "min_features": 16}
+        prepare(pipeline, "tuned-int8", **settings)
+        for name, part in pipeline.unet.named_modules():
+            if isinstance(part, torch.nn.Linear) and type(part.weight) is not torch.nn.Parameter:
+                assert "transformer_blocks" in name
 
     def test_a_pipeline_draws_with_quantised_layers(self) -> None:
         pytest.importorskip("torchao")

@@ -463,7 +463,28 @@ def test_two_data_types_are_two_workloads(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     records[1]["cell"]["workload"]["dtype"] = "float16"
     groups = gather.group(gather.read([small(tmp_path, records)]))
-    assert [g.title for g in groups] == ["t2i · dtype float32", "t2i · dtype float16"]
+    assert [g.title for g in groups] == ["t2i · float32", "t2i · float16"]
+
+
+def test_titles_tell_workloads_apart_by_the_fewest_facts(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1) * 3
+    records = [json.loads(json.dumps(record)) for record in records]
+    changes = (
+        {"model": "synthetic:sdxl", "prompt": "a cat", "height": 64, "width": 96, "steps": 30},
+        {"model": "synthetic:sdxl", "prompt": "a cat", "height": 96, "width": 64, "steps": 30},
+        {"model": "embedded:sdxl"},
+    )
+    for number, (record, change) in enumerate(zip(records, changes, strict=True)):
+        record["cell"]["workload"].update(change)
+        record["cell"]["cell_id"] = record["cell_id"] = f"cell{number}"
+        record["record_id"] = f"record{number}"
+    groups = gather.group(gather.read([small(tmp_path, records)]))
+    side = make.WORKLOADS[0].size
+    assert {g.title for g in groups} == {
+        "t2i · synthetic:sdxl · 96×64",
+        "t2i · synthetic:sdxl · 64×96",
+        f"t2i · embedded:sdxl · {side}×{side}",
+    }
 
 
 def test_break_even_of_the_published_row(tmp_path, undrawn):
