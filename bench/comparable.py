@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,31 @@ def label(backend: Mapping[str, Any]) -> str:
     """Return a backend's name, with the environment it was sent to unless that is called alike."""
     name, place = str(backend.get("name", "?")), backend.get("environment") or "current"
     return name if place in ("current", name) else f"{name}@{place}"
+
+
+def written(cell: Mapping[str, Any]) -> str:
+    """Return a cell's backend with the options that are not its defaults, as the cell's name does.
+
+    Of a name that ``bench.config.drafts.cell_names`` would not give, no options are told.
+    """
+    backend = cell.get("backend") or {}
+    name = re.escape(str(backend.get("name")))
+    after = r"(?:@[^/]+)?(?:/cache=\w+)?(?:/[0-9a-f]{6})?$"
+    found = re.search(rf"(?:^|/){name}(\[.*\]){after}", str(cell.get("name")))
+    place = label(backend).removeprefix(str(backend.get("name", "?")))
+    return f"{backend.get('name', '?')}{found[1] if found else ''}{place}"
+
+
+def labels(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return each cell's backend as written, without and with what tells compile caches apart."""
+    shorts = [written(cell) for cell in cells]
+    caches: dict[str, set[Any]] = {}
+    for short, cell in zip(shorts, cells, strict=True):
+        caches.setdefault(short, set()).add(cell.get("cache"))
+    return [
+        (short, f"{short} cache={cell.get('cache')}" if len(caches[short]) > 1 else short)
+        for short, cell in zip(shorts, cells, strict=True)
+    ]
 
 
 def between_environments(

@@ -459,7 +459,9 @@ class _Member:
 def _group(members: list[_Member], all_rounds: bool) -> Group:
     labels = [
         f"{label} {comparable.LOSSY}" if member.lossy else label
-        for member, label in zip(members, _labels([m.cell for m in members]), strict=True)
+        for member, (_, label) in zip(
+            members, comparable.labels([m.cell for m in members]), strict=True
+        )
     ]
     lines = [
         _line(part, label if part.round is None else f"{label} round {part.round + 1}")
@@ -536,25 +538,6 @@ def _title(cell: Mapping[str, Any]) -> str:
     name, workload = str(cell.get("name") or ""), _workload_name_of(cell)
     before, found, _ = name.rpartition(f"/{_mapping(cell.get('backend')).get('name')}")
     return before if found else str(workload or name or "?")
-
-
-def _labels(cells: list[Mapping[str, Any]]) -> list[str]:
-    """Return the backends' names, with the options that tell those of one name apart."""
-    choices = [
-        {**_mapping(_mapping(c.get("backend")).get("options")), "cache": c.get("cache")}
-        for c in cells
-    ]
-    names = [comparable.label(_mapping(cell.get("backend"))) for cell in cells]
-    labels = []
-    for name, choice in zip(names, choices, strict=True):
-        rivals = [other for n, other in zip(names, choices, strict=True) if n == name]
-        telling = [
-            f"{key}={_option(value)}"
-            for key, value in choice.items()
-            if any(other.get(key) != value for other in rivals)
-        ]
-        labels.append(" ".join([name, *telling]))
-    return labels
 
 
 def _facts(cell: Mapping[str, Any], records: list[Record], lines: list[Line]) -> list[str]:
@@ -726,10 +709,6 @@ def _median(values: Sequence[float]) -> float | None:
 
 def _each_once(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
-
-
-def _option(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _seconds(value: float | None) -> str:

@@ -1,15 +1,15 @@
 """How near each backend's denoiser is to what the device can do.
 
-Columns: workload, label, backend, flop_per_byte, flops_per_s (of the denoising loop),
-matmul_flops_per_s, copy_bytes_per_s (both measured on this device), mfu_pct, busy_pct (device-busy
-share of a call; NaN where it cannot be traced), launch_bound (True, False or None), processes.
+Columns: workload, label, backend, flop_per_byte, flop_per_weight_byte, flops_per_s (of the
+denoising loop), matmul_flops_per_s, copy_bytes_per_s (both measured on this device), mfu_pct,
+busy_pct (device-busy share of a call; NaN where it cannot be traced), launch_bound (True, False or
+None), processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,11 +31,13 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
             (
                 "Up: operations of the denoiser in one call over the time of its loop. The roof is "
                 "what this device reached in the same run: a copy (slope) and a matrix product in "
-                "the workload's type (level). Across: operations for each byte that diffusers' own "
-                "operators read and write one by one; a backend that fuses them moves fewer, so "
-                "its true place lies further right. Backends that skip work or narrow it are left "
-                "out. Per cent: share of the matrix product's rate; busy: of a call in which the "
-                "device computes. Hollow: under 90 %, bound by launches. n = processes."
+                "the workload's type (level). Across: operations for each byte moved. The mark "
+                "stands where each of diffusers' operators reads and writes by itself, and its "
+                "line reaches to where nothing but weights is read: what fuses lies between. "
+                "Backends that skip work or narrow it are left out, and of a backend's variants "
+                "all but the fastest. Per cent: share of the matrix product's rate; busy: of a "
+                "call in which the device computes. Hollow: under 90 %, bound by launches. "
+                "n = processes."
             )
         ],
         height=lambda rows: 3.6 + 0.19 * rows["label"].nunique(),
@@ -49,23 +51,35 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     ridge = peak / copy
     known = rows[rows["flops_per_s"].map(style.present)]
     places = [*known["flop_per_byte"], ridge]
-    left, right = min(places) / 4, max(places) * 6
-    across = np.geomspace(left, right, 100)
-    axes.plot(across, np.minimum(peak, copy * across), color=style.INK, linewidth=1.3)
+    left, right = min(places) / 3, max([*places, *known["flop_per_weight_byte"]]) * 1.5
+    axes.plot([left, ridge, right], [copy * left, peak, peak], color=style.INK, linewidth=1.3)
     axes.text(
         right, peak, f"{_si(peak)}FLOP/s measured ", ha="right", va="bottom", fontsize=8,
     )  # fmt: skip
-    axes.text(
-        left, copy * left, f" {_si(copy)}B/s measured", ha="left", va="bottom", fontsize=8,
-    )  # fmt: skip
+    axes.annotate(
+        f"{_si(copy)}B/s measured",
+        (left, copy * left),
+        xytext=(10, -2),
+        textcoords="offset points",
+        va="top",
+        fontsize=8,
+    )
     shapes = style.markers(rows["label"])
     for row in rows.itertuples():
-        label = style.shorten(row.label, 28)
+        label = style.shorten(row.label, 33)
         if not style.present(row.flops_per_s):
             axes.plot([], [], linestyle="", label=f"{label}: no figure")
             continue
         busy = f", busy {row.busy_pct:.0f} %" if style.present(row.busy_pct) else ""
         colour = colours[row.backend]
+        axes.hlines(
+            row.flops_per_s,
+            row.flop_per_byte,
+            row.flop_per_weight_byte,
+            color=colour,
+            linewidth=1,
+            alpha=0.6,
+        )
         axes.plot(
             row.flop_per_byte,
             row.flops_per_s,
@@ -93,7 +107,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
 
 def _si(value: float) -> str:
     """Return a number with three digits and the prefix of its unit."""
-    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+    for size, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g} {prefix}"
     return f"{value:.3g} "

@@ -60,9 +60,11 @@ OTHERS = (
 MARKERS = "osD^vP*XphH<>d"
 
 DPI = 120
+ROW_LABEL = 30
+"""Characters of a line of a row's label."""
 PANEL_WIDTH = 6.6
-MOST_PANELS = 8
-MOST_ROWS = 64
+MOST_PANELS = 16
+MOST_ROWS = 80
 FIRST_ROWS = 16
 """A figure holds all workloads if they fit ``MOST_PANELS`` and ``MOST_ROWS``. If not, it is a
 sample in any case, and shows the first workloads within ``FIRST_ROWS``: quick to read and draw."""
@@ -191,7 +193,7 @@ def present(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def wrap(label: str, width: int = 30, most: int = 3) -> str:
+def wrap(label: str, width: int, most: int = 3) -> str:
     """Break a label into lines; what does not fit into ``most`` of them is cut with an ellipsis."""
     label = str(label)
     # A hyphen is a better place to break a long name than the middle of a word, but only then.
@@ -200,6 +202,13 @@ def wrap(label: str, width: int = 30, most: int = 3) -> str:
     if len(lines) > most:
         lines = [*lines[: most - 1], lines[most - 1][: width - 1] + "…"]
     return "\n".join(lines)
+
+
+def _row_label(label: str) -> str:
+    """Break the label of a row, between a backend's options rather than within one."""
+    if len(label) > ROW_LABEL:
+        label = label.replace("[", " [").replace(",", ", ")
+    return wrap(label, ROW_LABEL)
 
 
 def shorten(label: str, width: int) -> str:
@@ -335,7 +344,7 @@ def left_out(table: pd.DataFrame) -> str:
 def rows(axes: Axes, labels: Sequence[str], *, last: float | None = None) -> list[float]:
     """Make the vertical axis a list of labels from the top; return the height of each."""
     heights = [-float(i) for i in range(len(labels))]
-    axes.set_yticks(heights, [wrap(label) for label in labels])
+    axes.set_yticks(heights, [_row_label(label) for label in labels])
     axes.set_ylim((-len(labels) + 0.4) if last is None else last, 0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
@@ -346,7 +355,7 @@ def rows(axes: Axes, labels: Sequence[str], *, last: float | None = None) -> lis
 
 def panel_height(labels: Sequence[str], each: float = 0.34, base: float = 1.0) -> float:
     """Return the height of a panel that lists ``labels``, in inches."""
-    lines = sum(max(1, wrap(label).count("\n") + 1) for label in labels)
+    lines = sum(_row_label(label).count("\n") + 1 for label in labels)
     return base + each * len(labels) + 0.13 * (lines - len(labels))
 
 

@@ -153,6 +153,11 @@ class Comparison:
         """Whether figures are from several, so that no speedup compares all of them."""
         return len({f.row.first.environment for f in self.findings if f.ok}) > 1
 
+    @property
+    def several_runs(self) -> bool:
+        """Whether the baseline is from several, each for the backends measured beside it."""
+        return len({f.row.first.source.label for f in self.findings if f.row.is_baseline}) > 1
+
     def sibling(self, finding: Finding) -> Finding | None:
         """Return the same backend with the other compile cache, if it has figures."""
         return next(

@@ -191,10 +191,16 @@ class Row:
         return self.samples[0].backend
 
     @property
+    def cell(self) -> dict[str, Any]:
+        """What of its cell names it."""
+        sample = self.samples[0]
+        backend = {"name": sample.backend, "environment": sample.environment}
+        return {"name": sample.name, "backend": backend, "cache": sample.cache}
+
+    @property
     def called(self) -> str:
         """Its backend, with the environment that it was sent to."""
-        sample = self.samples[0]
-        return comparable.label({"name": sample.backend, "environment": sample.environment})
+        return comparable.label(self.cell["backend"])
 
     @property
     def lossy(self) -> bool:
@@ -780,33 +786,22 @@ def _group(cells: list[list[Sample]]) -> Group:
 
 
 def _label(rows: list[Row]) -> None:
-    """Label rows by backend and, where several share one, by what tells them apart."""
-    several_runs = len({row.samples[0].source.label for row in rows}) > 1
-    for row in rows:
-        own = _telling(row)
-        rivals = [_telling(other) for other in rows if other.called == row.called]
-        parts = [
-            f"{name}={_option(value)}"
-            for name, value in own.items()
-            if any(other.get(name) != value for other in rivals)
-        ]
-        row.short = " ".join([row.called, *(p for p in parts if not p.startswith("cache="))])
-        where = [f"[{row.samples[0].source.label}]"] if several_runs else []
-        parted = [f"({row.split.split(' (')[0]} differs)"] if row.split else []
-        lossy = [comparable.LOSSY] if row.lossy else []
-        row.label = " ".join([row.called, *parts, *lossy, *where, *parted])
-        row.short = " ".join([row.short, *lossy, *where, *parted])
+    """Label rows by backend and options, and by run or number where several share that."""
+    labels = comparable.labels([row.cell for row in rows])
+    runs: dict[str, set[str]] = {}
+    for row, (_, label) in zip(rows, labels, strict=True):
+        runs.setdefault(label, set()).add(row.first.source.label)
     seen: dict[str, int] = {}
-    for row in rows:
+    for row, (short, label) in zip(rows, labels, strict=True):
+        more = [comparable.LOSSY] if row.lossy else []
+        if len(runs[label]) > 1:
+            more.append(f"in {row.first.source.label}")
+        if row.split:
+            more.append(f"({row.split.split(' (')[0]} differs)")
+        row.short, row.label = " ".join([short, *more]), " ".join([label, *more])
         seen[row.label] = seen.get(row.label, 0) + 1
         if seen[row.label] > 1:
-            row.label = f"{row.label} #{seen[row.label]}"
-            row.short = f"{row.short} #{seen[row.label.rsplit(' #', 1)[0]]}"
-
-
-def _telling(row: Row) -> dict[str, Any]:
-    sample = row.samples[0]
-    return {**sample.options, "cache": sample.cache}
+            row.short, row.label = (f"{each} #{seen[row.label]}" for each in (row.short, row.label))
 
 
 def _option(value: Any) -> str:

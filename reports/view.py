@@ -588,6 +588,11 @@ def _speed(comparison: Comparison) -> Table:
                 "Medians. n = processes × calls.",
                 "it/s leaves out text encoding, VAE and the first step;",
                 "steps/s end to end divides the requested steps by the whole time.",
+                *(
+                    [f"{BASELINE} is in several runs: each backend is compared with its run's own."]
+                    if comparison.several_runs
+                    else []
+                ),
                 *comparison.between,
             ]
         ),

@@ -246,8 +246,9 @@ def test_every_round_can_have_its_own_line() -> None:
 def test_backends_of_one_name_are_told_apart_by_their_options() -> None:
     first = cell("torch-compile", options={"mode": "default", "dynamic": None})
     second = cell("torch-compile", options={"mode": "max-autotune", "dynamic": None})
+    second["name"] += "[mode=max-autotune]"
     labels = [each.backend for each in tables.summarise([record(first), record(second)])[0].lines]
-    assert labels == ["torch-compile mode=default", "torch-compile mode=max-autotune"]
+    assert labels == ["torch-compile", "torch-compile[mode=max-autotune]"]
 
 
 def test_steps_that_differ_from_those_asked_for_are_shown() -> None:

@@ -268,11 +268,11 @@ def test_a_backend_has_one_colour_everywhere():
 
 
 def test_what_does_not_fit_is_left_out_and_said(tmp_path):
-    workloads = [make.Workload(f"w{i}") for i in range(12)]
+    workloads = [make.Workload(f"w{i}") for i in range(20)]
     found = comparisons(tmp_path, make.BACKENDS[:2], workloads, rounds=1, calls=2, sweep=())
     table = frames.end_to_end(found, {})
     assert style.workloads(table) == [f"w{i}" for i in range(8)]
-    assert "8 of 12 workloads" in style.left_out(table)
+    assert "8 of 20 workloads" in style.left_out(table)
     few = table[table["workload"].isin(["w0", "w1"])]
     assert style.workloads(few) == ["w0", "w1"]
     assert style.left_out(few) == ""

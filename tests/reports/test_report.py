@@ -546,10 +546,10 @@ def test_several_runs_stand_side_by_side(tmp_path, undrawn):
     runs = [make.write_run(tmp_path / name, records) for name in ("monday", "tuesday")]
     (group,) = gather.group(gather.read(runs))
     assert [row.label for row in group.rows] == [
-        "none [monday]",
-        "none [tuesday]",
-        "torch-compile [monday]",
-        "torch-compile [tuesday]",
+        "none in monday",
+        "none in tuesday",
+        "torch-compile in monday",
+        "torch-compile in tuesday",
     ]
     (found,) = analyse.compare([group])
     assert found.findings[3].baseline is found.findings[1]
