@@ -198,6 +198,8 @@ class Tuned:
         }
         if self._held is not None:
             self._said["hold_vae"] = self._held.said()
+        if self._graphs:
+            self._said["cuda_graphs"] = _said_of_graphs(self._graphs)
         details = {"techniques": dict(self._said), "cuda_graphs": graphs, **self._details}
         return Evidence(
             runtime="dynamo" if self._compiles else "modules",
@@ -347,7 +349,7 @@ class Tuned:
         """Return the parts that can be proved: compiled, captured, or with changed weights."""
         if self._compiles or self._graphs:
             return parts
-        arranged = {denoiser_name(pipeline)} if "on" in self._said.get("fuse_qkv", "") else set()
+        arranged = {denoiser_name(pipeline)} if self._said.get("fuse_qkv") == "on" else set()
         if options.channels_last:
             arranged |= {denoiser_name(pipeline), "vae.decode"}
         return tuple(part for part in parts if part in arranged)
@@ -465,6 +467,16 @@ class TunedCache(Tuned):
         """Return "full" or "shallow" for each denoiser call of the last generation."""
         reused = [] if self._features is None else self._features.reused
         return ["shallow" if each else "full" for each in reused]
+
+
+def _said_of_graphs(graphs: dict[str, GraphedCall]) -> str:
+    """Say of the parts whose calls ran as they are why they did."""
+    why = [
+        f"{reason} ({part}, {calls} calls)"
+        for part, graphed in graphs.items()
+        for reason, calls in graphed.counts.uncaptured.items()
+    ]
+    return "on" if not why else f"on, but {'; '.join(why)}"
 
 
 def _no_variant() -> None:

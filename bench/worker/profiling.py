@@ -27,6 +27,8 @@ CEILING_CALLS = 10
 STEP_MARK = "bench: step"
 LAUNCHES = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")
 """How the driver's calls that start something on the device begin."""
+TRITON = "triton_"
+"""How the kernels that Inductor writes are called."""
 LINKED = 0.95
 """Share of device events whose launch must be found for a loop to be cut out of a trace."""
 
@@ -213,13 +215,20 @@ def _median_seconds(work: Callable[[], Any], clock: Clock) -> float:
 
 @dataclass(frozen=True)
 class Span:
-    """One event of a trace, in seconds. ``launch`` links a device event to what started it."""
+    """One event of a trace, in seconds.
+
+    Attributes:
+        launch: links a device event to what started it.
+        marked: whether it is a range that a program marks, which appears on the device too and is
+            no work there; None if this torch does not tell.
+    """
 
     name: str
     on_device: bool
     start: float
     end: float
     launch: int
+    marked: bool | None = None
 
 
 def device_busy(
@@ -237,6 +246,9 @@ def device_busy(
         ``loop_clock_s`` of this call, which tracing slows down, and of its denoising loop from the
         first step event to the last ``loop_kernel_s`` (between the ends of the last kernels before)
         and ``loop_busy_s``; the last two None if launches cannot be matched.
+
+    Raises:
+        RuntimeError: the profiler saw nothing on the device, as where its counters are locked.
     """
     import torch
     from torch.profiler import ProfilerActivity, profile, record_function
@@ -249,8 +261,11 @@ def device_busy(
         sample = measure(mark)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+    found = read_trace((spans_of or spans)(trace))
+    if not found["kernels"]:
+        raise RuntimeError("torch's profiler saw no kernel on the device")
     return {
-        **read_trace((spans_of or spans)(trace)),
+        **found,
         "e2e_s": sample.e2e_s,
         "loop_clock_s": math.fsum(sample.step_s),
     }
@@ -262,16 +277,24 @@ def spans(trace: Any) -> list[Span]:
     for event in trace.events():
         on_device = "CPU" not in str(event.device_type)
         times = event.time_range
-        found.append(Span(event.name, on_device, times.start / 1e6, times.end / 1e6, int(event.id)))
+        marked = getattr(event, "is_user_annotation", None)
+        start, end = times.start / 1e6, times.end / 1e6
+        found.append(Span(event.name, on_device, start, end, int(event.id), marked))
     return found
 
 
 def read_trace(events: Sequence[Span]) -> dict[str, Any]:
     """Return the figures of ``device_busy`` that come from a trace."""
     host = [event for event in events if not event.on_device]
-    names = {event.name for event in host}
-    # Ranges that a program marks appear on the device too, under the same name as on the host.
-    device = [event for event in events if event.on_device and event.name not in names]
+    # Only where torch does not tell marked ranges: Inductor's launches are ranges on the host that
+    # are called like their kernels.
+    names = {event.name for event in host if not event.name.startswith(TRITON)}
+    device = [
+        event
+        for event in events
+        if event.on_device
+        and not (event.name in names if event.marked is None else event.marked)
+    ]
     found: dict[str, Any] = {
         "busy_s": _covered([(event.start, event.end) for event in device]),
         "kernels": len(device),

@@ -164,7 +164,20 @@ def test_a_trace_that_cannot_be_matched_gives_no_loop(events: list[Span]) -> Non
     assert found["loop_kernel_s"] is found["loop_busy_s"] is None
 
 
-def test_a_traced_call_keeps_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_of_inductors_counts_though_its_launch_is_called_like_it() -> None:
+    name = "triton_poi_fused_add_0"
+    for marked in (False, None):
+        events = [
+            Span(name, False, 0.0, 0.1, 0, marked),
+            Span(name, True, 0.2, 1.2, 1, marked),
+            Span("bench: step", False, 0.0, 0.0, 0, None if marked is None else True),
+            Span("bench: step", True, 0.0, 9.0, 0, None if marked is None else True),
+        ]
+        found = profiling.read_trace(events)
+        assert (found["kernels"], found["busy_s"]) == (1, pytest.approx(1.0))
+
+
+def test_a_traced_call_keeps_its_own_clock() -> None:
     sample = SimpleNamespace(e2e_s=4.0, step_s=[1.0, 1.5])
 
     def measure(mark: Any) -> Any:
@@ -172,10 +185,16 @@ def test_a_traced_call_keeps_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> N
             mark()
         return sample
 
-    found = profiling.device_busy(measure)
+    found = profiling.device_busy(measure, lambda _trace: trace(linked=False))
     assert (found["e2e_s"], found["loop_clock_s"]) == (4.0, 2.5)
-    assert found["kernels"] == 0
+    assert found["kernels"] == 6
     assert found["loop_kernel_s"] is None
+
+
+def test_a_trace_without_a_kernel_is_no_idle_device() -> None:
+    sample = SimpleNamespace(e2e_s=4.0, step_s=[1.0, 1.5])
+    with pytest.raises(RuntimeError, match="saw no kernel"):
+        profiling.device_busy(lambda mark: sample)
 
 
 def test_a_real_trace_has_the_marks() -> None:
@@ -188,5 +207,7 @@ def test_a_real_trace_has_the_marks() -> None:
     events = profiling.spans(trace_)
     marks = [event for event in events if event.name == profiling.STEP_MARK]
     assert len(marks) == 2
+    assert {event.marked for event in marks} <= {True, None}
+    assert not any(event.marked for event in events if event.name.startswith("aten::"))
     assert not any(event.on_device for event in events)
     assert marks[0].end <= marks[1].start
