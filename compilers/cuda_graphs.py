@@ -263,7 +263,8 @@ class _Weights:
         self._owner = owner
         self._held: list[Any] = []
         named = list(owner.named_parameters()) if owner is not None else []
-        path, _, self._name = named[-1][0].rpartition(".") if named else ("", "", "")
+        last: str = named[-1][0] if named else ""
+        path, _, self._name = last.rpartition(".")
         self._holder = owner.get_submodule(path) if named else None
 
     def hold(self) -> None:
