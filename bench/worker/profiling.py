@@ -292,8 +292,7 @@ def read_trace(events: Sequence[Span]) -> dict[str, Any]:
     device = [
         event
         for event in events
-        if event.on_device
-        and not (event.name in names if event.marked is None else event.marked)
+        if event.on_device and not (event.name in names if event.marked is None else event.marked)
     ]
     found: dict[str, Any] = {
         "busy_s": _covered([(event.start, event.end) for event in device]),

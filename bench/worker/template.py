@@ -96,7 +96,8 @@ def why_not_fork() -> str | None:
     device = _open_device()
     if device is not None:
         return f"an import opened {device}"
-    if torch is not None and _fork_is_bad():
+    # A CUDA build that looked for GPUs in vain refuses too; without one, a fork needs no CUDA.
+    if torch is not None and torch.cuda.is_available() and _fork_is_bad():
         return "an import used the CUDA driver, which torch refuses to use in a fork"
     return None
 

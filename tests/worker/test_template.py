@@ -1,10 +1,25 @@
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from bench.worker import template
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forking is for Linux")
+@pytest.mark.parametrize("gpu", [True, False])
+def test_a_look_for_gpus_forbids_forks_only_where_it_found_one(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool
+) -> None:
+    cuda = SimpleNamespace(is_initialized=lambda: False, is_available=lambda: gpu)
+    refuses = SimpleNamespace(_cuda_isInBadFork=lambda: True)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, _C=refuses))
+    monkeypatch.setattr(template.os, "listdir", lambda _path: ["1"])  # one thread, no device
+    monkeypatch.setattr(template, "_close_nvml", lambda: None)
+    why = template.why_not_fork()
+    assert (why is not None and "used the CUDA driver" in why) is gpu
 
 
 class TestWorkingFolder:
