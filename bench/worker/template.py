@@ -92,12 +92,14 @@ def why_not_fork() -> str | None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "an import initialised CUDA"
+    # Also a look at GPUs, so before NVML is closed.
+    has_gpu = torch is not None and torch.cuda.is_available()
     _close_nvml()
     device = _open_device()
     if device is not None:
         return f"an import opened {device}"
     # A CUDA build that looked for GPUs in vain refuses too; without one, a fork needs no CUDA.
-    if torch is not None and torch.cuda.is_available() and _fork_is_bad():
+    if has_gpu and _fork_is_bad():
         return "an import used the CUDA driver, which torch refuses to use in a fork"
     return None
 
