@@ -371,8 +371,10 @@ class Tuned:
         if options.cache_file is not None and not (source and source.is_file()):
             raise FileNotFoundError(f"cache_file: there is no file {options.cache_file}")
         if source is not None and source.is_file() and not _holds_graphs(folder):
-            compiler.load_cache_artifacts(source.read_bytes())
-            self._details["cache_loaded_bytes"] = source.stat().st_size
+            if compiler.load_cache_artifacts(source.read_bytes()) is None:
+                self._said["cache_file"] = "left out: torch cannot read it"
+            else:
+                self._details["cache_loaded_bytes"] = source.stat().st_size
         if options.ship_cache and kept is not None:
             self._said["ship_cache"] = "on"
             self._ship = functools.partial(self._save_cache, kept)

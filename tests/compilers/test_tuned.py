@@ -482,7 +482,12 @@ class TestShippedCache:
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cell" / "inductor"))
         (tmp_path / "cell" / "inductor").mkdir(parents=True)
         monkeypatch.setattr(torch.compiler, "save_cache_artifacts", lambda: (b"code", None))
-        monkeypatch.setattr(torch.compiler, "load_cache_artifacts", loaded.append)
+
+        def load_artifacts(artifacts: bytes) -> object | None:
+            loaded.append(artifacts)
+            return None if artifacts == b"broken" else object()
+
+        monkeypatch.setattr(torch.compiler, "load_cache_artifacts", load_artifacts)
         monkeypatch.setattr(tuned.atexit, "register", lambda call: None)
         return loaded
 
@@ -512,6 +517,11 @@ class TestShippedCache:
         (tmp_path / "from-there.bin").write_bytes(b"theirs")
         prepare(load("sdxl")[0], cache_file=str(tmp_path / "from-there.bin"))
         assert torch_cache == [b"theirs"]
+        (tmp_path / "from-there.bin").write_bytes(b"broken")
+        backend, _, _ = prepare(load("sdxl")[0], cache_file=str(tmp_path / "from-there.bin"))
+        found = backend.evidence()
+        assert found.brought_bytes == 0
+        assert found.details["techniques"]["cache_file"] == "left out: torch cannot read it"
         with pytest.raises(FileNotFoundError, match="nowhere"):
             prepare(load("sdxl")[0], cache_file="nowhere.bin")
 
