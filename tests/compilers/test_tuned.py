@@ -9,6 +9,7 @@ import importlib.util
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -488,7 +489,7 @@ class TestShippedCache:
             return None if artifacts == b"broken" else object()
 
         monkeypatch.setattr(torch.compiler, "load_cache_artifacts", load_artifacts)
-        monkeypatch.setattr(tuned.atexit, "register", lambda call: None)
+        monkeypatch.setattr(tuned, "atexit", SimpleNamespace(register=lambda call: None))
         return loaded
 
     def test_it_is_kept_beside_the_compile_cache_and_found_again(
