@@ -525,10 +525,16 @@ def trace(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def panel(comparison: Comparison) -> str:
+    """Return a panel's title: a figure is read alone, so it says what its times are of."""
+    group = comparison.group
+    return f"{group.title} (synthetic weights)" if group.synthetic else group.title
+
+
 def _who(comparison: Comparison, finding: Finding) -> dict[str, Any]:
     why = "not recorded" if finding.ok else finding.outcome
     return {
-        "workload": comparison.group.title,
+        "workload": panel(comparison),
         "label": finding.row.label,
         "backend": finding.row.backend,
         "why": why,
@@ -537,7 +543,7 @@ def _who(comparison: Comparison, finding: Finding) -> dict[str, Any]:
 
 def _beside(comparison: Comparison, row: Published) -> dict[str, Any]:
     return {
-        "workload": comparison.group.title,
+        "workload": panel(comparison),
         "label": row.label,
         "backend": row.backend,
         "published": True,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from reports.figures import Drawn
 from reports.sections.base import Section, leads, question
-from reports.view import Answer, Cell, Table, View, Workload
+from reports.view import VERDICTS, Answer, Cell, Table, View, Workload
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
@@ -77,7 +77,7 @@ def _answer(answer: Answer) -> str:
         ("memory", "; ".join(answer.memory)),
         ("same pictures?", answer.pictures),
         ("pays", "; ".join(answer.pays)),
-        (f"trust: {answer.trust}", " ".join(answer.why)),
+        (f"trust: {answer.trust}", _first(answer.why)),
         ("failed or incomplete", " / ".join(answer.lost)),
     ]  # fmt: skip
     lines.append(
@@ -88,6 +88,12 @@ def _answer(answer: Answer) -> str:
         )
     )
     return "\n\n".join(lines)
+
+
+def _first(doubts: Sequence[str]) -> str:
+    """The weightiest doubt; all of them stand in the workload's table of verdicts."""
+    more = f' ({len(doubts) - 1} more under "{VERDICTS}")' if len(doubts) > 1 else ""
+    return doubts[0] + more if doubts else ""
 
 
 def _workload(workload: Workload) -> list[str]:

@@ -1,7 +1,7 @@
 """Committed runs to ``REPORT.md`` and the page on techniques: nothing in them is written by hand.
 
-    python -m reports.publish                       write both pages from reports/results
-    python -m reports.publish pack RUN MACHINE      put a run among the committed ones
+    python -m reports.publish                    write both pages from reports/results
+    python -m reports.publish pack RUN MACHINE   put a run there, or --into another folder
 
 ``reports/results/<machine>/<run>/`` holds what a run measured. Text says what a figure means; every
 figure comes from a record, and what no record holds is named as missing.
@@ -11,23 +11,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.store import RunFolder, StoreError
-from reports import analyse, build, fidelity, gather, markdown, reference, techniques
+from reports import analyse, build, fidelity, gather, markdown, reference, techniques, text
 from reports.gather import Sample
-from reports.view import Cell, Table, View
+from reports.view import Answer, Cell, Table, View
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("reports", "results")
 REPORT = Path("REPORT.md")
 PAGE = Path("docs", "making-sdxl-fast.md")
+LOOKED_UP = (
+    "Flags of single processes", "Which verdict to trust", "Machine and software", "Records",
+    "Warnings", "Audit of these records", "Runs",
+)  # fmt: skip
+"""Parts of a machine's report that are shown folded: each table by its title."""
 PICTURE_BYTES = 4 * 2**20
 """Pictures of one packed run: the smallest are kept up to this; of all, the comparisons are."""
 
@@ -38,14 +45,20 @@ answers ([reports/reference](reports/reference/ORIGIN.md)) measured OneDiff once
 by hand. Here every figure has its spread, every backend is shown to be active, and every picture
 is compared."""
 
+ANSWERS = """\
+For each workload the fastest backend that means to keep the picture and, where one was measured,
+the fastest that changes it on purpose (lossy). *Faster by* is against diffusers as it is (`none`),
+of the same software on the same machine, with a 95 % interval. *Worth it* counts pictures until
+warm-up is paid back. *Trust* says whether to act on it; why is said with the results."""
+
 METHOD = """\
 Each cell of a matrix (workload × backend) runs in a process of its own, several times, interleaved
 with the others. Times are medians over all measured calls with 95 % intervals over processes and
 calls; a speedup is a ratio within one session on one machine. What each word means is in
 [docs/measurement.md](docs/measurement.md), how to read the tables in
-[docs/reading-a-report.md](docs/reading-a-report.md). To measure the same on your machine, run
-`scripts/gpu_proof.sh`, or `bench run configs/cpu-techniques.yaml` without a GPU; `make
-report-results` writes this page anew from the records in `reports/results`."""
+[docs/reading-a-report.md](docs/reading-a-report.md). How to measure the same on your machine, and
+how its figures get onto this page, is in [docs/gpu-proof.md](docs/gpu-proof.md); without a GPU,
+`bench run configs/cpu-techniques.yaml` measures what a CPU can show."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +84,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packing = verbs.add_parser("pack", help="put a run among the committed ones")
     packing.add_argument("run", type=Path)
     packing.add_argument("machine", help="a short name, such as h200 or cpu-xeon-2core")
+    packing.add_argument(
+        "--into", type=Path, default=ROOT / RESULTS, help="the folder of machines (%(default)s)"
+    )
     asked = parser.parse_args(arguments)
     try:
         packs = asked.verb == "pack"
-        written = [pack(asked.run, asked.machine, ROOT)] if packs else publish(ROOT)
-    except StoreError as error:
+        written = [pack(asked.run, asked.machine, asked.into)] if packs else publish(ROOT)
+    except (StoreError, OSError) as error:
         sys.stderr.write(f"publish: {error}\n")
         return 2
-    sys.stdout.writelines(f"{path.relative_to(ROOT)}\n" for path in written)
+    sys.stdout.writelines(f"{os.path.relpath(path, ROOT)}\n" for path in written)
     return 0
 
 
-def pack(run: Path, machine: str, root: Path) -> Path:
+def pack(run: Path, machine: str, results: Path) -> Path:
     """Copy a run's plan, records and small pictures, and how all of its pictures compare.
 
     Raises:
@@ -91,7 +107,7 @@ def pack(run: Path, machine: str, root: Path) -> Path:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", machine):
         raise gather.ReportError(f"{machine!r} is no name for a machine: a-z, 0-9, '.' and '-'")
     folder = RunFolder.open(run)
-    target = root / RESULTS / machine / folder.path.name
+    target = results / machine / folder.path.name
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -172,48 +188,106 @@ def report(machines: Sequence[Machine]) -> str:
         "## Question",
         QUESTION,
         "## Answers",
-        _answers(machines),
         _missing(machines),
-        "## Method",
-        METHOD,
+        ANSWERS,
+        *(_answers(machine) for machine in machines),
         "## Limits",
         "\n".join(f"- {line}" for line in _limits(machines)),
-        "## Published figures",
-        _published(),
+        "## Method",
+        METHOD,
+        "## Environment",
+        _environment(machines),
     ]
     for machine in machines:
-        parts.append(f"## Measured on {machine.name}")
-        parts.append(f"Records: [{machine.folder.as_posix()}]({machine.folder.as_posix()})")
+        where = machine.folder.as_posix()
+        parts.append(f"## Results on {machine.name}")
+        parts.append(
+            f"Everything that was measured on this machine, drawn and in tables, from the records "
+            f"in [{where}]({where})."
+        )
         parts.append(_demoted(machine.body))
+    parts += ["## Published figures", _published()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _answers(machines: Sequence[Machine]) -> str:
-    """One line for each workload: faster by how much, worth it when, memory, pictures."""
+def _answers(machine: Machine) -> str:
+    """A line for each workload and pick: faster by how much, worth it when, memory, pictures."""
     head = [
-        "machine", "workload", "answer", "faster by", "warm-up", "worth it", "memory", "pictures",
-        "trust",
+        "workload", "backend", "faster by", "one call", "warm-up", "worth it", "memory",
+        "pictures", "trust",
+    ]  # fmt: skip
+    rows = []
+    alone = []
+    for workload in machine.view.workloads:
+        if not workload.picks:
+            alone.append(f"{workload.answer.title} ({workload.answer.headline})")
+        rows += [
+            [
+                Cell(_told(said)),
+                Cell(said.backend),
+                Cell(f"{said.speedup} ({said.interval}), {said.word}"),
+                Cell(said.times),
+                Cell("; ".join(said.warmup)),
+                Cell("; ".join(said.pays)),
+                Cell("; ".join(said.memory)),
+                Cell(said.pictures),
+                Cell(said.trust),
+            ]
+            for said in workload.picks
+        ]
+    note = f"Without an answer: {'; '.join(alone)}." if alone else ""
+    return markdown.table(Table(f"On {machine.name}", head, rows, note), "###")
+
+
+def _told(said: Answer) -> str:
+    """The workload's name, and of its facts those that the name does not say."""
+    named = said.title.split(" · ")
+    return f"{said.title}: {' · '.join(x for x in said.facts.split(' · ') if x not in named)}"
+
+
+def _environment(machines: Sequence[Machine]) -> str:
+    """A line for each machine and software; all fields stand with the machine's results."""
+    head = [
+        "machine", "device", "memory [GiB]", "driver, CUDA", "Python", "torch", "diffusers",
+        "backends", "begun",
     ]  # fmt: skip
     rows = []
     for machine in machines:
-        for workload in machine.view.workloads:
-            said = workload.answer
-            title = said.title + (" (synthetic weights)" if said.synthetic else "")
-            faster = f"{said.speedup} ({said.interval}), {said.word}" if said.speedup else "–"
-            rows.append(
-                [
-                    Cell(machine.name),
-                    Cell(title),
-                    Cell(said.headline),
-                    Cell(faster),
-                    Cell("; ".join(said.warmup) or "–"),
-                    Cell("; ".join(said.pays) or "–"),
-                    Cell("; ".join(said.memory) or "–"),
-                    Cell(said.pictures),
-                    Cell(said.trust),
-                ]
-            )
-    return markdown.table(Table("By workload", head, rows), "###")
+        found: dict[tuple[str, ...], dict[str, str]] = {}
+        for sample in machine.samples:
+            print_ = sample.alike.fingerprint
+            if print_:
+                told = _surroundings(print_)
+                found.setdefault(told, {})[sample.backend] = sample.source.created_utc[:10]
+        rows += [
+            [
+                *(Cell(each) for each in (machine.name, *told)),
+                Cell(", ".join(begun)),
+                Cell(" to ".join(sorted({min(begun.values()), max(begun.values())}))),
+            ]
+            for told, begun in found.items()
+        ]
+    note = 'All fields are in the tables "Machine and software" below.'
+    return markdown.table(Table("Machines and software", head, rows, note), "###")
+
+
+def _surroundings(fingerprint: Mapping[str, Any]) -> tuple[str, ...]:
+    gpu = fingerprint.get("gpu") or {}
+    packages = fingerprint.get("packages") or {}
+    memory = gpu.get("memory_bytes") if gpu else fingerprint.get("ram_bytes")
+    cores = fingerprint.get("cpu_cores_usable")
+    processor = str(fingerprint.get("cpu")) + (f", {cores} cores" if cores else "")
+    driver = ", ".join(
+        str(each) for each in (gpu.get("driver"), fingerprint.get("cuda")) if each is not None
+    )
+    return (
+        str(gpu.get("name") or processor),
+        text.gib(memory),
+        driver or text.DASH,
+        str(fingerprint.get("python")),
+        str(packages.get("torch")),
+        str(packages.get("diffusers")),
+    )
 
 
 def _missing(machines: Sequence[Machine]) -> str:
@@ -221,9 +295,9 @@ def _missing(machines: Sequence[Machine]) -> str:
         return ""
     return (
         "**No record of a GPU is here yet.** What a compiler does for SDXL at 1024 pixels is not "
-        "answered above: those records wait for a machine that runs `scripts/gpu_proof.sh` "
-        "(`bench plan configs/gpu-sdxl.yaml --all` lists each of them). Nothing is estimated in "
-        "their place."
+        "answered below: those records wait for a machine that runs `scripts/gpu_proof.sh` "
+        "([how](docs/gpu-proof.md); `bench plan configs/gpu-sdxl.yaml --all` lists each of them). "
+        "Nothing is estimated in their place."
     )
 
 
@@ -282,14 +356,32 @@ def _published() -> str:
         "memory [GiB]",
     ]  # fmt: skip
     return markdown.table(
-        Table("Not measured here", head, rows, "As printed; nothing above is computed with them."),
+        Table(
+            "Published by others, not measured here",
+            head,
+            rows,
+            "As printed: means of one run each, as far as their authors say, on GPUs that they do "
+            "not name. To be read beside rows of the same size on a GPU; nothing is computed with "
+            "them.",
+        ),
         "###",
     )
 
 
 def _demoted(body: str) -> str:
-    """Put a report's headings two levels down, below its machine's."""
-    return re.sub(r"^(#+) ", lambda found: f"{found[1]}## ", body, flags=re.MULTILINE)
+    """Put a report's headings below its machine's, and fold up what is looked up, not read."""
+    titled = re.sub(r"\A# .*", "# Workload by workload", body)
+    demoted = re.sub(r"^(#+) ", lambda found: f"{found[1]}## ", titled, flags=re.MULTILINE)
+    parts = re.split(r"^(?=#{3,} )", demoted, flags=re.MULTILINE)
+    return "".join(_folded(part) for part in parts)
+
+
+def _folded(part: str) -> str:
+    heading = re.match(r"#+ (.*)\n+", part)
+    if heading is None or not heading[1].startswith(LOOKED_UP):
+        return part
+    rest = part[heading.end() :].rstrip("\n")
+    return f"<details><summary>{heading[1]}</summary>\n\n{rest}\n\n</details>\n\n"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness
 from reports.view import Cell, Table
 
-WAITS = "waits for a GPU"
-NO_RECORD = "not measured"
+WAITS = """\
+What each technique gains for SDXL at 1024 pixels waits for a machine with a GPU;
+`scripts/gpu_proof.sh` measures all of them there ([how](gpu-proof.md))."""
 
 
 @dataclass(frozen=True)
@@ -205,41 +206,47 @@ def page(
 def _tables(
     machines: Sequence[tuple[str, Sequence[Comparison], Sequence[Mapping[int, Likeness]]]],
 ) -> str:
-    """One table for each workload in which a technique was measured; a GPU's even if none was."""
+    """One table for each text-to-image workload in which a technique was measured."""
     found = []
     gpu = False
     for name, comparisons, likenesses in machines:
         for comparison, likeness in zip(comparisons, likenesses, strict=True):
-            on_gpu = comparison.group.first.device.startswith("cuda")
             if comparison.group.workload.get("task") != "text-to-image":
                 continue
-            gpu |= on_gpu
-            title = f"{name}: {comparison.group.title}"
-            if comparison.group.synthetic:
-                title += " (synthetic weights)"
-            found.append(_table(title, comparison, likeness, on_gpu))
+            table = _table(name, comparison, likeness)
+            if table is not None:
+                gpu |= comparison.group.first.device.startswith("cuda")
+                found.append(table)
     if not gpu:
-        found.insert(0, _table("A GPU: SDXL, 1024×1024, float16", None, {}, True))
+        found.insert(0, f"## SDXL on a GPU\n\n{WAITS}")
     return "\n\n".join(found)
 
 
-def _table(
-    title: str, comparison: Comparison | None, likeness: Mapping[int, Likeness], on_gpu: bool
-) -> str:
-    rows = []
+def _table(name: str, comparison: Comparison, likeness: Mapping[int, Likeness]) -> str | None:
+    on_gpu = comparison.group.first.device.startswith("cuda")
+    rows: list[list[Cell]] = []
+    absent: list[str] = []
+    waiting: list[str] = []
     for number, technique in enumerate(TECHNIQUES, 1):
-        index = None if comparison is None else _place(comparison, technique)
-        told = [f"{number}. {technique.title}"]
-        if comparison is None or index is None:
-            nothing = WAITS if comparison is None or technique.needs_cuda else NO_RECORD
-            if on_gpu and comparison is not None:
-                nothing = NO_RECORD
-            told += [nothing, "", "", ""]
+        index = _place(comparison, technique)
+        title = f"{number}. {technique.title}"
+        if index is not None:
+            said = _said(comparison, comparison.findings[index], likeness.get(index))
+            rows.append([Cell(each) for each in (title, *said)])
         else:
-            told += _said(comparison, comparison.findings[index], likeness.get(index))
-        rows.append([Cell(each) for each in told])
+            (waiting if technique.needs_cuda and not on_gpu else absent).append(str(number))
+    if not rows:
+        return None
+    title = f"{name}: {comparison.group.title}"
+    if comparison.group.synthetic:
+        title += " (synthetic weights)"
     head = ["technique", "gain", "warm-up [s]", "memory", "pictures"]
-    return markdown.table(Table(title, head, rows), "##")
+    lines = [markdown.table(Table(title, head, rows), "##")]
+    if absent:
+        lines.append(f"Not measured: {', '.join(absent)}.")
+    if waiting:
+        lines.append(f"For a GPU alone: {', '.join(waiting)}.")
+    return "\n\n".join(lines)
 
 
 def _place(comparison: Comparison, technique: Technique) -> int | None:
@@ -255,7 +262,8 @@ def _place(comparison: Comparison, technique: Technique) -> int | None:
 def _said(comparison: Comparison, finding: Finding, likeness: Likeness | None) -> list[str]:
     if finding.speedup is None or finding.verdict is None:
         why = "; ".join(finding.reasons) or finding.not_comparable or "no figure"
-        return [f"{finding.outcome}: {why}", "", "", ""]
+        prefix = "" if why.startswith(finding.outcome) else f"{finding.outcome}: "
+        return [f"{prefix}{why}", "", "", ""]
     gain = (
         f"{text.ratio(finding.speedup.ratio)} "
         f"({text.interval(finding.speedup.low, finding.speedup.high, text.ratio)}), "

@@ -58,6 +58,7 @@ class Answer:
     title: str
     facts: str
     synthetic: bool
+    backend: str
     headline: str
     speedup: str
     interval: str
@@ -74,7 +75,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
+    """One workload. ``picks`` are its answers in short; see `_picks`."""
+
     answer: Answer
+    picks: list[Answer]
     prompt: str
     settings: str
     tables: list[Table]
@@ -167,6 +171,7 @@ def _audited(one: Audited, rows: Sequence[int], *, several: bool) -> str:
     return f"{run}{text.listed(found, 6)}"
 
 
+VERDICTS = "Which verdict to trust"
 ONLY_BASELINE = "Only the baseline was measured"
 
 METHOD = (
@@ -237,6 +242,7 @@ def _workload(
     group = comparison.group
     return Workload(
         answer=_answer(number, comparison, likeness),
+        picks=_picks(number, comparison, likeness),
         prompt=_prompt(group.workload),
         settings=_settings(group),
         tables=[
@@ -270,37 +276,68 @@ def _prompt(workload: Mapping[str, Any]) -> str:
 
 def _answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness]) -> Answer:
     subject = comparison.best or comparison.leader
-    facts = _facts(comparison.group)
-    anchor = f"workload-{number}"
+    if subject is not None and subject.speedup is not None and subject.verdict is not None:
+        return _about(number, comparison, likeness, subject)
     group = comparison.group
-    if subject is None or subject.speedup is None or subject.verdict is None:
-        headline, why = _nothing(comparison)
-        alone = next((f for f in comparison.findings if f.ok), None)
-        only = headline == ONLY_BASELINE and alone is not None
-        return Answer(
-            anchor=anchor,
-            title=group.title,
-            facts=facts,
-            synthetic=group.synthetic,
-            headline=headline,
-            speedup="",
-            interval="",
-            times="",
-            word="",
-            warmup=_warmup_words(comparison, alone) if only and alone else [],
-            memory=_memory_words(comparison, alone) if only and alone else [],
-            pictures=text.DASH,
-            pays=[],
-            trust="nothing compared" if only else "no",
-            why=why,
-            lost=_lost(comparison),
-        )
+    headline, why = _nothing(comparison)
+    alone = next((f for f in comparison.findings if f.ok), None)
+    only = headline == ONLY_BASELINE and alone is not None
+    return Answer(
+        anchor=f"workload-{number}",
+        title=group.title,
+        facts=_facts(group),
+        synthetic=group.synthetic,
+        backend="",
+        headline=headline,
+        speedup="",
+        interval="",
+        times="",
+        word="",
+        warmup=_warmup_words(comparison, alone) if only and alone else [],
+        memory=_memory_words(comparison, alone) if only and alone else [],
+        pictures=text.DASH,
+        pays=[],
+        trust="nothing compared" if only else "no",
+        why=why,
+        lost=_lost(comparison),
+    )
+
+
+def _picks(number: int, comparison: Comparison, likeness: Mapping[int, Likeness]) -> list[Answer]:
+    """Answer for the fastest backend that means to keep the picture, then the fastest other one.
+
+    A backend that is clearly faster goes before one that only has the larger ratio.
+    """
+    compared = [f for f in comparison.findings if f.speedup and f.verdict and not f.row.is_baseline]
+    found: list[Finding] = []
+    for lossy in (False, True):
+        of_kind = [f for f in compared if f.row.lossy is lossy]
+        if comparison.best is not None and comparison.best.row.lossy is lossy:
+            found.append(comparison.best)
+        elif of_kind:
+            found.append(max(of_kind, key=_surest))
+    return [_about(number, comparison, likeness, f) for f in found]
+
+
+def _surest(finding: Finding) -> tuple[bool, float]:
+    assert finding.speedup is not None
+    assert finding.verdict is not None
+    return finding.verdict.word == "FASTER", finding.speedup.ratio
+
+
+def _about(
+    number: int, comparison: Comparison, likeness: Mapping[int, Likeness], subject: Finding
+) -> Answer:
+    assert subject.speedup is not None
+    assert subject.verdict is not None
+    group = comparison.group
     index = next(i for i, f in enumerate(comparison.findings) if f is subject)
     return Answer(
-        anchor=anchor,
+        anchor=f"workload-{number}",
         title=group.title,
-        facts=facts,
+        facts=_facts(group),
         synthetic=group.synthetic,
+        backend=subject.row.short,
         headline=_headline(comparison, subject),
         speedup=text.ratio(subject.speedup.ratio),
         interval=text.interval(subject.speedup.low, subject.speedup.high, text.ratio),
@@ -362,11 +399,11 @@ def _headline(comparison: Comparison, subject: Finding) -> str:
     if comparison.best is None:
         words = {f.verdict.word for f in comparison.findings if f.verdict}
         if "UNCLEAR" in words:
-            return f"No backend is clearly faster; nearest to {BASELINE}: {subject.row.short}"
+            return f"No backend is clearly faster; {subject.row.short} has the largest ratio"
         return f"{BASELINE} is fastest; next is {subject.row.short}"
     says = f"{subject.row.short} is fastest"
     if comparison.several_environments:
-        says = f"{subject.row.short} gains most over the {BASELINE} of its environment"
+        says = f"{subject.row.short} gains most, each against {BASELINE} in its own environment"
     if comparison.tied:
         names = text.listed(dict.fromkeys(f.row.short for f in comparison.tied))
         says = f"{says}, not told apart from {names}"
@@ -426,7 +463,7 @@ def _pays_words(comparison: Comparison, subject: Finding) -> list[str]:
     if own is None or own.kind != "after" or own.images is None:
         told = [_pays(subject)]
         if own is not None and own.kind == "never":
-            told.append("no saving per call is proven: its 95 % interval is not above 0")
+            told.append("a saving per call is not proven: its 95 % interval reaches 0")
     else:
         told = [f"after {text.plural(own.images, 'image')}"]
         if own.low_images is not None:
@@ -727,11 +764,7 @@ def _verdicts(comparison: Comparison) -> Table | None:
         for f in comparison.findings
         if not f.row.is_baseline or f.doubts
     ]  # fmt: skip
-    return (
-        Table("Which verdict to trust", ["backend", "verdict", "trust", "why"], rows)
-        if (rows)
-        else None
-    )
+    return Table(VERDICTS, ["backend", "verdict", "trust", "why"], rows) if (rows) else None
 
 
 def _except_reason(finding: Finding) -> list[str]:

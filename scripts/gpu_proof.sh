@@ -2,18 +2,21 @@
 # Everything that is to be shown on a GPU, in slices that resume.
 #
 #   scripts/gpu_proof.sh                              all slices that fit into --minutes
-#   scripts/gpu_proof.sh --status                     which slices are done
+#   scripts/gpu_proof.sh --status                     how far each slice is
 #   scripts/gpu_proof.sh --slice core-1024            one of them
+#   scripts/gpu_proof.sh --retry                      once more what ended failed, timeout or oom
 #   scripts/gpu_proof.sh --device cpu --small         the same on a CPU, architectures narrowed
 #
 # Needs a Python with torch, diffusers and this project's other requirements (PYTHON=..., default
-# python3), and no network. Call it again until it says that all slices are done: each call goes on
-# where the last one stopped, be it by time, by Ctrl-C or killed. --minutes (default 8.5) is for
-# one call; a cell under way when it is over is measured anew, so let it be more where nothing
-# limits a call. Records, a report and the self-check's lines land in --out.
+# python3), and no network; docs/gpu-proof.md says how to bring them and what to bring back. Call
+# it again until it says that all slices are done: each call goes on where the last one stopped, be
+# it by time, by Ctrl-C or killed. --minutes (default 8.5) is for one call; a cell under way when it
+# is over is measured anew, so let it be more where nothing limits a call. Records, a report, the
+# self-check's lines and results/ (what to bring back) land in --out, default runs/gpu-proof.
 #
 # Exit: 0 all slices are done and the self-check holds, 1 a known answer is broken or a slice
-# failed, 2 wrong usage or something is missing here, 75 stopped by time: call again.
+# failed, 2 wrong usage or the machine is not ready: nothing was started, 75 stopped by time: call
+# again, 130 interrupted: call again.
 
 set -u -o pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +28,7 @@ minutes=8.5
 out=
 only=
 status=no
+retry=no
 
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
 
@@ -41,11 +45,12 @@ while [ $# -gt 0 ]; do
       shift 2 ;;
     --small) small=yes; shift ;;
     --status) status=yes; shift ;;
+    --retry) retry=yes; shift ;;
     -h | --help) usage; exit 0 ;;
     *) echo "gpu_proof: unknown option $1; see --help" >&2; exit 2 ;;
   esac
 done
-if [ "$device" = cpu ] && [ "$small" = no ]; then
+if [[ $device != cuda* ]] && [ "$small" = no ]; then
   echo "gpu_proof: at full size a CPU takes days; add --small" >&2
   exit 2
 fi
@@ -53,10 +58,23 @@ if ! [[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
   echo "gpu_proof: --minutes $minutes is no number" >&2
   exit 2
 fi
+if ! command -v "$python" > /dev/null; then
+  echo "gpu_proof: there is no $python; name a Python with torch in PYTHON" >&2
+  exit 2
+fi
+begun=$(date +%s)
+deadline=$(awk -v now="$begun" -v minutes="$minutes" 'BEGIN { printf "%d", now + 60 * minutes }')
+left() { echo $((deadline - $(date +%s))); }
+slice_needs=20   # seconds; less is not worth a start
+report_needs=120
+if [ "$(left)" -lt "$slice_needs" ]; then
+  echo "gpu_proof: --minutes $minutes is too short to measure anything; 8.5 is usual" >&2
+  exit 2
+fi
 out=${out:-runs/gpu-proof$([ "$small" = yes ] && echo -small)}
-mkdir -p "$out" || exit 2
 config=configs/gpu-sdxl.yaml
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+state="scripts/proof_state.py"
 
 # A slice is a name and the cells that it measures; the most telling come first. Each has its own
 # baseline, so that its ratios come from one interleaved session.
@@ -103,21 +121,21 @@ cells_of() {
   esac
 }
 
-overrides=()
+overrides=(--set "device=$device")
 if [ "$small" = yes ]; then
+  overrides+=(--set defaults.dtype=float32 --set defaults.steps=4
+              --set protocol.rounds=2 --set protocol.warmup.max_calls=3
+              --set protocol.calls.min_calls=3 --set protocol.calls.max_calls=3)
+  slices=(core-64 alone-128 edits-64 lossy-128 embedded)
+fi
+narrowed() {
   # The same configuration with narrowed architectures and short calls: sizes keep their names'
   # order, not their pixels.
-  config=$out/gpu-sdxl-small.yaml
   sed -e 's/synthetic:\([a-z0-9-]*\)/synthetic:\1-small/' \
     -e 's/^  size: .*/  size: [128, 64]/' -e 's/size: 1024,/size: 128,/' -e 's/size: 512,/size: 64,/' \
     -e 's/size: 1024$/size: 128/' -e 's/steps: 30}/steps: 6}/' \
-    -e 's/\[5, 10, 15, 20, 30\]/[2, 4, 6, 8, 12]/' \
-    configs/gpu-sdxl.yaml > "$config.partial" && mv "$config.partial" "$config" || exit 1
-  overrides=(--set "device=$device" --set defaults.dtype=float32 --set defaults.steps=4
-             --set protocol.rounds=2 --set protocol.warmup.max_calls=3
-             --set protocol.calls.min_calls=3 --set protocol.calls.max_calls=3)
-  slices=(core-64 alone-128 edits-64 lossy-128 embedded)
-fi
+    -e 's/\[5, 10, 15, 20, 30\]/[2, 4, 6, 8, 12]/' "$config"
+}
 small_cells_of() {
   local s=t2i/64
   case $1 in
@@ -131,12 +149,61 @@ small_cells_of() {
   esac
 }
 
-deadline=$("$python" -c "import sys, time; print(int(time.time() + 60 * float(sys.argv[1])))" \
-  "$minutes") || exit 2
-left() { echo $((deadline - $(date +%s))); }
+if [ -n "$only" ] && [[ " ${slices[*]} " != *" $only "* ]]; then
+  echo "gpu_proof: there is no slice $only; there are: ${slices[*]}" >&2
+  exit 2
+fi
+wanted=("${slices[@]}")
+if [ -n "$only" ]; then wanted=("$only"); fi
+
+# How far each slice is, and how many of its measurements have a record.
+declare -A states counts
+look() {
+  local told state_of name count
+  told=$("$python" "$state" slices "$out" "$@")
+  case $? in 0) ;; 2) return 2 ;; *) told= ;; esac
+  if [ -z "$told" ]; then echo "gpu_proof: $python is no Python that works" >&2; return 2; fi
+  while IFS=$'\t' read -r state_of name count; do
+    states[$name]=$state_of counts[$name]=$count
+  done <<< "$told"
+}
+
+if [ "$status" = yes ]; then
+  look "${wanted[@]}" || exit 2
+  for name in "${wanted[@]}"; do
+    printf '%-8s %-10s %s\n' "${states[$name]}" "$name" "${counts[$name]}" | sed 's/ *$//'
+  done
+  exit 0
+fi
+
+# From here on one call at a time works in the folder, until its last child is gone.
+if ! why=$( { mkdir -p "$out" && : >> "$out/.lock"; } 2>&1 ); then
+  echo "gpu_proof: nothing can be written in $out (${why##*: }); choose another folder with --out" >&2
+  exit 2
+fi
+exec 9>> "$out/.lock"
+if ! flock -n 9; then
+  echo "gpu_proof: another call is at work in $out; wait for it, or choose another folder with" \
+    "--out" >&2
+  exit 2
+fi
+look "${slices[@]}" || exit 2
+"$python" "$state" ready "$device" "$out" $([ "$small" = yes ] && echo --small) || exit 2
+if [ "$small" = yes ]; then
+  narrowed > "$out/gpu-sdxl-small.yaml" || exit 2
+  config=$out/gpu-sdxl-small.yaml
+fi
+
+# In the foreground, so that Ctrl-C reaches the command; it ends with this script, however that ends.
+within() { "$python" "$state" within "$@"; }
+interrupted() {
+  echo "gpu_proof: interrupted${1:+ in $1}; what was measured is kept; call again to go on" >&2
+  exit 130
+}
+trap interrupted INT
 
 run_slice() {
-  local name=$1 folder=$out/$1 arguments=() cell resume=() code budget
+  local name=$1 folder=$out/$1 arguments=() cell more=()
   if [ "$name" = embedded ]; then
     arguments=(configs/quickstart.yaml --only backend=none --set protocol.rounds=2
                --set "device=$device")
@@ -146,68 +213,106 @@ run_slice() {
       arguments+=(--only "name=$cell")
     done
   fi
-  [ -e "$folder/plan.json" ] && resume=(--resume)
-  budget=$(left)
-  if [ "$budget" -lt 20 ]; then return 75; fi
-  timeout --foreground --signal=INT --kill-after=20 "$budget" \
-    "$python" -m bench.cli run "${arguments[@]}" --out "$folder" "${resume[@]}"
-  code=$?
-  # timeout says 124 or 137 when it ended the run, bench 130 when it was interrupted, and 1 when
-  # some cell is not ok. Where none is, the machine is at fault: the slice is for another call.
-  if [ "$code" = 1 ] && ! grep -qs '"outcome": \?"ok"' "$folder/records.jsonl"; then return 1; fi
-  case $code in
-    124 | 130 | 137) return 75 ;;
-    0 | 1) date -u +%Y-%m-%dT%H:%M:%SZ > "$folder/.done"; return 0 ;;
-    *) return 1 ;;
+  [ -e "$folder/plan.json" ] && more=(--resume)
+  case ${states[$name]} in
+    failed) more=(--retry failed,timeout,oom,invalid,fallback,unavailable,unsupported,skipped) ;;
+    done) more=(--retry failed,timeout,oom) ;;
   esac
+  within "$(left)" "$python" -m bench.cli run "${arguments[@]}" --out "$folder" "${more[@]}"
 }
 
-if [ "$status" = no ]; then "$python" scripts/ready.py "$device" || exit 2; fi
+# What to bring back: plan, records and a few pictures of each slice that is done.
+pack() {
+  local name=$1 machine kept
+  for kept in "$out"/results/*/"$name"/records.jsonl; do
+    if [ "$kept" -nt "$out/$name/records.jsonl" ]; then return; fi
+  done
+  machine=$("$python" "$state" name "$out/$name") || return
+  within 0 "$python" -m reports.publish pack "$out/$name" "$machine" --into "$out/results" \
+    > /dev/null
+}
 
-done_slices=()
 failed=()
-for name in "${slices[@]}"; do
-  if [ -n "$only" ] && [ "$only" != "$name" ]; then continue; fi
-  chosen=yes
-  if [ -e "$out/$name/.done" ]; then
-    done_slices+=("$name")
-    [ "$status" = yes ] && echo "done     $name"
-    continue
+measured=no
+for name in "${wanted[@]}"; do
+  before=${counts[$name]}
+  if [ "${states[$name]}" = done ]; then
+    if [ "$retry" = no ] || ! [[ $before =~ failed|timeout|oom ]]; then continue; fi
   fi
-  if [ "$status" = yes ]; then
-    if [ -e "$out/$name/plan.json" ]; then echo "begun    $name"; else echo "to do    $name"; fi
-    continue
+  if [ "$(left)" -lt "$slice_needs" ]; then
+    echo "gpu_proof: stopped before $name by time; call again to go on"
+    exit 75
   fi
   echo "== $name, $(left) s left"
+  had_all_the_time=$([ "$measured" = no ] && echo yes || echo no)
+  measured=yes
   run_slice "$name"
-  case $? in
-    0) done_slices+=("$name") ;;
-    75) echo "gpu_proof: stopped in $name by time; call again to go on"; exit 75 ;;
-    *) failed+=("$name"); echo "gpu_proof: $name failed" >&2 ;;
+  code=$?
+  look "$name"
+  now=${counts[$name]}
+  case $code in
+    124 | 137)
+      if [ "$(left)" -gt 0 ]; then
+        failed+=("$name")
+        echo "gpu_proof: $name was killed ($now); if memory ran out, the kernel's log says so" >&2
+        continue
+      fi
+      if [ "$before" = "$now" ] && [ "$had_all_the_time" = yes ]; then
+        echo "gpu_proof: $name got no further in $minutes minutes; give it more with --minutes" >&2
+        exit 1
+      fi
+      echo "gpu_proof: stopped in $name by time ($now); call again to go on"
+      exit 75 ;;
+    130) interrupted "$name ($now)" ;;
+  esac
+  case ${states[$name]} in
+    done) pack "$name" || failed+=("pack $name") ;;
+    failed)
+      failed+=("$name")
+      echo "gpu_proof: in $name nothing is ok ($now); mend the cause and call again" >&2 ;;
+    *)
+      failed+=("$name")
+      echo "gpu_proof: $name cannot go on (see above); mend the cause and call again, or rename" \
+        "$out/$name to measure it anew" >&2 ;;
   esac
 done
-if [ -n "$only" ] && [ -z "${chosen:-}" ]; then
-  echo "gpu_proof: there is no slice $only; there are: ${slices[*]}" >&2
-  exit 2
-fi
-[ "$status" = yes ] && exit 0
-if [ ${#done_slices[@]} -eq 0 ]; then echo "gpu_proof: nothing was measured" >&2; exit 1; fi
 
-folders=()
-for name in "${done_slices[@]}"; do folders+=("$out/$name"); done
-if [ "$(left)" -lt 60 ]; then
-  echo "gpu_proof: slices are done, the self-check and the report are left; call again"
+done_slices=()
+for name in "${slices[@]}"; do
+  if [ "${states[$name]}" = done ]; then done_slices+=("$name"); fi
+done
+if [ ${#done_slices[@]} -eq 0 ]; then
+  echo "gpu_proof: nothing was measured; failed: ${failed[*]}" >&2
+  exit 1
+fi
+if [ "$measured" = yes ] && [ "$(left)" -lt "$report_needs" ]; then
+  echo "gpu_proof: slices are measured, the report and the self-check are left; call again"
   exit 75
 fi
+folders=()
+for name in "${done_slices[@]}"; do
+  folders+=("$out/$name")
+  # Those of earlier calls too: one may have ended between measuring and packing.
+  [[ " ${failed[*]} " == *" pack $name "* ]] || pack "$name" || failed+=("pack $name")
+done
 echo "== report"
-"$python" -m bench.cli report "${folders[@]}" --out "$out/report" \
+within 0 "$python" -m bench.cli report "${folders[@]}" --out "$out/report" \
   --reference onediff_t2i_i2i || failed+=(report)
 echo "== self-check"
 pairs=$([ "$small" = yes ] && echo 8 || echo 30)
-"$python" scripts/selfcheck.py "${folders[@]}" --pairs "$pairs" --loop "$out/loop.json" \
-  | tee "$out/self-check.txt" || failed+=(self-check)
+# Into a file and not through a pipe: a pipe's subshell would outlive this script.
+within 0 "$python" scripts/selfcheck.py "${folders[@]}" --pairs "$pairs" --loop "$out/loop.json" \
+  > "$out/self-check.txt" 2> "$out/self-check.log"
+code=$?
+cat "$out/self-check.txt"
+if [ "$code" -ne 0 ]; then
+  failed+=(self-check)
+  grep -q '^self-check:' "$out/self-check.txt" || tail -n 1 "$out/self-check.log" >&2
+fi
 if [ ${#failed[@]} -gt 0 ]; then
-  echo "gpu_proof: failed: ${failed[*]}" >&2
+  echo "gpu_proof: failed: ${failed[*]}; done: ${done_slices[*]}" >&2
   exit 1
 fi
-echo "gpu_proof: $([ -n "$only" ] && echo "the slice is" || echo "all slices are") done: ${done_slices[*]}"
+echo "gpu_proof: $([ -n "$only" ] && echo "the slice is" || echo "all slices are") done: ${wanted[*]}"
+echo "gpu_proof: copy $out/results/* to reports/results, and run make report-results; see" \
+  "docs/gpu-proof.md"

@@ -127,7 +127,7 @@ def test_every_command_is_known(line: str) -> None:
     while re.fullmatch(r"[A-Z_]+=.*", words[0]):  # an environment variable before the command
         del words[0]
     if words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets
     elif words[0] == "bench":
         assert verb_of(line) in {*app.VERBS, ""}
@@ -138,7 +138,19 @@ def test_every_command_is_known(line: str) -> None:
     elif words[0].startswith("scripts/"):
         assert os.access(ROOT / words[0], os.X_OK)
     else:
-        assert words[0] == "pip", line
+        assert words[0] in {"pip", "tar", "export"}, line
+
+
+def test_results_of_a_gpu_come_back_as_the_page_says(tmp_path: Path) -> None:
+    lines = [line for name, line in commands() if name == "gpu-proof.md" and "tar " in line]
+    packed = tmp_path / "runs" / "gpu-proof" / "results" / "nvidia-h200" / "core-1024"
+    packed.mkdir(parents=True)
+    (packed / "plan.json").touch()
+    (tmp_path / "reports" / "results").mkdir(parents=True)
+    for line in lines:
+        done = shell(line, tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "reports/results/nvidia-h200/core-1024/plan.json").is_file()
 
 
 @pytest.mark.slow

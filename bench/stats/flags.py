@@ -68,7 +68,7 @@ def noise(e2e_s: Sequence[float], target_pct: float = NOISE_TARGET_PCT) -> Flag:
         "noise",
         value > target_pct,
         value,
-        f"The median is known to +-{value:.2g} %, which {relation} the {target_pct:g} % target.",
+        f"The median is known to ±{value:.2g} %, which {relation} the {target_pct:g} % target.",
     )
 
 

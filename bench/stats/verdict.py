@@ -31,10 +31,10 @@ class Verdict:
 
 
 def _times(ratio: float) -> str:
-    """Return a ratio such as ``1.020x``, with three digits where decimals would be none or many."""
+    """Return a ratio such as ``1.020×``, with three digits where decimals would be none or many."""
     if 0.1 <= ratio < 100:
-        return f"{ratio:.3f}x"
-    return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.3g}x"
+        return f"{ratio:.3f}×"
+    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.3g}×"
 
 
 def _percent(ratio: float) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 import plots.step_kinds
-from reports import sections, text
+from reports import frames, sections, text
 from reports.analyse import Comparison, Finding
 from reports.gather import Sample
 from reports.view import Cell, Table
@@ -89,7 +89,7 @@ def steps_by_kind(comparisons: Sequence[Comparison]) -> pd.DataFrame:
             for step, (kind, at) in enumerate(zip(kinds[1:], traces, strict=False), 2):
                 rows.append(
                     {
-                        "workload": comparison.group.title,
+                        "workload": frames.panel(comparison),
                         "label": finding.row.label,
                         "backend": finding.row.backend,
                         "step": step,

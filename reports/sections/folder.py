@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 import plots.folder
 from bench import folder
+from reports import frames
 from reports.analyse import Comparison, Finding
 from reports.gather import Sample
 from reports.sections.base import Plot, Section, Shown
@@ -48,7 +49,7 @@ def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
                 continue
             rows.append(
                 {
-                    "workload": comparison.group.title,
+                    "workload": frames.panel(comparison),
                     "label": finding.row.label,
                     "backend": finding.row.backend,
                     "place": place,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from compilers.cuda_graphs import CaptureError, GraphedCall
+from bench.worker import failure
+from compilers.cuda_graphs import CaptureError, CudaRecorder, GraphedCall
 
 
 class Recorder:
@@ -176,3 +178,110 @@ def test_it_passes_for_the_function() -> None:
     assert list(inspect.signature(call).parameters) == ["value", "more", "plus"]
     assert functools.WRAPPER_ASSIGNMENTS[1] == "__name__"
     assert call.__name__ == "double"  # type: ignore[attr-defined]
+
+
+class Stream:
+    def wait_stream(self, other: Stream) -> None:
+        pass
+
+
+class Cuda:
+    """The rules of capturing that a recorder has to get right, on a machine without a GPU.
+
+    What makes the host wait breaks a capture; its end then raises once more, leaves the capture's
+    stream the current one (as ``torch.cuda.graph`` does), and never lets go of its pool.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.first = self.current = Stream()
+        self.capturing = False
+        self.recording: set[int] = set()
+        self.pools = 0
+        cuda = self
+
+        class Graph:
+            replay = staticmethod(lambda: None)
+
+        @contextlib.contextmanager
+        def use(stream: Stream) -> Iterator[None]:
+            before, cuda.current = cuda.current, stream
+            yield
+            cuda.current = before
+
+        @contextlib.contextmanager
+        def capture(graph: Graph, pool: int, stream: Stream) -> Iterator[None]:
+            assert stream is not cuda.first, "the default stream cannot be captured"
+            assert pool not in cuda.recording, "already recording to this pool"
+            before, cuda.current, cuda.capturing = cuda.current, stream, True
+            cuda.recording.add(pool)
+            try:
+                yield
+            except RuntimeError:
+                cuda.capturing = False
+                raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
+            cuda.current, cuda.capturing = before, False
+            cuda.recording.remove(pool)
+
+        fakes = {
+            "device": lambda name: contextlib.nullcontext(),
+            "Stream": Stream,
+            "stream": use,
+            "current_stream": lambda: self.current,
+            "set_stream": lambda stream: setattr(self, "current", stream),
+            "synchronize": self.wait,
+            "graph_pool_handle": self.pool,
+            "CUDAGraph": Graph,
+            "graph": capture,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+    def pool(self) -> int:
+        self.pools += 1
+        return self.pools
+
+    def wait(self) -> None:
+        if self.capturing:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+
+def test_a_capture_that_breaks_leaves_the_next_one_as_it_would_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = Cuda(monkeypatch)
+    recorder = CudaRecorder("cuda:0")
+    with pytest.raises(CaptureError) as caught:
+        recorder.record(cuda.wait)
+    assert str(caught.value) == (
+        "RuntimeError: CUDA error: operation not permitted when stream is capturing"
+    )
+    assert cuda.current is cuda.first
+    for _ in range(2):
+        _, result = recorder.record(lambda: torch.ones(2))
+        assert result.tolist() == [1.0, 1.0]
+    assert cuda.pools == 2, "captures share a pool, and a broken one's is left alone"
+
+
+def test_what_a_call_raises_by_itself_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    Cuda(monkeypatch)
+
+    def wrong() -> None:
+        raise ValueError("shapes differ")
+
+    with pytest.raises(ValueError, match="shapes differ"):
+        CudaRecorder("cuda:0").record(wrong)
+
+
+def test_running_out_of_memory_while_capturing_comes_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = Cuda(monkeypatch)
+
+    def large() -> None:
+        if cuda.capturing:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 80 GiB")
+
+    with pytest.raises(RuntimeError) as caught:
+        CudaRecorder("cuda:0").record(large)
+    assert failure.outcome_and_reason(caught.value, "warming up")[0] == "oom"
+    assert cuda.current is cuda.first

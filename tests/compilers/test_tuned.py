@@ -19,6 +19,7 @@ import torch
 from bench.worker import evidence, sources, structure, tasks
 from compilers import attention, inductor, quantise, registry, tuned
 from compilers.base import UnsupportedPipelineError, Verdict
+from compilers.cuda_graphs import CaptureError
 from tests.worker import tiny
 
 OFF = {**tuned.OFF, "ship_cache": False}
@@ -323,6 +324,43 @@ def test_on_cuda_parts_are_captured_and_attention_is_chosen_once(
         [{}] * len(scope.compiled)
     )
     assert set(details["cuda_graphs"]) == set(scope.compiled)
+
+
+def test_a_part_that_cannot_be_captured_runs_as_it_is_and_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tests.compilers.test_cuda_graphs import Recorder
+
+    FakeCuda(monkeypatch)
+
+    class NoPictures(Recorder):
+        def record(self, function: Any) -> Any:
+            replay, result = super().record(function)
+            if isinstance(result, tuple) and result[0].shape[1:] == (3, 64, 64):
+                raise CaptureError("RuntimeError: it waits")
+            return replay, result
+
+    monkeypatch.setattr(tuned, "CudaRecorder", lambda device: NoPictures())
+    expected = draw(*load("sdxl"))
+    pipeline, inputs = load("sdxl")
+    as_cuda(pipeline, monkeypatch)
+    backend, _, _ = prepare(pipeline, **{**OFF, "cuda_graphs": True})
+    for _ in range(2):
+        assert abs(draw(pipeline, inputs) - expected).max() <= 1
+    assert backend.evidence().details["techniques"]["cuda_graphs"] == (
+        "on, but it cannot be captured: RuntimeError: it waits (vae.decode, 2 calls)"
+    )
+
+
+def test_projections_that_cannot_be_fused_are_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise UnsupportedPipelineError("this denoiser has no fused attention projections")
+
+    monkeypatch.setattr(inductor, "arrange_weights", refuse)
+    pipeline, _ = load("sdxl")
+    backend, scope, _ = prepare(pipeline, **{**OFF, "fuse_qkv": True})
+    assert scope.compiled == ()
+    assert backend.evidence().details["techniques"]["fuse_qkv"].startswith("left out")
 
 
 def test_attention_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

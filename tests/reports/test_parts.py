@@ -272,7 +272,7 @@ def test_a_backend_meets_the_baseline_of_its_own_environment(tmp_path, undrawn):
     assert told.startswith("none@nexfort takes 10.00 times as long as none (torch 2.4.0 instead of")
     written = build.write([run], tmp_path / "out").view.workloads[0]
     assert told in written.tables[0].note
-    assert "gains most over the none of its environment" in written.answer.headline
+    assert "gains most, each against none in its own environment" in written.answer.headline
 
 
 @pytest.mark.parametrize(("gain", "tied"), [(1.43, True), (3.0, False)])

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture
 def root(tmp_path: Path, run: Path) -> Path:
     (tmp_path / "docs").mkdir()
-    publish.pack(run, "a-machine", tmp_path)
+    publish.pack(run, "a-machine", tmp_path / publish.RESULTS)
     return tmp_path
 
 
@@ -52,7 +52,7 @@ def test_a_packed_run_says_the_same_without_its_pictures(root: Path, run: Path) 
 
 def test_large_pictures_stay_behind(root: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish, "PICTURE_BYTES", 0)
-    packed = publish.pack(run, "a-machine", root)
+    packed = publish.pack(run, "a-machine", root / publish.RESULTS)
     assert not list(packed.rglob("*.png"))
     assert json.loads((packed / fidelity.KEPT).read_text())
 
@@ -67,9 +67,11 @@ def test_comparisons_that_are_none_are_refused(root: Path) -> None:
 def test_the_report_has_every_part_and_its_links_lead_somewhere(root: Path) -> None:
     page, guide = publish.publish(root)
     content = page.read_text(encoding="utf-8")
-    for heading in ("## Question", "## Answers", "## Method", "## Limits", "## Published figures",
-                    "## Measured on a-machine"):  # fmt: skip
-        assert f"\n{heading}\n" in content
+    headings = ("## Question", "## Answers", "## Limits", "## Method", "## Environment",
+                "## Results on a-machine", "## Published figures")  # fmt: skip
+    assert "\n### Workload by workload\n" in content
+    places = [content.index(f"\n{heading}\n") for heading in headings]
+    assert places == sorted(places)
     assert "No record of a GPU is here yet" in content
     assert "924.378" in content, "published rows stand beside"
     links = re.findall(r"\]\((reports/results/[^)]+)\)", content)
@@ -78,6 +80,16 @@ def test_the_report_has_every_part_and_its_links_lead_somewhere(root: Path) -> N
     for link in links:
         assert (root / link).exists(), link
     assert guide.read_text(encoding="utf-8").startswith("<!-- Written by `make report-results`")
+
+
+def test_what_is_looked_up_is_folded_and_whole(root: Path) -> None:
+    page = publish.publish(root)[0].read_text(encoding="utf-8")
+    assert page.count("<details>") == page.count("</details>") > 3
+    (folded,) = re.findall(
+        r"<details><summary>Records</summary>\n\n(.*?)\n\n</details>", page, re.DOTALL
+    )
+    assert folded.count("\n|") > 6, "the table and all of its rows"
+    assert "#" not in {line[:1] for line in folded.splitlines()}
 
 
 def test_it_is_the_same_each_time(root: Path) -> None:
@@ -94,20 +106,59 @@ def test_nothing_measured_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "Up", "../x", "a/b", ".hidden"])
 def test_a_machine_needs_the_name_of_a_folder(run: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="no name for a machine"):
-        publish.pack(run, name, tmp_path)
+        publish.pack(run, name, tmp_path / publish.RESULTS)
 
 
-def row(page: str, part: str, technique: str) -> str:
-    section = page.split(f"## {part}", 1)[1]
-    return next(line for line in section.splitlines() if technique in line)
+def part(page: str, heading: str) -> str:
+    return page.split(f"\n## {heading}", 1)[1].split("\n## ", 1)[0]
 
 
 def test_techniques_are_filled_from_records_or_wait(root: Path) -> None:
     page = publish.publish(root)[1].read_text(encoding="utf-8")
-    assert techniques.WAITS in row(page, "A GPU", "CUDA graphs")
-    assert "FASTER" in row(page, "a-machine", "All of it")
-    assert techniques.WAITS in row(page, "a-machine", "CUDA graphs")
-    assert techniques.NO_RECORD in row(page, "a-machine", "Fuse the projections")
+    assert techniques.WAITS in part(page, "SDXL on a GPU")
+    measured = part(page, "a-machine")
+    (line,) = (each for each in measured.splitlines() if ". All of it |" in each)
+    assert "FASTER" in line
+    numbers = {each.title: n for n, each in enumerate(techniques.TECHNIQUES, 1)}
+    absent = re.search(r"Not measured: (.*)\.", measured)
+    waiting = re.search(r"For a GPU alone: (.*)\.", measured)
+    assert absent is not None
+    assert waiting is not None
+    assert str(numbers["Fuse the projections"]) in absent[1].split(", ")
+    assert str(numbers["CUDA graphs"]) in waiting[1].split(", ")
+
+
+def test_a_workload_without_any_technique_has_no_table(tmp_path: Path) -> None:
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=2)
+    folder = make.write_run(tmp_path / "runs" / "alone", records)
+    (tmp_path / "docs").mkdir()
+    publish.pack(folder, "a-machine", tmp_path / publish.RESULTS)
+    report, page = (path.read_text(encoding="utf-8") for path in publish.publish(tmp_path))
+    assert "## a-machine" not in page
+    assert "Without an answer: " in part(report, "Answers")
+    assert "(Only the baseline was measured)" in part(report, "Answers")
+
+
+def test_the_answers_name_what_keeps_the_picture_beside_what_does_not(tmp_path: Path) -> None:
+    backends = [make.BACKENDS[0], TUNED, make.Backend("tuned-cache", 4.0, 8.0, lossy=True)]
+    records = make.records(make.WORKLOADS[:1], backends, rounds=2)
+    folder = make.write_run(tmp_path / "runs" / "both", records)
+    (tmp_path / "docs").mkdir()
+    publish.pack(folder, "a-machine", tmp_path / publish.RESULTS)
+    page = publish.publish(tmp_path)[0].read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in part(page, "Answers").splitlines() if " FASTER " in line]
+    assert [row[1].split()[0] for row in rows] == ["tuned", "tuned-cache"]
+    assert "lossy" in rows[1][1]
+    assert [float(row[2].split("×")[0]) for row in rows] == pytest.approx([2, 4], rel=0.1)
+
+
+def test_the_report_says_where_it_was_measured(root: Path) -> None:
+    page = publish.publish(root)[0].read_text(encoding="utf-8")
+    (line,) = (
+        each for each in part(page, "Environment").splitlines() if each.startswith("| a-machine")
+    )
+    assert "tuned" in line
+    assert "None" not in line
 
 
 def test_every_technique_can_be_configured() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.cli.app import main
 from bench.store import StoreError
-from reports import analyse, build, export, gallery, gather, text
+from reports import analyse, build, export, frames, gallery, gather, text
 from reports import figures as drawing
 from tests.reports import make_records as make
 
@@ -536,9 +536,12 @@ def test_no_baseline_still_says_what_was_measured(tmp_path, undrawn):
 
 def test_synthetic_weights_are_said_everywhere(tmp_path, undrawn):
     workload = make.Workload("big", model="synthetic:sdxl", synthetic=True)
-    report = build.write([small(tmp_path, make.records([workload], rounds=1))])
+    run = small(tmp_path, make.records([workload], rounds=1))
+    report = build.write([run])
     for path in (report.page, report.markdown):
         assert path.read_text().count("ynthetic weights") >= 2
+    (comparison,) = analyse.compare(gather.group(gather.read([run])))
+    assert set(frames.memory([comparison])["workload"]) == {"big (synthetic weights)"}
 
 
 def test_several_runs_stand_side_by_side(tmp_path, undrawn):

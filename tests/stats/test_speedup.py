@@ -230,7 +230,7 @@ def test_two_processes_that_lie_far_apart_are_said_to_tell_little():
     assert found.reason.startswith("2 processes tell little: the 95 % interval")
     assert found.remedy.startswith("5 or more rounds (protocol.rounds, now 2) would tell far more")
     # An interval over several decades has digits at both ends, and not more than can be read.
-    low, high = re.findall(r"([\d.,e-]+)x", found.reason)
+    low, high = re.findall(r"([\d.,e-]+)×", found.reason)
     assert 0 < float(low) < 0.01
     assert float(high.replace(",", "")) > 100
     assert max(len(low), len(high)) <= 9
