@@ -1,15 +1,16 @@
 """Known answers that a run must give, from both sides: too good is as wrong as too bad.
 
 Pure: records and the figures of a bare loop in, lines out. ``scripts/selfcheck.py`` makes the loop
-and prints. What a device or a run cannot answer is said, and breaks nothing.
+and prints. What a device cannot answer, or a run was not asked, is said and breaks nothing; what a
+record should hold and does not is missing, and the check does not hold without it.
 """
 
 from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bench.audit.checks import bands
@@ -18,7 +19,7 @@ from bench.sweeps import step_sweep
 
 GIB = 1024**3
 
-Word = Literal["ok", "broken", "unclear", "not measurable"]
+Word = Literal["ok", "broken", "missing", "unclear", "not measurable"]
 Record = Mapping[str, Any]
 
 
@@ -59,6 +60,12 @@ NETWORKS = {
 }
 """Which class of published network an architecture at full size belongs to."""
 
+PUBLISHED_BATCH = {"sdxl": 2, "sd1": 3}
+"""Denoiser batch for one picture in the published rates: guided, and guided by text and picture."""
+
+REQUIRED = ("none", "torch-compile", "torch-compile-regional", "tuned")
+"""Backends of torch itself: a CUDA device that does not support one is not as it should be."""
+
 UTILISATION = (0.10, 1.0)
 """Share of the measured matrix-product rate that an eager float16 or bfloat16 denoiser loop at 1024
 reaches: less means that something else ran, more is impossible."""
@@ -87,11 +94,19 @@ class Loop:
     counted: Mapping[str, int]
 
 
-def check(records: Sequence[Record], loop: Loop | None) -> list[Line]:
-    """Return a line for each known answer, in a fixed order."""
+def check(
+    records: Sequence[Record], loop: Loop | None, without_record: Sequence[str] = ()
+) -> list[Line]:
+    """Return a line for each known answer, in a fixed order.
+
+    Args:
+        records: of one or more runs; a cell's figures are held to its own run's alone.
+        loop: None if there was none.
+        without_record: cells and rounds that a plan holds and of which there is no record.
+    """
     good = [record for record in records if record.get("outcome") == "ok"]
     eager = [record for record in good if record["cell"]["backend"]["name"] == "none"]
-    lines = [_ended(records)]
+    lines = [_ended(records, without_record)]
     lines += [_peak(peak, eager) for peak in PEAKS]
     lines += _rates(eager)
     lines += _utilisation(eager)
@@ -103,16 +118,67 @@ def check(records: Sequence[Record], loop: Loop | None) -> list[Line]:
 
 
 def broken(lines: Sequence[Line]) -> bool:
-    """Say whether any known answer was missed."""
-    return any(line.word == "broken" for line in lines)
+    """Say whether any known answer was missed, or not given where it should be."""
+    return any(line.word in ("broken", "missing") for line in lines)
 
 
-def _ended(records: Sequence[Record]) -> Line:
-    bad = [r for r in records if r.get("outcome") not in ("ok", "unsupported", "unavailable")]
-    found = f"{len(records) - len(bad)} of {len(records)}"
-    why = "; ".join(f"{r['name']}: {r['outcome']}: {r.get('reason')}" for r in bad[:3])
-    word: Word = "broken" if bad or not records else "ok"
-    return Line("cells that ended as they should", "all", found, word, why)
+def _ended(records: Sequence[Record], without_record: Sequence[str]) -> Line:
+    bad, spared = [], set()
+    for record in records:
+        outcome = record.get("outcome")
+        if outcome in ("unsupported", "unavailable") and not _needed(record):
+            spared.add(f"{record['name']} ({outcome})")
+        elif outcome != "ok":
+            bad.append(record)
+    total = len(records) + len(without_record)
+    found = f"{len(records) - len(bad)} of {total}"
+    told = [f"{r['name']}: {r['outcome']}: {r.get('reason')}" for r in bad[:3]]
+    if without_record:
+        told.append(f"no record of {', '.join(without_record[:3])}")
+    if spared:
+        told.append(f"not here: {', '.join(sorted(spared))}")
+    word: Word = "broken" if bad or without_record or not records else "ok"
+    return Line("cells that ended as they should", "all", found, word, "; ".join(told))
+
+
+def _needed(record: Record) -> bool:
+    """Say whether a CUDA device must support the record's backend."""
+    backend = record["cell"]["backend"]
+    alone = (backend.get("options") or {}).get("alone")
+    return _on_cuda(record) and backend["name"] in REQUIRED and alone is None
+
+
+def _on_cuda(record: Record) -> bool:
+    return str(record.get("device") or record["cell"].get("device")).startswith("cuda")
+
+
+def _by_cell(records: Iterable[Record]) -> list[list[Record]]:
+    """Return the rounds of each cell, those of each run apart."""
+    found: dict[tuple[Any, str], list[Record]] = {}
+    for record in records:
+        found.setdefault((record.get("run_id"), record["cell_id"]), []).append(record)
+    return list(found.values())
+
+
+def _profiled(records: Iterable[Record]) -> list[Record]:
+    """Return the records that a profile is due in: first rounds of cells that ask for one."""
+    return [r for r in records if r["cell"].get("profile") and r["round"] == 0]
+
+
+def _held(
+    what: str,
+    expected: str,
+    values: Sequence[float],
+    bounds: tuple[float, float],
+    show: Callable[[float], str],
+    why: str = "",
+) -> Line:
+    """Hold the processes' values to bounds: one beyond is enough."""
+    low, high = bounds
+    word: Word = "ok" if all(low <= value <= high for value in values) else "broken"
+    least, most = show(min(values)), show(max(values))
+    found = least if least == most else f"{least} to {most} in {len(values)} processes"
+    return Line(what, expected, found, word, why)
 
 
 def _peak(peak: Peak, eager: Sequence[Record]) -> Line:
@@ -121,19 +187,22 @@ def _peak(peak: Peak, eager: Sequence[Record]) -> Line:
     fitting = [record for record in eager if _is(record, peak)]
     if not fitting:
         return Line(what, expected, None, "not measurable", "no such cell in this run")
-    values = [
-        reading["bytes"] / GIB
+    read = [
+        [
+            reading["bytes"] / GIB
+            for reading in record.get("memory", ())
+            if reading["meter"] == "torch.max_memory_allocated"
+            and reading["phase"] == "steady"
+            and reading["bytes"] is not None
+        ]
         for record in fitting
-        for reading in record.get("memory", ())
-        if reading["meter"] == "torch.max_memory_allocated"
-        and reading["phase"] == "steady"
-        and reading["bytes"] is not None
     ]
+    if any(not values and _on_cuda(record) for values, record in zip(read, fitting, strict=True)):
+        return Line(what, expected, None, "missing", "a CUDA device has this meter")
+    values = [value for one in read for value in one]
     if not values:
         return Line(what, expected, None, "not measurable", "this device has no such meter")
-    value = statistics.median(values)
-    word: Word = "ok" if low <= value <= high else "broken"
-    return Line(what, expected, f"{value:.3f} GiB", word)
+    return _held(what, expected, values, (low, high), lambda value: f"{value:.3f} GiB")
 
 
 def _is(record: Record, peak: Peak) -> bool:
@@ -147,25 +216,34 @@ def _is(record: Record, peak: Peak) -> bool:
 
 
 def _rates(eager: Sequence[Record]) -> list[Line]:
-    """Loop rates of full-size float16 networks against what was published of their class."""
+    """Loop rates of full-size half-precision networks against what was published of their class."""
     what = "eager loop rate against published ones"
     lines = []
-    for record in eager:
-        made = record["cell"]["workload"]
+    for records in _by_cell(eager):
+        first = records[0]
+        made = first["cell"]["workload"]
         network = NETWORKS.get(made["model"])
         if network is None or made["dtype"] == "float32" or made["height"] != made["width"]:
             continue
-        if not str(record["device"]).startswith("cuda"):
+        if not _on_cuda(first):
             continue
-        known = bands.plausible_step_s(network, made["height"])
-        rates = [rate for rate in record.get("it_per_s") or () if rate]
-        if known is None or not rates:
+        gpu = str(((first.get("fingerprint") or {}).get("gpu") or {}).get("name") or "")
+        known = bands.plausible_step_s(network, made["height"], gpu)
+        if known is None:
             continue
         shortest_s, longest_s, source = known
-        rate = statistics.median(rates) * made["batch"]
-        word: Word = "ok" if shortest_s <= 1 / rate <= longest_s else "broken"
-        expected = f"{1 / longest_s:.3g} to {1 / shortest_s:.3g} it/s"
-        lines.append(Line(f"{record['name']}: {what}", expected, f"{rate:.3g} it/s", word, source))
+        bounds = (1 / longest_s, 1 / shortest_s)
+        expected = f"{bounds[0]:.3g} to {bounds[1]:.3g} it/s for a picture"
+        rates = [[rate for rate in record.get("it_per_s") or () if rate] for record in records]
+        told = f"{first['name']}: {what}"
+        if not all(rates):
+            lines.append(Line(told, expected, None, "missing", "a process has no rate"))
+            continue
+        values = [
+            statistics.median(one) * record["denoiser_batch"] / PUBLISHED_BATCH[network]
+            for one, record in zip(rates, records, strict=True)
+        ]
+        lines.append(_held(told, expected, values, bounds, lambda v: f"{v:.3g} it/s", source))
     why = "published are full-size networks in half precision on GPUs"
     return lines or [Line(what, "within what was published", None, "not measurable", why)]
 
@@ -173,67 +251,90 @@ def _rates(eager: Sequence[Record]) -> list[Line]:
 def _utilisation(eager: Sequence[Record]) -> list[Line]:
     """The loop's arithmetic per second against the measured ceiling."""
     low, high = UTILISATION
+    what = "denoiser against measured matrix products"
     lines = []
-    for record in eager:
-        work, ceilings = record.get("work"), record.get("ceilings")
-        made = record["cell"]["workload"]
-        if not work or not ceilings or not made["model"].startswith("synthetic:"):
+    for records in _by_cell(_profiled(eager)):
+        first = records[0]
+        made = first["cell"]["workload"]
+        if not made["model"].startswith("synthetic:"):
             continue
-        what = f"{record['name']}: denoiser against measured matrix products"
-        share = _loop_flops_per_s(record, work) / ceilings["matmul_flops_per_s"]
-        found, expected = f"{100 * share:.1f} %", f"{100 * low:g} to {100 * high:g} %"
-        if not str(record["device"]).startswith("cuda") or made["height"] < 1024:
+        told = f"{first['name']}: {what}"
+        two_sided = _on_cuda(first) and made["height"] >= 1024
+        expected = f"{100 * low if two_sided else 0:g} to {100 * high:g} %"
+        shares, reasons = [], []
+        for record in records:
+            share = _share(record)
+            if share is None:
+                nulls = record.get("null_reasons") or {}
+                reasons.append(nulls.get("work") or nulls.get("ceilings") or "a figure is missing")
+            else:
+                shares.append(share)
+        if reasons:
+            lines.append(Line(told, expected, None, "missing", reasons[0]))
+            continue
+        bounds = (low, high) if two_sided else (0.0, high)
+        line = _held(told, expected, shares, bounds, lambda share: f"{100 * share:.1f} %")
+        if line.word == "ok" and not two_sided:
             why = "bound by launches or by a CPU's caches: no lower end is known"
-            word: Word = "not measurable" if share <= high else "broken"
-            lines.append(Line(what, f"at most {100 * high:g} %", found, word, why))
-            continue
-        lines.append(Line(what, expected, found, "ok" if low <= share <= high else "broken"))
-    return lines
+            line = replace(line, word="not measurable", why=why)
+        lines.append(line)
+    why = "no baseline of a synthetic model was profiled"
+    return lines or [Line(what, f"at most {100 * high:g} %", None, "not measurable", why)]
 
 
-def _loop_flops_per_s(record: Record, work: Mapping[str, Any]) -> float:
-    scope = "unet" if "unet" in work else "transformer"
-    per_call = work[scope]["flops"] / work[scope]["calls"]
-    per_step = per_call * work[scope]["calls"] / max(record["steps_effective"], 1)
-    return float(per_step / statistics.median(s for call in record["step_s"] for s in call))
+def _share(record: Record) -> float | None:
+    """Return the loop's share of the measured rate; None if the record lacks a part of it."""
+    work, ceilings = record.get("work"), record.get("ceilings")
+    steps = [seconds for call in record.get("step_s") or () for seconds in call]
+    if not work or not ceilings or not steps or not record.get("steps_effective"):
+        return None
+    scope = work.get("unet") or work.get("transformer")
+    if not scope:
+        return None
+    per_step = scope["flops"] / record["steps_effective"]
+    return float(per_step / statistics.median(steps) / ceilings["matmul_flops_per_s"])
 
 
 def _step_clock(good: Sequence[Record]) -> list[Line]:
     expected = f"within {100 * CLOCK_WITHIN:g} %"
     lines = []
-    reason = "only CUDA devices can be traced"
-    for record in good:
-        busy = record.get("device_busy")
-        if not busy:
+    for records in _by_cell(_profiled(good)):
+        if not _on_cuda(records[0]):
             continue
-        what = f"{record['name']}: step clock against traced kernels"
-        if not busy.get("loop_kernel_s"):
-            why = "launches could not be matched with kernels"
-            lines.append(Line(what, expected, None, "not measurable", why))
+        what = f"{records[0]['name']}: step clock against traced kernels"
+        traced = [record.get("device_busy") or {} for record in records]
+        lost = next((i for i, busy in enumerate(traced) if not busy.get("loop_kernel_s")), None)
+        if lost is not None:
+            why = (records[lost].get("null_reasons") or {}).get("device_busy")
+            if why is None:
+                why = "launches could not be matched with kernels"
+            lines.append(Line(what, expected, None, "missing", why))
             continue
-        off = busy["loop_clock_s"] / busy["loop_kernel_s"] - 1
-        word: Word = "ok" if abs(off) <= CLOCK_WITHIN else "broken"
-        lines.append(Line(what, expected, f"{100 * off:+.2f} %", word))
+        off = [busy["loop_clock_s"] / busy["loop_kernel_s"] - 1 for busy in traced]
+        bounds = (-CLOCK_WITHIN, CLOCK_WITHIN)
+        lines.append(_held(what, expected, off, bounds, lambda value: f"{100 * value:+.2f} %"))
     what = "step clock against traced kernels"
-    return lines or [Line(what, expected, None, "not measurable", reason)]
+    why = "only CUDA devices can be traced, and only where a profile is asked for"
+    return lines or [Line(what, expected, None, "not measurable", why)]
 
 
 def _slopes(good: Sequence[Record]) -> list[Line]:
     """it/s from step events against 1 / slope, judged by the intervals of both."""
-    by_cell: dict[str, list[Record]] = {}
-    for record in good:
-        by_cell.setdefault(record["cell_id"], []).append(record)
     expected = f"within {100 * SLOPE_WITHIN:g} %"
     lines = []
-    for records in by_cell.values():
-        sweep = step_sweep(records)
-        if sweep is None:
+    for records in _by_cell(good):
+        if not (records[0]["cell"].get("sweep") or {}).get("steps"):
             continue
         what = f"{records[0]['name']}: it/s of events against 1 / slope"
-        interval = None if sweep.fit is None else sweep.fit.marginal_interval_s
-        if sweep.fit is None or sweep.it_per_s is None or interval is None or interval[0] <= 0:
-            why = sweep.reason or "the sweep is too short or too noisy for a slope"
-            lines.append(Line(what, expected, None, "not measurable", why))
+        sweep = step_sweep(records)
+        if sweep is None or sweep.fit is None or sweep.it_per_s is None:
+            why = (sweep and sweep.reason) or "there are no figures of the sweep, or no rate"
+            lines.append(Line(what, expected, None, "missing", why))
+            continue
+        interval = sweep.fit.marginal_interval_s
+        if interval is None or interval[0] <= 0:
+            why = "the sweep is too short or too noisy for a slope"
+            lines.append(Line(what, expected, None, "unclear", why))
             continue
         per_event = sweep.denoiser_calls_per_step or 1.0
         slowest, fastest = _rate_interval(records)
@@ -299,7 +400,7 @@ def _loop(loop: Loop, device: str) -> list[Line]:
         why = (
             "two copies of a pipeline differ by more on a CPU; `make bench` takes several processes"
         )
-        line = Line(line.what, line.expected, line.found, "not measurable", why)
+        line = replace(line, word="not measurable", why=why)
     return [*lines, line]
 
 

@@ -161,7 +161,7 @@ class Tuned:
         device = str(getattr(pipeline, "device", "cpu"))
         on_cuda = device.startswith("cuda")
         self._compiles = options.compile != "none"
-        self._load_cache(options)
+        self._load_cache(options, on_cuda)
         # Before what else listens to the scheduler: a schedule that is kept is not computed again.
         scheduler = getattr(pipeline, "scheduler", None)
         if scheduler is not None:
@@ -354,8 +354,13 @@ class Tuned:
             arranged |= {denoiser_name(pipeline), "vae.decode"}
         return tuple(part for part in parts if part in arranged)
 
-    def _load_cache(self, options: Any) -> None:
-        """Start from what was compiled before, and arrange that it is kept afterwards."""
+    def _load_cache(self, options: Any, on_cuda: bool) -> None:
+        """Start from what was compiled before, and arrange that it is kept afterwards.
+
+        Raises:
+            FileNotFoundError: there is no such ``cache_file``.
+            ValueError: it is no compile cache that this torch can read.
+        """
         import torch
 
         compiler: Any = getattr(torch, "compiler", None)
@@ -371,14 +376,30 @@ class Tuned:
         if options.cache_file is not None and not (source and source.is_file()):
             raise FileNotFoundError(f"cache_file: there is no file {options.cache_file}")
         if source is not None and source.is_file() and not _holds_graphs(folder):
-            if compiler.load_cache_artifacts(source.read_bytes()) is None:
-                self._said["cache_file"] = "left out: torch cannot read it"
-            else:
-                self._details["cache_loaded_bytes"] = source.stat().st_size
+            self._load_artifacts(source, on_cuda, asked=options.cache_file is not None)
         if options.ship_cache and kept is not None:
             self._said["ship_cache"] = "on"
             self._ship = functools.partial(self._save_cache, kept)
             atexit.register(self._ship)
+
+    def _load_artifacts(self, source: Path, on_cuda: bool, *, asked: bool) -> None:
+        import torch
+
+        compiler: Any = torch.compiler
+        loaded = compiler.load_cache_artifacts(source.read_bytes())
+        if loaded is None and asked:
+            raise ValueError(
+                f"cache_file: {source} is no compile cache that torch {torch.__version__} "
+                "can read: it was cut off, or saved by another version"
+            )
+        if loaded is None:
+            self._said["cache_loaded"] = "nothing: this torch cannot read what was kept"
+        elif on_cuda:
+            self._said["cache_loaded"] = "on"
+            self._details["cache_loaded_bytes"] = source.stat().st_size
+        else:
+            # Found again are graphs and their code, not what the C++ compiler made of it.
+            self._said["cache_loaded"] = "graphs alone: C++ kernels are compiled anew"
 
     def _save_cache(self, target: Path) -> None:
         import torch

@@ -2,8 +2,8 @@
 
 Columns: workload, label, backend, flop_per_byte, flop_per_weight_byte, flops_per_s (of the
 denoising loop), matmul_flops_per_s, copy_bytes_per_s (both measured on this device), mfu_pct,
-busy_pct (device-busy share of a call; NaN where it cannot be traced), launch_bound (True, False or
-None), processes.
+busy_pct (device-busy share of the loop; NaN where it cannot be traced), launch_bound (True, False
+or None), processes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Fig
                 "stands where each of diffusers' operators reads and writes by itself, and its "
                 "line reaches to where nothing but weights is read: what fuses lies between. "
                 "Backends that skip work or narrow it are left out, and of a backend's variants "
-                "all but the fastest. Per cent: share of the matrix product's rate; busy: of a "
-                "call in which the device computes. Hollow: under 90 %, bound by launches. "
+                "all but the fastest. Per cent: share of the matrix product's rate; busy: of the "
+                "loop in which the device computes. Hollow: under 90 %, bound by launches. "
                 "n = processes."
             )
         ],

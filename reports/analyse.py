@@ -159,15 +159,14 @@ class Comparison:
         return len({f.row.first.source.label for f in self.findings if f.row.is_baseline}) > 1
 
     def sibling(self, finding: Finding) -> Finding | None:
-        """Return the same backend with the other compile cache, if it has figures."""
-        return next(
-            (
-                f
-                for f in self.findings
-                if f.ok and f.row.short == finding.row.short and f.row.cache != finding.row.cache
-            ),
-            None,
-        )
+        """Return the same backend with the other compile cache, of its own run if that has one."""
+        own = finding.row
+        found = [
+            f
+            for f in self.findings
+            if f.ok and f.row.choice == own.choice and f.row.cache != own.cache
+        ]
+        return min(found, key=lambda f: f.row.session != own.session, default=None)
 
 
 def compare(groups: Sequence[Group]) -> list[Comparison]:
@@ -262,9 +261,9 @@ def _compare(group: Group, replicates: int) -> Comparison:
         tied = [f for f in faster if f is not found.best and not _clear(found.best, f)]
         # A compile cache changes the warm-up and not the steady call: of the two, name the cold.
         own = found.best.row
-        cold = [f for f in tied if f.row.short == own.short and f.row.cache == "fresh"]
-        found.best = cold[0] if cold else found.best
-        found.tied = [f for f in tied if f.row.short != own.short]
+        cold = [f for f in tied if f.row.choice == own.choice and f.row.cache == "fresh"]
+        found.best = cold[0] if cold and own.cache != "fresh" else found.best
+        found.tied = [f for f in tied if f.row.choice != own.choice]
     for finding in findings:
         _judge(finding)
     found.between = comparable.between_environments(
@@ -278,11 +277,16 @@ def _compare(group: Group, replicates: int) -> Comparison:
 
 
 def _clear(best: Finding, other: Finding) -> bool:
-    """Whether ``best`` gains more for sure: by the gains, or by the times where those may meet."""
+    """Whether ``best`` gains more for sure: by the gains, or by the times where those may meet.
+
+    Times of two runs do not: a machine is not the same from one session to the next.
+    """
     one, two = best.speedup, other.speedup
     if one and two and one.low is not None and two.high is not None and two.high < one.low:
         return True
     if best.row.first.alike.key != other.row.first.alike.key:
+        return False
+    if best.row.session != other.row.session:
         return False
     ratio = speedup(_arm(other.row), _arm(best.row))
     return verdict(ratio).word == "FASTER"
@@ -366,7 +370,7 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
     rivals.sort(
         key=lambda f: (
             f.row.first.environment != own.environment,
-            f.row.first.source.label != own.source.label,
+            f.row.session != finding.row.session,
             f.row.cache != finding.row.cache,
         )
     )
@@ -424,6 +428,12 @@ def _judge(finding: Finding) -> None:
     ):
         grave = grave or finding.verdict.word == "UNCLEAR"
         doubts.append(" ".join(filter(None, (finding.verdict.reason, finding.verdict.remedy))))
+    base = finding.baseline
+    if base is not None and base.row.session != finding.row.session:
+        doubts.append(
+            f"Its baseline is of another run, {base.row.session}: the two were not interleaved, so "
+            "what the machine did otherwise in between is in the ratio."
+        )
     lost = {name: n for name, n in finding.counts.items() if name != "ok"}
     if lost:
         told = text.listed(f"{n} {name}" for name, n in sorted(lost.items()))

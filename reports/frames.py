@@ -351,7 +351,10 @@ class Limits:
     """One finding against what the device can do. Rates in FLOP/s and B/s, times in seconds.
 
     ``ideal_s`` is the denoiser's time if all of its operations ran at the measured matrix-product
-    rate, ``least_s`` the time to read its weights once a call at the measured copy rate.
+    rate, ``least_s`` the time to read its weights once a call at the measured copy rate, and
+    ``operators_s`` the time to move at that rate what diffusers' own operators read and write, each
+    for itself. ``busy_pct`` is the device-busy share of a call, ``loop_busy_pct`` that of its
+    denoising loop; None where it cannot be traced.
     ``flop_per_byte`` counts what each operator moves as if alone, ``flop_per_weight_byte`` the
     weights only: what a backend that fuses operators moves lies between.
     """
@@ -363,7 +366,9 @@ class Limits:
     copy_bytes_per_s: float
     ideal_s: float
     least_s: float
+    operators_s: float
     busy_pct: float | None
+    loop_busy_pct: float | None
 
     @property
     def mfu_pct(self) -> float:
@@ -371,19 +376,22 @@ class Limits:
 
     @property
     def launch_bound(self) -> bool | None:
-        return None if self.busy_pct is None else self.busy_pct < LAUNCH_BOUND_PCT
+        share = self.loop_busy_pct
+        return None if share is None else share < LAUNCH_BOUND_PCT
 
 
 LAUNCH_BOUND_PCT = 90.0
-"""Below this share of device-busy time in a call, the host's launches decide how long it takes."""
+"""Below this share of device-busy time in a loop, the host's launches decide how long it takes.
+
+Of the loop and not of the call: while pictures are made of a finished call, nothing is launched."""
 
 
 def limits(comparison: Comparison, finding: Finding) -> Limits | None:
     """Return a finding's place under the roof; None where work or ceilings are not known.
 
     Work is counted in the workload's baseline, and ceilings are the medians over all of its
-    processes. A device-busy share relates the busy time of a
-    traced call, which tracing does not stretch, to the median of calls that were not traced.
+    processes. A device-busy share relates the busy time of a traced call or loop, which tracing
+    does not stretch, to the median of those that were not traced.
     """
     good = [s for f in comparison.findings for s in f.row.good]
     counted = [s.work for s in good if s.work]
@@ -398,6 +406,11 @@ def limits(comparison: Comparison, finding: Finding) -> Limits | None:
     matmul = median(c["matmul_flops_per_s"] for c in measured)
     copy = median(c["copy_bytes_per_s"] for c in measured)
     busy = [s.device_busy["busy_s"] for s in finding.row.good if s.device_busy.get("busy_s")]
+    traced = [
+        (s.device_busy["loop_busy_s"], math.fsum(middle for middle, _, _ in s.steps_trace))
+        for s in finding.row.good
+        if s.device_busy.get("loop_busy_s") and s.steps_trace
+    ]
     call_s = finding.device_e2e_s or (finding.e2e.value if finding.e2e else None)
     return Limits(
         flop_per_byte=scope["flops"] / scope["bytes"],
@@ -407,7 +420,9 @@ def limits(comparison: Comparison, finding: Finding) -> Limits | None:
         copy_bytes_per_s=copy,
         ideal_s=scope["flops"] / matmul,
         least_s=scope["weight_bytes"] * scope["calls"] / copy,
+        operators_s=scope["bytes"] / copy,
         busy_pct=100 * median(busy) / call_s if busy and call_s else None,
+        loop_busy_pct=median(100 * busy_s / loop for busy_s, loop in traced) if traced else None,
     )
 
 
@@ -431,7 +446,7 @@ def roofline(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                     "matmul_flops_per_s": found.matmul_flops_per_s,
                     "copy_bytes_per_s": found.copy_bytes_per_s,
                     "mfu_pct": found.mfu_pct,
-                    "busy_pct": found.busy_pct,
+                    "busy_pct": found.loop_busy_pct,
                     "launch_bound": found.launch_bound,
                     "processes": finding.processes,
                 }

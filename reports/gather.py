@@ -203,6 +203,17 @@ class Row:
         return comparable.label(self.cell["backend"])
 
     @property
+    def choice(self) -> tuple[str, str]:
+        """Its backend, environment and options: all but the compile cache and the run."""
+        told = json.dumps(self.samples[0].options, sort_keys=True, default=str)
+        return self.called, told
+
+    @property
+    def session(self) -> str:
+        """The run that it was measured in."""
+        return self.samples[0].source.label
+
+    @property
     def lossy(self) -> bool:
         """Whether it changes the picture on purpose."""
         return any(sample.lossy for sample in self.samples)

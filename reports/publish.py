@@ -18,9 +18,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from bench import audit
 from bench.store import RunFolder, StoreError
 from reports import analyse, build, fidelity, gather, markdown, reference, techniques, text
 from reports.gather import Sample
@@ -335,37 +337,52 @@ def _limits(machines: Sequence[Machine]) -> list[str]:
 
 
 def _published() -> str:
-    """The rows of the report that this one answers, marked as what they are."""
-    rows = [
-        [
-            Cell(f"published, {row.session or row.backend}"),
-            Cell(row.model),
-            Cell(row.task),
-            Cell(f"{row.width}×{row.height}"),
-            Cell(row.backend),
-            *(
-                Cell("–" if value is None else f"{value:g}", value, "number")
-                for value in (row.warmup_s, row.e2e_s, row.it_per_s, row.memory_gib)
-            ),
+    """The rows of the report that this one answers, marked as what they are, and what is wrong."""
+    parts = []
+    for name in reference.names():
+        path = Path(str(files(reference.__name__))) / f"{name}.csv"
+        (audited,) = audit.audit([path])
+        rows = []
+        for place, row in enumerate(reference.load(name)):
+            origin = "published" if row.origin == "published" else "published later"
+            wrong = [n for n, found in enumerate(audited.findings, 1) if place in found.rows]
+            figures = (row.steps, row.warmup_s, row.e2e_s, row.it_per_s, row.memory_gib)
+            rows.append(
+                [
+                    Cell(str(audited.table.lines[place])),
+                    Cell(f"{origin}, {row.session or row.backend}"),
+                    Cell(row.model),
+                    Cell(row.task),
+                    Cell(f"{row.width}×{row.height}"),
+                    Cell(row.backend),
+                    *(
+                        Cell("–" if value is None else f"{value:g}", value, "number")
+                        for value in figures
+                    ),
+                    Cell(row.meter.replace("_", " ")),
+                    Cell(", ".join(map(str, wrong)) or "–"),
+                ]
+            )
+        head = [
+            "line", "origin", "model", "task", "size", "backend", "steps claimed", "warm-up [s]",
+            "one call [s]", "it/s", "memory [GiB]", "meter", "wrong",
+        ]  # fmt: skip
+        note = (
+            "As printed: one run each, on GPUs that their authors do not name. To be read beside "
+            "rows of the same size on a GPU; nothing is computed with them. Memory of different "
+            "meters cannot be compared. The last column has the numbers of what bench audit finds "
+            "wrong with a "
+            "row, listed below the table."
+        )
+        parts.append(
+            markdown.table(Table("Published by others, not measured here", head, rows, note), "###")
+        )
+        told = [
+            f"{number}. {found.sure}: {found.says} ({found.arithmetic})"
+            for number, found in enumerate(audited.findings, 1)
         ]
-        for name in reference.names()
-        for row in reference.load(name)
-    ]
-    head = [
-        "origin", "model", "task", "size", "backend", "warm-up [s]", "one call [s]", "it/s",
-        "memory [GiB]",
-    ]  # fmt: skip
-    return markdown.table(
-        Table(
-            "Published by others, not measured here",
-            head,
-            rows,
-            "As printed: means of one run each, as far as their authors say, on GPUs that they do "
-            "not name. To be read beside rows of the same size on a GPU; nothing is computed with "
-            "them.",
-        ),
-        "###",
-    )
+        parts.append("\n".join(" ".join(line.split()) for line in told))
+    return "\n\n".join(parts)
 
 
 def _demoted(body: str) -> str:

@@ -801,7 +801,10 @@ def _limits(comparison: Comparison) -> Table | None:
                 _number(floor_s),
                 _number(loop_s - floor_s),
                 _number(rest_s),
+                _number(found.least_s),
+                _number(found.operators_s),
                 Cell(text.percent(found.busy_pct), found.busy_pct, "number"),
+                Cell(text.percent(found.loop_busy_pct), found.loop_busy_pct, "number"),
                 Cell(launches),
             ]
         )
@@ -809,11 +812,15 @@ def _limits(comparison: Comparison) -> Table | None:
         return None
     head = [
         "backend", "denoiser [TFLOP/s]", "of the measured limit", "loop at the limit [s]",
-        "loop above it [s]", "rest of the call [s]", "device busy", "bound by launches",
+        "loop above it [s]", "rest of the call [s]", "weights at the copy rate [s]",
+        "operators' bytes at it [s]", "device busy, call", "device busy, loop",
+        "bound by launches",
     ]  # fmt: skip
     note = (
         "The limit is the slower of two: the counted operations at the matrix-product rate, and "
-        "the weights read once a step at the copy rate, both measured on this device in this run."
+        "the weights read once a step at the copy rate, both measured on this device in this run. "
+        "Operators' bytes: what diffusers' own operators read and write, each for itself, which "
+        "fusing spares. Bound by launches: the device is busy for under 90 % of the loop."
     )
     return Table("Against the device's limits", head, rows, note, folded=True)
 

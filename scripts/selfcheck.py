@@ -2,7 +2,8 @@
 
     python scripts/selfcheck.py RUN... [--pairs N] [--loop FILE]
 
-Prints one line for each known answer: expected, found, verdict. Exits with 1 if one is broken.
+Prints one line for each known answer: expected, found, verdict. Exits with 1 if one is broken, or
+missing where it should be.
 Needs torch for the loop alone; without a run's baseline cell, or with ``--pairs 0``, there is none.
 """
 
@@ -38,13 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     asked = parser.parse_args(arguments)
     try:
-        records = [record for run in asked.runs for record in RunFolder.open(run).records()]
+        runs = [RunFolder.open(run) for run in asked.runs]
+        records = [record for run in runs for record in run.records()]
     except StoreError as error:
         print(f"selfcheck: {error}", file=sys.stderr)
         return 2
-    lines = selfcheck.check(records, bare_loop(records, asked.pairs, asked.loop))
+    lost = [name for run in runs for name in without_record(run)]
+    lines = selfcheck.check(records, bare_loop(records, asked.pairs, asked.loop), lost)
     show(lines)
     return int(selfcheck.broken(lines))
+
+
+def without_record(run: RunFolder) -> list[str]:
+    """Return the cells and rounds of a run's plan that have no record."""
+    names = {cell["cell_id"]: cell["name"] for cell in run.plan.get("cells", [])}
+    missing = run.current_keys() - {entry.key for entry in run.entries()}
+    return [f"{names[cell_id]} round {round_ + 1}" for cell_id, round_ in sorted(missing)]
 
 
 def show(lines: Sequence[selfcheck.Line]) -> None:
@@ -134,6 +144,8 @@ def _take_turns(
 
     def listen(event: dict[str, Any]) -> None:
         fields = event.get("fields", {})
+        if "steps_effective" in fields:
+            ending.update(steps_effective=fields["steps_effective"])
         if "warmup_s" in fields:
             one_bare_call()
         elif event["event"] == "append" and "e2e_s" in fields:
@@ -164,13 +176,13 @@ def _take_turns(
         harness_s=times["harness_s"],
         bare_s=times["bare_s"],
         same_pictures=drawn["bare"] == drawn["harness"],
-        flops=_denoiser_flops(pipeline, workload, counted),
+        flops=_denoiser_flops(pipeline, workload, counted, ending["steps_effective"]),
         counted=counted,
     )
 
 
 def _denoiser_flops(
-    pipeline: Any, workload: Mapping[str, Any], counted: Mapping[str, int]
+    pipeline: Any, workload: Mapping[str, Any], counted: Mapping[str, int], steps: int
 ) -> dict[str, int]:
     """Count the denoiser's operations on shapes alone, with torch's own counter.
 
@@ -204,7 +216,7 @@ def _denoiser_flops(
             torch.empty(batch, 77, unet.config.cross_attention_dim, device="meta"),
             **more,
         )
-    return {"unet": int(counter.get_total_flops()) * workload["steps"]}
+    return {"unet": int(counter.get_total_flops()) * steps}
 
 
 if __name__ == "__main__":

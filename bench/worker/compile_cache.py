@@ -48,6 +48,25 @@ def use(folder: Path, cache: Cache) -> bool:
     return filled
 
 
+def found_brought(
+    brought_bytes: int, lookups: Mapping[str, int] | None
+) -> tuple[Cache, str | None]:
+    """Return which cache a cell had that asked for a fresh one, and whose backend filled it.
+
+    Args:
+        lookups: hits and misses of Inductor's disk cache; None if it was not used.
+    """
+    said = f"the backend brought {brought_bytes} bytes of compiled code along"
+    if lookups is None:
+        return "warm", said
+    hits, misses = lookups["hits"], lookups["misses"]
+    if not hits:
+        return "fresh", f"{said}, and none of {misses} lookups found anything in it"
+    if misses:
+        return "warm", f"{said}; {misses} of {hits + misses} lookups found nothing in it"
+    return "warm", said
+
+
 def found(
     asked: Cache, filled: bool, lookups: Mapping[str, int] | None
 ) -> tuple[Cache, str | None]:

@@ -175,7 +175,7 @@ class Proof:
         # A backend of another package may answer with an older Evidence.
         brought = getattr(self._backend.evidence(), "brought_bytes", 0)
         if brought and asked == "fresh":
-            return "warm", f"the backend brought {brought} bytes of compiled code along"
+            return compile_cache.found_brought(brought, self.log.compile_cache())
         return compile_cache.found(asked, filled, self.log.compile_cache())
 
     def judge(self) -> Judgement:

@@ -207,6 +207,43 @@ def test_bands_are_those_of_the_reference() -> None:
         assert (band.low, band.high) == pytest.approx((1 / max(rates), 1 / min(rates)))
 
 
+def test_bands_of_cards_are_those_of_the_reference() -> None:
+    import csv
+
+    folder = Path(__file__).parents[2] / "reports" / "reference"
+    with (folder / "sdxl_by_gpu.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for band in bands.EAGER_BANDS:
+        gpu = band.source.rpartition(" ")[2]
+        assert gpu in band.gpu.split("|")
+        step_s = {
+            row["backend"]: float(row["inference_s"]) / int(row["steps_claimed"])
+            for row in rows
+            if row["gpu"] == gpu and not row["iter_per_s"]
+        }
+        assert (band.low, band.high) == pytest.approx((step_s["tensorrt"], step_s["none"]))
+    # Rates that others published lie within the room that a class is given.
+    rates = [row for row in rows if row["iter_per_s"]]
+    assert rates
+    for row in rates:
+        known = bands.plausible_step_s("sdxl", 1024, f"NVIDIA {row['gpu']}-SXM4-80GB")
+        assert known is not None
+        assert known[0] < 1 / float(row["iter_per_s"]) < known[1]
+
+
+def test_a_card_is_held_to_its_own_class() -> None:
+    h200 = bands.plausible_step_s("sdxl", 1024, "NVIDIA H200")
+    other = bands.plausible_step_s("sdxl", 1024, "NVIDIA GeForce RTX 4090")
+    assert h200 is not None
+    assert other is not None
+    assert other[0] < h200[0] < h200[1] < other[1]
+    # Words of a name, not parts of them; and no class was published at 512.
+    assert bands.plausible_step_s("sdxl", 1024, "NVIDIA A1000") == other
+    assert bands.plausible_step_s("sdxl", 512, "NVIDIA H200") == bands.plausible_step_s(
+        "sdxl", 512, ""
+    )
+
+
 def test_nonsense_is_refused_or_audited(tmp_path: Path) -> None:
     import random
 

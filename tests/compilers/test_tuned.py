@@ -522,11 +522,16 @@ class TestShippedCache:
         (tmp_path / "cell" / "inductor").mkdir(parents=True)
         monkeypatch.setattr(torch.compiler, "save_cache_artifacts", lambda: (b"code", None))
 
-        def load_artifacts(artifacts: bytes) -> object | None:
-            loaded.append(artifacts)
-            return None if artifacts == b"broken" else object()
+        def load(code: bytes) -> object:
+            loaded.append(code)
+            return None if code == b"garbage" else object()
 
-        monkeypatch.setattr(torch.compiler, "load_cache_artifacts", load_artifacts)
+        monkeypatch.setattr(torch.compiler, "load_cache_artifacts", load)
+        # No part of the pipeline is on a GPU: only what is said of the cache is looked at.
+        kept = tuned.Tuned._load_cache
+        monkeypatch.setattr(
+            tuned.Tuned, "_load_cache", lambda self, options, _on_cuda: kept(self, options, True)
+        )
         monkeypatch.setattr(tuned, "atexit", SimpleNamespace(register=lambda call: None))
         return loaded
 
@@ -556,13 +561,35 @@ class TestShippedCache:
         (tmp_path / "from-there.bin").write_bytes(b"theirs")
         prepare(load("sdxl")[0], cache_file=str(tmp_path / "from-there.bin"))
         assert torch_cache == [b"theirs"]
-        (tmp_path / "from-there.bin").write_bytes(b"broken")
-        backend, _, _ = prepare(load("sdxl")[0], cache_file=str(tmp_path / "from-there.bin"))
-        found = backend.evidence()
-        assert found.brought_bytes == 0
-        assert found.details["techniques"]["cache_file"] == "left out: torch cannot read it"
         with pytest.raises(FileNotFoundError, match="nowhere"):
             prepare(load("sdxl")[0], cache_file="nowhere.bin")
+
+    def test_a_file_that_is_no_cache_is_refused(
+        self, torch_cache: list[bytes], tmp_path: Path
+    ) -> None:
+        (tmp_path / "cut.bin").write_bytes(b"garbage")
+        with pytest.raises(ValueError, match="no compile cache that torch"):
+            prepare(load("sdxl")[0], cache_file=str(tmp_path / "cut.bin"))
+
+    def test_what_is_kept_and_unreadable_brings_nothing(
+        self, torch_cache: list[bytes], tmp_path: Path
+    ) -> None:
+        (tmp_path / "cell" / tuned.ARTIFACTS).write_bytes(b"garbage")
+        backend, _, _ = prepare(load("sdxl")[0])
+        assert backend.evidence().brought_bytes == 0
+        assert backend.evidence().details["techniques"]["cache_loaded"].startswith("nothing")
+
+    def test_on_a_cpu_it_does_not_count_as_warm(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a.bin").write_bytes(b"code")
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cell" / "inductor"))
+        monkeypatch.setattr(torch.compiler, "load_cache_artifacts", lambda code: object())
+        backend = tuned.Tuned()
+        options = tuned.TunedOptions(cache_file=str(tmp_path / "a.bin"), ship_cache=False)
+        backend._load_cache(options, on_cuda=False)
+        assert backend.evidence().brought_bytes == 0
+        assert "C++" in backend.evidence().details["techniques"]["cache_loaded"]
 
 
 def test_the_probe_is_inductors(monkeypatch: pytest.MonkeyPatch) -> None:

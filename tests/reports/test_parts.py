@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench import tables
-from reports import analyse, build, gather, reference, text
+from reports import analyse, build, frames, gather, reference, text
 from tests.reports import make_records as make
 
 
@@ -121,6 +121,75 @@ def test_a_lossy_backend_is_labelled_and_never_the_whole_answer(tmp_path):
     run = make.write_run(tmp_path / "alone", make.records(make.WORKLOADS[:1], alone))
     said = build.write([run]).view.workloads[0].answer.headline
     assert said.endswith("; none that keeps the picture is clearly faster")
+
+
+def two_sessions(tmp_path, slower=1.0):
+    """A backend with a cold cache in one run and a warm one in another, each with a baseline."""
+    for name, cache, factor in (("cold", "fresh", 1.0), ("core", "warm", slower)):
+        records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], caches=(cache,), seed=3)
+        for record in records:
+            record["e2e_s"] = [factor * value for value in record["e2e_s"]]
+        yield make.write_run(tmp_path / name, records)
+
+
+def test_cold_and_warm_of_two_runs_find_each_other(tmp_path, undrawn):
+    runs = list(two_sessions(tmp_path))
+    said = build.write(runs, tmp_path / "out").view.workloads[0].answer
+    assert [words.partition(" s ")[2] for words in said.warmup[:2]] == ["cold", "with warm cache"]
+    assert said.pays[-1].startswith("warm cache: ")
+
+
+def test_a_slower_session_tells_no_two_gains_apart(tmp_path):
+    """Times of two runs meet in no ratio: a machine that throttled in one is no backend's gain."""
+    runs = list(two_sessions(tmp_path, slower=1.3))
+    (found,) = analyse.compare(gather.group(gather.read(runs)))
+    gains = [f.speedup.ratio for f in found.findings if f.speedup]
+    assert gains[0] == pytest.approx(gains[1])
+    assert all("another run" not in doubt for f in found.findings for doubt in f.doubts)
+    assert not any(analyse._clear(*pair) for pair in (found.findings[2:], found.findings[:1:-1]))
+
+
+def test_a_baseline_of_another_run_is_a_doubt(tmp_path):
+    runs = list(two_sessions(tmp_path))
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[1:2], seed=3)
+    (found,) = analyse.compare(
+        gather.group(gather.read([runs[1], make.write_run(tmp_path / "alone", records)]))
+    )
+    doubtful = [f for f in found.findings if any("another run, core" in d for d in f.doubts)]
+    assert [f.row.session for f in doubtful] == ["alone"]
+    assert doubtful[0].trust == "with care"
+
+
+def test_launches_bind_a_loop_and_not_what_follows_it(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1)
+    (record,) = records
+    loop_s = float(np.median(record["step_s"], axis=0).sum())
+    for share, bound in ((0.95, False), (0.85, True), (None, None)):
+        busy = {"busy_s": 0.5 * min(record["e2e_s"])}
+        if share is not None:
+            busy["loop_busy_s"] = share * loop_s
+        record["device_busy"] = busy
+        run = make.write_run(tmp_path / f"run-{share}", records)
+        (found,) = analyse.compare(gather.group(gather.read([run])))
+        limits = frames.limits(found, found.findings[0])
+        assert limits.launch_bound is bound
+        assert limits.busy_pct < 51
+        assert limits.loop_busy_pct == (None if share is None else pytest.approx(100 * share))
+
+
+def test_the_limits_are_what_the_counts_and_ceilings_give(tmp_path):
+    records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
+    run = make.write_run(tmp_path / "run", records)
+    (found,) = analyse.compare(gather.group(gather.read([run])))
+    for finding, record in zip(found.findings, records, strict=True):
+        limits = frames.limits(found, finding)
+        loop_s = np.mean([call["denoise_s"] for call in record["stages"]])
+        assert limits.flops_per_s == pytest.approx(10 * 1e9 / loop_s)
+        assert limits.mfu_pct == pytest.approx(100 * 10 * 1e9 / loop_s / 4e10)
+        assert limits.ideal_s == pytest.approx(10 * 1e9 / 4e10)
+        assert limits.least_s == pytest.approx(10 * 1e7 / 8e9)
+        assert limits.operators_s == pytest.approx(10 * 5e7 / 8e9)
+        assert sum(finding.stages.values()) == pytest.approx(np.mean(record["e2e_s"]))
 
 
 def test_a_fit_returns_what_was_put_in(tmp_path):

@@ -74,12 +74,25 @@ def test_the_report_has_every_part_and_its_links_lead_somewhere(root: Path) -> N
     assert places == sorted(places)
     assert "No record of a GPU is here yet" in content
     assert "924.378" in content, "published rows stand beside"
+    published = content.split("## Published figures")[1].split("\n## ")[0].splitlines()
+    told = {line.split(" | ")[0].removeprefix("| "): line for line in published if "| " in line}
+    # 44.523 it/s beside a snapshot of the device's memory, and 10 steps that were 30.
+    assert "device used snapshot" in told["20"]
+    assert "44.523" in told["20"]
+    assert told["11"].endswith(f"| {number(published, 'Lines 10, 11, 12 and 13')} |")
+    assert number(published, "cannot have run 25") in told["34"].rpartition(" | ")[2]
+    assert told["2"].endswith("| – |")
     links = re.findall(r"\]\((reports/results/[^)]+)\)", content)
     assert any("/plots/" in link for link in links)
     assert any("/gallery/" in link for link in links)
     for link in links:
         assert (root / link).exists(), link
     assert guide.read_text(encoding="utf-8").startswith("<!-- Written by `make report-results`")
+
+
+def number(lines: list[str], part: str) -> str:
+    (line,) = (line for line in lines if part in line)
+    return line.partition(".")[0]
 
 
 def test_what_is_looked_up_is_folded_and_whole(root: Path) -> None:
@@ -159,6 +172,26 @@ def test_the_report_says_where_it_was_measured(root: Path) -> None:
     )
     assert "tuned" in line
     assert "None" not in line
+
+
+def test_a_technique_names_the_cell_that_measured_it_and_both_caches(tmp_path: Path) -> None:
+    partly = make.Backend("tuned", 2.0, 8.0, 2.0, options={**TUNED.options, "parts": ["unet"]})
+    for name, cache in (("core", "warm"), ("cold", "fresh")):
+        records = make.records(
+            make.WORKLOADS[:1], [make.BACKENDS[0], partly], rounds=2, caches=(cache,)
+        )
+        for record in records:
+            record["name"] = record["name"].replace("tuned", "tuned[parts=unet]")
+        make.write_run(tmp_path / name, records)
+    samples = gather.read([tmp_path / "core", tmp_path / "cold"])
+    comparisons = analyse.compare(gather.group(samples))
+    page = techniques.page([("a-machine", comparisons, [{}])])
+    (said,) = (line for line in part(page, "a-machine").splitlines() if ". All of it |" in line)
+    cells = [cell.strip() for cell in said.split("|")]
+    cold, warm = cells[3].split("; ")
+    assert warm.endswith(" (warm cache)")
+    assert float(cold) > float(warm.partition(" ")[0])
+    assert "tuned\\[parts=unet\\]" in cells[6]
 
 
 def test_every_technique_can_be_configured() -> None:

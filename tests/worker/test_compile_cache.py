@@ -64,3 +64,22 @@ def test_warm_is_what_was_found_and_not_what_was_asked() -> None:
         found, warning = compile_cache.found("warm", filled, seen)
         assert found == cache
         assert words in (warning or "")
+
+
+@pytest.mark.parametrize(
+    ("lookups", "cache", "said"),
+    [
+        (None, "warm", ""),
+        ({"hits": 8, "misses": 0}, "warm", ""),
+        ({"hits": 6, "misses": 2}, "warm", "2 of 8 lookups found nothing"),
+        ({"hits": 0, "misses": 8}, "fresh", "none of 8 lookups found anything"),
+    ],
+)
+def test_brought_code_that_does_not_fit_warms_nothing(
+    lookups: dict[str, int] | None, cache: str, said: str
+) -> None:
+    found, why = compile_cache.found_brought(100, lookups)
+    assert found == cache
+    assert why is not None
+    assert why.startswith("the backend brought 100 bytes of compiled code along")
+    assert said in why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -211,3 +212,83 @@ def test_a_real_trace_has_the_marks() -> None:
     assert not any(event.marked for event in events if event.name.startswith("aten::"))
     assert not any(event.on_device for event in events)
     assert marks[0].end <= marks[1].start
+
+
+def by_hand(module: torch.nn.Module, call: Callable[[], Any]) -> int:
+    """Operations by the formulas on paper, from each layer's own shapes as ``call`` meets them."""
+    total = 0
+    hooks = []
+
+    def convolution(layer: Any, _given: Any, made: Any) -> None:
+        nonlocal total
+        side = layer.kernel_size[0] * layer.kernel_size[1]
+        total += 2 * made.numel() * layer.in_channels // layer.groups * side
+
+    def linear(layer: Any, _given: Any, made: Any) -> None:
+        nonlocal total
+        total += 2 * made.numel() * layer.in_features
+
+    def attention(layer: Any, given: Any, more: Any, _made: Any) -> None:
+        nonlocal total
+        hidden = given[0] if given else more["hidden_states"]
+        batch, tokens = hidden.shape[0], hidden.shape[1]
+        if hidden.dim() == 4:
+            tokens = hidden.shape[2] * hidden.shape[3]
+        other = more.get("encoder_hidden_states")
+        keys = tokens if other is None else other.shape[1]
+        width = getattr(layer, "inner_dim", None) or layer.embed_dim
+        # Scores and their sum over values, a multiply and an add each.
+        total += 2 * 2 * batch * tokens * keys * width
+
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            hooks.append(layer.register_forward_hook(convolution))
+        elif isinstance(layer, torch.nn.Linear):
+            hooks.append(layer.register_forward_hook(linear))
+        elif type(layer).__name__ in ("Attention", "CLIPAttention"):
+            hooks.append(layer.register_forward_hook(attention, with_kwargs=True))
+    with torch.no_grad():
+        call()
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+@needs_counter
+@pytest.mark.parametrize(
+    ("name", "batch"), [("sdxl", 2), ("sdxl-small", 8), ("sdxl-pix2pix-small", 3),
+                        ("sd15-pix2pix-small", 3)],
+)  # fmt: skip
+def test_whole_parts_are_counted_as_on_paper(name: str, batch: int) -> None:
+    from bench.worker.sources import synthetic
+
+    parts = synthetic.on_meta(name)
+    unet, vae, encoder = parts["unet"], parts["vae"], parts["text_encoder"]
+    side = unet.config.sample_size
+
+    def meta(*shape: int, **more: Any) -> torch.Tensor:
+        return torch.empty(shape, device="meta", **more)
+
+    more: dict[str, Any] = {}
+    if unet.config.addition_embed_type is not None:
+        pooled = unet.config.projection_class_embeddings_input_dim
+        pooled -= 6 * unet.config.addition_time_embed_dim
+        more["added_cond_kwargs"] = {"text_embeds": meta(batch, pooled), "time_ids": meta(batch, 6)}
+    calls = [
+        (unet, lambda: unet(meta(batch, unet.config.in_channels, side, side), meta(),
+                            meta(batch, 77, unet.config.cross_attention_dim), **more)),
+        (vae, lambda: vae.decode(meta(1, 4, side, side))),
+        (vae, lambda: vae.encode(meta(1, 3, 8 * side, 8 * side))),
+        (encoder, lambda: encoder(meta(1, 77, dtype=torch.long))),
+    ]  # fmt: skip
+    found = []
+    for module, call in calls:
+        watch = profiling.WorkWatch()
+        with torch.no_grad(), watch.counting():
+            call()
+        counted = watch.by_scope[profiling.ELSEWHERE].flops
+        assert counted == by_hand(module, call)
+        found.append(counted)
+    if name == "sdxl":
+        # The published model, guided, at 1024 pixels: 6.76 TFLOP a picture and step.
+        assert found[0] == pytest.approx(13.5225e12, rel=1e-4)

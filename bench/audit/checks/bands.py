@@ -71,6 +71,18 @@ MEMORY_BANDS = (
         "onediff_t2i_i2i.csv, batch_generation.csv, low_vram_claims.csv",
     ),
 )
+EAGER_BANDS = (
+    Band("H100|H200|GH200", "sdxl", 1024, 1.471 / 30, 2.496 / 30, "sdxl_by_gpu.csv, H100"),
+    Band("A100", "sdxl", 1024, 2.742 / 30, 3.704 / 30, "sdxl_by_gpu.csv, A100"),
+    Band("A10", "sdxl", 1024, 8.160 / 30, 9.399 / 30, "sdxl_by_gpu.csv, A10"),
+)
+"""Where a class of cards is published: from the compiled call to the eager one, over its 30 steps.
+
+For loops without a compiler alone. An eager step lies between them: it is a part of the eager call,
+and no faster than a compiled one. ``gpu`` lists words of a card's name."""
+EAGER_ROOM = 1.2
+"""An H200 has an H100's cores and 1.4 times its bandwidth, and software has moved on; an A100's own
+rate of 8.43 it/s, published by others, lies within this of the range of its class."""
 SAVING = re.compile(
     r"offload|slic|tiling|tiled|efficient|quant|int8|fp8|nf4|4bit|8bit|low.?v?ram|low.?mem",
     re.IGNORECASE,
@@ -88,11 +100,17 @@ def network_of(model: str) -> str:
     return "sd1" if _SD1.search(low) else ""
 
 
-def plausible_step_s(network: str, side: int) -> tuple[float, float, str] | None:
-    """Return the shortest and longest plausible step of one picture in seconds, and the source.
+def plausible_step_s(network: str, side: int, gpu: str) -> tuple[float, float, str] | None:
+    """Return the shortest and longest plausible eager step of one picture, in s, and the source.
 
-    For a card that no table names; None where nothing was published of this network and size.
+    Of the class of the card that ``gpu`` names where that was published, else of all cards that
+    tables do not name; None where nothing was published of this network and size.
     """
+    words = set(re.findall(r"\w+", gpu))
+    for band in EAGER_BANDS:
+        own = words & set(band.gpu.split("|"))
+        if own and (band.network, band.side) == (network, side):
+            return band.low / EAGER_ROOM, band.high * EAGER_ROOM, band.source
     for band in STEP_BANDS:
         if (band.gpu, band.network, band.side) == ("", network, side):
             return band.low / ROOM, band.high * ROOM, band.source
