@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 MEASURED = (
@@ -27,6 +27,7 @@ LOSSY = "(lossy)"
 
 METERS = (
     "torch.max_memory_allocated",
+    "torch.max_memory_reserved",
     "nvml.process_used",
     "device_used",
     "rss",
@@ -156,6 +157,22 @@ def meter(record: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
     process = record.get("process")
     start = process.get("start") if isinstance(process, Mapping) else None
     return f"{name} (spawned)" if (name, start) == ("rss", "spawn") else name
+
+
+def shared_meter(read: Iterable[Collection[str]]) -> str | None:
+    """Return the most telling meter for a comparison.
+
+    Allocated memory is not among them where torch cannot tell it of a backend that replays CUDA
+    graphs: what is reserved is then known of both.
+
+    Args:
+        read: the meters that each of those that are compared has.
+    """
+    allocated, reserved = METERS[:2]
+    each = list(read)
+    graphs = any(reserved in meters and allocated not in meters for meters in each)
+    names = METERS[1:] if graphs else METERS
+    return next((name for name in names if any(name in meters for meters in each)), None)
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

@@ -394,7 +394,12 @@ def _storage(around: Surroundings) -> Iterator[Finding]:
             "an SDXL model from the Hub takes about 7 GB; free some space" if low else None,
         )
     if platform.system() == "Linux":
-        yield Finding("workers", "ok", "forked from a template that has imported torch")
+        yield Finding(
+            "workers",
+            "ok",
+            "forked from a template that has imported torch, if that turns out to be safe: a run "
+            "says so where it is not",
+        )
     else:
         yield Finding(
             "workers", "limited", "each cell starts a fresh interpreter: forking is for Linux only"

@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 
 BASELINE = "none"
 
-METERS = ("torch.max_memory_allocated", "nvml.process_used", "device_used", "rss")
+METERS = (
+    "torch.max_memory_allocated",
+    "torch.max_memory_reserved",
+    "nvml.process_used",
+    "device_used",
+    "rss",
+)
 """Of the steady peaks that a record's row holds; which may meet is for `comparable.meter`."""
-"""Meters from the most telling to the least; a table shows the first that has a value in it."""
+"""Meters from the most telling to the least."""
 
 GIB = 1024**3
 
@@ -83,7 +89,6 @@ COLUMNS = {
     "tbb_s": "chains: median of the mean gaps between the ends of rounds, in seconds",
     "images_per_s": "chains: median of pictures by end-to-end time",
     **{f"peak_{meter}_bytes": f"steady peak by {meter}, in bytes" for meter in METERS},
-    "peak_torch.max_memory_reserved_bytes": "steady peak by torch.max_memory_reserved, in bytes",
     "speedup": "e2e_s of backend none in the same round and environment by e2e_s; null if not "
     "comparable",
     "not_comparable": "the field in which the two are unlike",
@@ -464,7 +469,7 @@ def _group(members: list[_Member], all_rounds: bool) -> Group:
         for part in (member.each_round() if all_rounds else [member])
     ]
     cell = members[0].cell
-    meter = next((m for m in comparable.METERS if any(m in line.peaks for line in lines)), None)
+    meter = comparable.shared_meter(line.peaks for line in lines)
     title = _title(cell)
     records = [record for member in members for record in member.records]
     between = _between_environments(members)

@@ -22,6 +22,14 @@ TOLERANCE = 2.0
 CALLS = 10
 """Timed calls of each candidate at each shape."""
 
+MARGIN = 0.97
+"""Share of the present way's time under which another is taken: less is noise, and a choice that
+changes from run to run would find nothing of what was compiled for the other."""
+
+AHEAD_CYCLES = 40_000_000
+"""For how long the device idles while calls are queued: some 20 ms at 2 GHz. A kernel may take less
+time than the host needs to launch it, and it is the kernel that is compared."""
+
 SDPA = {
     "cudnn": "CUDNN_ATTENTION",
     "flash": "FLASH_ATTENTION",
@@ -134,8 +142,10 @@ def probe(
             tried[name] = Tried(seconds[name], errors[name], why)
         else:
             tried[name] = Tried(seconds[name], errors[name])
-    good = {name: done.seconds for name, done in tried.items() if done.reason is None}
-    fastest = min(good, key=lambda name: good[name] or 0.0) if good else "as-is"
+    good = {name: done.seconds or 0.0 for name, done in tried.items() if done.reason is None}
+    fastest = min(good, key=lambda name: good[name]) if good else "as-is"
+    if "as-is" in good and good[fastest] > MARGIN * good["as-is"]:
+        fastest = "as-is"
     return fastest, tried
 
 
@@ -170,10 +180,15 @@ def use(name: str, denoiser: Any) -> None:
 
     torch's own kernels are chosen for the whole process by taking their rivals away and putting the
     chosen one first; ``efficient`` stays, since it alone takes every shape. Without a place of its
-    own, cuDNN's would never be taken: on most GPUs torch asks it last.
+    own, cuDNN's would never be taken: on most GPUs torch asks it last. A compiled graph holds the
+    kernel that was chosen when it was compiled, which torch's compile cache does not look at:
+    graphs of each choice get a name of their own there.
     """
     import torch
 
+    if hasattr(torch, "compiler") and hasattr(torch.compiler, "config"):  # torch 2.6 and newer
+        config: Any = torch.compiler.config
+        config.cache_key_tag = f"attention={name}"
     if name in SDPA:
         place: Any = getattr(torch._C, "_set_sdp_priority_order", None)
         if place is not None:
@@ -259,6 +274,8 @@ def seconds_of(call: Callable[[], Any], device: str) -> float:
 
     for _ in range(2):
         call()
+    torch.cuda.synchronize(device)
+    torch.cuda._sleep(AHEAD_CYCLES)
     pairs = []
     for _ in range(CALLS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -7,6 +7,7 @@ go together.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Captures on one device; all captures share a memory pool.
+    """Captures on one device; all captures share a memory pool, and the stream that it goes by.
 
     Sharing is safe because replays are ordered on one stream and each result is copied out of the
     pool before the next replay begins.
@@ -54,6 +55,7 @@ class CudaRecorder:
     def __init__(self, device: str) -> None:
         self._device = device
         self._pool: Any = None
+        self._stream: Any = None
 
     def holds(self, tensor: Any) -> bool:
         return bool(tensor.is_cuda)
@@ -64,17 +66,17 @@ class CudaRecorder:
         with torch.cuda.device(self._device):
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
+                self._stream = torch.cuda.Stream()
             before = torch.cuda.current_stream()
-            stream = torch.cuda.Stream()
-            stream.wait_stream(before)
-            with torch.cuda.stream(stream):
+            self._stream.wait_stream(before)
+            with torch.cuda.stream(self._stream):
                 for _ in range(WARM_CALLS):
                     function()
-            before.wait_stream(stream)
+            before.wait_stream(self._stream)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+                with as_if_not_capturing(), torch.cuda.graph(graph, self._pool, self._stream):
                     result = function()
             except Exception as error:
                 # A capture that broke off leaves its stream the current one, and the allocator
@@ -85,6 +87,24 @@ class CudaRecorder:
                     raise
                 raise CaptureError(_told(error)) from error
         return graph.replay, result
+
+
+@contextlib.contextmanager
+def as_if_not_capturing() -> Iterator[None]:
+    """Let Python code that asks whether a stream captures be told no, so that it does as before.
+
+    transformers (5.x) asks, and builds an attention mask while capturing that it leaves out
+    otherwise: what was compiled in the calls before would be compiled anew, inside of the capture,
+    and a replay would do other work than the call that it stands for.
+    """
+    import torch
+
+    original = torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = lambda: False
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = original
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -243,8 +263,8 @@ class _Weights:
         self._owner = owner
         self._held: list[Any] = []
         named = list(owner.named_parameters()) if owner is not None else []
-        path, _, name = named[-1][0].rpartition(".") if named else ("", "", "")
-        self._name: str = name
+        last: str = named[-1][0] if named else ""
+        path, _, self._name = last.rpartition(".")
         self._holder = owner.get_submodule(path) if named else None
 
     def hold(self) -> None:

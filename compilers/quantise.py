@@ -83,12 +83,18 @@ def quantise(
         raise UnsupportedPipelineError(
             f"{type(module).__name__} has no linear layer of {min_features} features to quantise"
         )
+    # torchao would switch on torch's tuning of every kernel besides, which is another technique and
+    # takes minutes; of what it sets, int8 needs that a product is not written out as int32.
     if precision == "int8":
-        config: Any = quantization.Int8DynamicActivationInt8WeightConfig()
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.force_fuse_int_mm_with_mul = True
+        config: Any = quantization.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
     else:
         # Scales by row are the finer ones, and torchao has them for bfloat16 alone.
         dtype = next(module.parameters()).dtype
         by = quantization.PerRow() if dtype == torch.bfloat16 else quantization.PerTensor()
-        config = quantization.Float8DynamicActivationFloat8WeightConfig(granularity=by)
+        config = quantization.Float8DynamicActivationFloat8WeightConfig(
+            granularity=by, set_inductor_config=False
+        )
     quantization.quantize_(module, config, filter_fn=large)
     return count

@@ -123,6 +123,10 @@ class Finding:
     def peak(self, meter: str | None, phase: str = "steady") -> int | None:
         return None if meter is None else self.peaks.get((meter, phase))
 
+    def steady_meters(self) -> set[str]:
+        """Return the meters that have a steady value."""
+        return {meter for meter, phase in self.peaks if phase == "steady"}
+
 
 @dataclass(slots=True)
 class Comparison:
@@ -248,9 +252,7 @@ def _compare(group: Group, replicates: int) -> Comparison:
             finding.e2e = _over_processes(summary)
             finding.between_pct, finding.within_pct = summary.between_pct, summary.within_pct
     found = Comparison(group, findings)
-    found.meter = next(
-        (m for m in comparable.METERS if any(f.peak(m) is not None for f in findings if f.ok)), None
-    )
+    found.meter = comparable.shared_meter(f.steady_meters() for f in findings if f.ok)
     compared = [f for f in findings if f.speedup and not f.row.is_baseline]
     found.leader = max(compared, key=lambda f: f.speedup.ratio if f.speedup else 0, default=None)
     faster = [f for f in compared if f.verdict and f.verdict.word == "FASTER"]

@@ -52,6 +52,7 @@ class State:
     synchronised_at = 0.0
     allocated = 0
     peak = 0
+    graphs = 0
     alive: ClassVar[dict[int, int]] = {}
 
 
@@ -239,6 +240,7 @@ class Capture:
         State.capturing = None
         if self.graph.broken:
             raise RuntimeError("operation failed due to a previous error during capture")
+        State.graphs += 1
         self.use.__exit__()
 
 
@@ -292,6 +294,10 @@ def pose() -> None:
         "mem_get_info": lambda device=None: (TOTAL_BYTES - State.allocated - 2, TOTAL_BYTES),
         "reset_peak_memory_stats": lambda device=None: setattr(State, "peak", State.allocated),
         "empty_cache": lambda: None,
+        "memory_snapshot": lambda: [
+            {"segment_pool_id": (0, 1), "total_size": 1, "allocated_size": 0}
+            for _ in range(State.graphs)
+        ],
     }
     for name, fake in fakes.items():
         setattr(torch.cuda, name, fake)

@@ -36,10 +36,11 @@ def collect(devices: list[str]) -> dict[str, Any]:
     for device in devices:
         about = found["devices"][device]
         try:
-            about["meters"] = _meters(device)
+            # First of all what starts CUDA: peaks cannot be reset before.
             if device.startswith("cuda"):
                 about["name"] = torch.cuda.get_device_name(device)
                 about["bfloat16"] = torch.cuda.is_bf16_supported()
+            about["meters"] = _meters(device)
         except Exception as error:  # noqa: BLE001 - a driver may raise anything
             about["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
         about["backends"] = {name: _verdict(name, device) for name in registry.names()}

@@ -45,10 +45,13 @@ _SWEEP_S = 5.0
 
 
 class Launcher:
-    """The loop. ``fork`` says that workers may be forks of this process."""
+    """The loop. ``fork`` says that workers may be forks of this process, or why they can't be."""
 
-    def __init__(self, control: socket.socket, *, fork: bool, preload: str) -> None:
+    def __init__(
+        self, control: socket.socket, *, fork: bool | str, preload: str, parent: int
+    ) -> None:
         self._control = control
+        self._parent = parent
         self._want_fork = fork
         self._fork = False
         self._preload = preload
@@ -62,12 +65,17 @@ class Launcher:
 
     def serve(self) -> None:
         """Work until the runner closes its end."""
-        preload_s = template.preload(self._preload) if self._want_fork else 0.0
+        reason = self._want_fork if isinstance(self._want_fork, str) else None
+        preload_s = 0.0
+        if self._want_fork is True:
+            preload_s = template.preload(self._preload)
+            reason = template.why_not_fork()
+            if reason is not None:
+                self._begin_anew(reason)
         signal.signal(signal.SIGCHLD, _ignore)
         signal.signal(signal.SIGTERM, self._stop)
         signal.set_wakeup_fd(self._wake_write)
-        reason = template.why_not_fork() if self._want_fork else None
-        self._fork = self._want_fork and reason is None
+        self._fork = self._want_fork is True
         self._say({"say": "ready", "preload_s": preload_s, "why_not_fork": reason})
         with selectors.DefaultSelector() as selector:
             self._selector = selector
@@ -83,6 +91,15 @@ class Launcher:
         if self._worker is not None:
             _kill_group(self._worker, signal.SIGKILL)
         _sweep()
+
+    def _begin_anew(self, reason: str) -> NoReturn:
+        """Go on as a launcher without imports: they may hold memory of a device, or threads."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._control.set_inheritable(True)
+        arguments = ["--control-fd", str(self._control.fileno()), "--parent", str(self._parent)]
+        arguments += ["--preload", self._preload, "--why-not-fork", reason]
+        os.execv(sys.executable, [sys.executable, "-m", "bench.worker.launcher", *arguments])
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True
@@ -288,6 +305,7 @@ def main() -> None:
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--fork", action="store_true")
+    parser.add_argument("--why-not-fork")
     parser.add_argument("--preload", default=",".join(template.PRELOAD))
     args = parser.parse_args()
     template.leave_working_folder()
@@ -295,7 +313,12 @@ def main() -> None:
     _die_with_parent(signal.SIGTERM, args.parent)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with socket.socket(fileno=args.control_fd) as control:
-        Launcher(control, fork=args.fork, preload=args.preload).serve()
+        Launcher(
+            control,
+            fork=args.why_not_fork or args.fork,
+            preload=args.preload,
+            parent=args.parent,
+        ).serve()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,13 @@ RESET_PEAK = "5"  # see proc(5): sets VmHWM to the present resident size
 PEAKS = ("torch.max_memory_allocated", "torch.max_memory_reserved", "rss")
 """Meters that remember; the others say what is held at the moment of reading."""
 
+GRAPHS_REASON = (
+    "CUDA graphs hold memory for their tensors that torch counts as reserved and, once captured, "
+    "no more as allocated"
+)
+DEFAULT_POOL = (0, 0)
+"""Where torch takes memory from outside of captures."""
+
 NVML_REASON = "sampled by the parent, and in the telemetry pass alone"
 
 
@@ -40,6 +47,7 @@ class Meters:
         self._status = status
         self._clear_refs = clear_refs
         self._earlier: dict[str, int] = {}  # peaks of the laps of this phase, by meter
+        self._graphs = False  # whether CUDA graphs held memory when the phase or lap began
         if device.startswith("cuda"):
             import torch
 
@@ -67,6 +75,9 @@ class Meters:
     def _forget(self) -> None:
         if self._cuda is not None:
             self._cuda.reset_peak_memory_stats(self._device)
+            self._graphs = self._graphs_hold_memory()
+            if self._graphs:
+                self.null_reasons["memory.torch.max_memory_allocated"] = GRAPHS_REASON
         if "memory.rss" in self.null_reasons:
             return
         if not self._status.exists():
@@ -92,7 +103,7 @@ class Meters:
     def _read(self, phase: Phase) -> list[MemoryReading]:
         found: list[MemoryReading] = []
         if self._cuda is not None:
-            allocated = int(self._cuda.max_memory_allocated(self._device))
+            allocated = None if self._graphs else int(self._cuda.max_memory_allocated(self._device))
             reserved = int(self._cuda.max_memory_reserved(self._device))
             free, total = self._cuda.mem_get_info(self._device)
             process, device = "process", "device"
@@ -110,6 +121,14 @@ class Meters:
             found.append(_reading(meter, "device", phase, value))
         found.append(_reading("rss", "host", phase, self._peak_rss()))
         return found
+
+    def _graphs_hold_memory(self) -> bool:
+        """Say whether a graph's pool holds memory that is allocated to no tensor."""
+        return any(
+            tuple(segment.get("segment_pool_id", DEFAULT_POOL)) != DEFAULT_POOL
+            and segment["total_size"] > segment["allocated_size"]
+            for segment in self._cuda.memory_snapshot()
+        )
 
     def _peak_rss(self) -> int | None:
         if "memory.rss" in self.null_reasons:

@@ -15,11 +15,14 @@ looks, and any doubt means a fresh interpreter for each cell instead.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
 import sys
 import time
+
+from bench.worker import capability
 
 PRELOAD = (
     "torch",
@@ -36,6 +39,8 @@ ENVIRONMENT = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     # numpy's OpenBLAS starts its threads when it is imported, and threads do not survive a fork.
     "OPENBLAS_NUM_THREADS": "1",
+    # Likewise pyarrow's jemalloc, which pandas brings along where scikit-learn is installed.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
     # A folder of the user's that is called like a module must not be imported instead of it.
     "PYTHONSAFEPATH": "1",
 }
@@ -63,14 +68,17 @@ def preload(names: str) -> float:
         Seconds that it took.
     """
     start = time.monotonic()
-    for name in filter(None, names.split(",")):
-        module, _, attribute = name.partition(":")
-        try:
-            imported = importlib.import_module(module)
-            if attribute:
-                getattr(imported, attribute)
-        except Exception as error:  # noqa: BLE001 - the job meets it again and reports it
-            print(f"cannot import {name}: {type(error).__name__}: {error}", file=sys.stderr)
+    with contextlib.ExitStack() as held:
+        for name in filter(None, names.split(",")):
+            module, _, attribute = name.partition(":")
+            try:
+                imported = importlib.import_module(module)
+                if attribute:
+                    getattr(imported, attribute)
+                if module == "torch":
+                    held.enter_context(capability.told_by_nvml(imported.cuda))
+            except Exception as error:  # noqa: BLE001 - the job meets it again and reports it
+                print(f"cannot import {name}: {type(error).__name__}: {error}", file=sys.stderr)
     return time.monotonic() - start
 
 
@@ -84,11 +92,14 @@ def why_not_fork() -> str | None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "an import initialised CUDA"
+    # Also a look at GPUs, so before NVML is closed.
+    has_gpu = torch is not None and torch.cuda.is_available()
     _close_nvml()
     device = _open_device()
     if device is not None:
         return f"an import opened {device}"
-    if torch is not None and _fork_is_bad():
+    # A CUDA build that looked for GPUs in vain refuses too; without one, a fork needs no CUDA.
+    if has_gpu and _fork_is_bad():
         return "an import used the CUDA driver, which torch refuses to use in a fork"
     return None
 
@@ -99,7 +110,8 @@ def _close_nvml() -> None:
         nvml = ctypes.CDLL("libnvidia-ml.so.1", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
     except OSError:
         return
-    for _ in range(16):
+    # NVML counts how often it was opened, and each look opens it anew.
+    for _ in range(1024):
         if nvml.nvmlShutdown() != 0:
             return
 

@@ -181,9 +181,7 @@ def _families(comparisons: Sequence[Comparison]) -> list[_Family]:
         names = list(dict.fromkeys(str(c.group.workload.get("name")) for c in members))
         family = _Family(text.listed(names), cells)
         good = [cell for cell in cells if cell.measured]
-        family.meter = next(
-            (m for m in comparable.METERS if any(c.finding.peak(m) for c in good)), None
-        )
+        family.meter = comparable.shared_meter(c.finding.steady_meters() for c in good)
         _mark_front(family)
         found.append(family)
     titles = [family.title for family in found]

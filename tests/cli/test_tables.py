@@ -174,6 +174,28 @@ def test_unlike_goes_both_ways(one: dict[str, int], data: Any) -> None:
     assert (comparable.difference(right, left) is None) == (one == other)
 
 
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        ([{"allocated", "reserved"}, {"allocated", "reserved"}], "torch.max_memory_allocated"),
+        ([{"allocated", "reserved"}, {"reserved"}], "torch.max_memory_reserved"),
+        ([{"allocated", "reserved"}, set()], "torch.max_memory_allocated"),
+        ([{"allocated"}, {"device"}], "torch.max_memory_allocated"),
+        ([{"device"}], "device_used"),
+        ([], None),
+    ],
+)
+def test_backends_that_replay_graphs_are_compared_by_what_is_reserved(
+    read: list[set[str]], expected: str | None
+) -> None:
+    names = {
+        "allocated": "torch.max_memory_allocated",
+        "reserved": "torch.max_memory_reserved",
+        "device": "device_used",
+    }
+    assert comparable.shared_meter([{names[m] for m in each} for each in read]) == expected
+
+
 def test_meters_are_never_mixed_in_a_column() -> None:
     def reading(meter: str, amount: int | None) -> Any:
         return {"meter": meter, "scope": "process", "phase": "steady", "bytes": amount}

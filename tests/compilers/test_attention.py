@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.compiler.config as compiler_config
 from torch.nn import functional
 
 from compilers import attention
@@ -73,6 +74,61 @@ def test_nothing_better_leaves_it_as_it_is() -> None:
     assert chosen == "as-is"
 
 
+def test_what_is_hardly_faster_is_not_taken() -> None:
+    def other(query: Any, key: Any, value: Any) -> Any:
+        return plain(query, key, value)
+
+    for spent, expected in ((0.98, "as-is"), (0.9, "other")):
+        times = {plain: 1.0, other: spent}
+        found = {"as-is": plain, "other": other}
+        assert attention.probe({SHAPE: 3}, found, "cpu", clock(times))[0] == expected
+
+
+def test_kernels_are_timed_with_the_host_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that takes 1 ms for each call and 20 ms idling, and a host that takes 3 ms."""
+    host, device = [0.0], [0.0]
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            self.at = 0.0
+
+        def record(self) -> None:
+            device[0] = max(device[0], host[0])
+            self.at = device[0]
+
+        def elapsed_time(self, other: Event) -> float:
+            return other.at - self.at
+
+    def spend(milliseconds: float) -> None:
+        device[0] = max(device[0], host[0]) + milliseconds
+
+    def call() -> None:
+        host[0] += 3.0
+        spend(1.0)
+
+    def synchronize(_device: str) -> None:
+        host[0] = max(host[0], device[0])
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: spend(cycles / 1e6))
+    assert attention.seconds_of(call, "cuda:0") == pytest.approx(1e-3)
+
+
+def test_graphs_of_another_choice_are_not_found_in_the_compile_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("enable_flash_sdp", "enable_cudnn_sdp"):
+        monkeypatch.setattr(torch.backends.cuda, name, lambda on: None)
+    monkeypatch.setattr(torch._C, "_set_sdp_priority_order", lambda order: None, raising=False)
+    tags = set()
+    with compiler_config.patch(cache_key_tag=""):
+        for name in ("cudnn", "flash", "efficient"):
+            attention.use(name, None)
+            tags.add(compiler_config.cache_key_tag)
+    assert len(tags) == 3
+
+
 def test_shapes_come_from_the_denoisers_own_call() -> None:
     def call() -> None:
         query, key = torch.zeros(1, 2, 6, 4), torch.zeros(1, 2, 3, 4)
@@ -102,10 +158,11 @@ def test_a_kernel_is_chosen_by_taking_its_rivals_away(monkeypatch: pytest.Monkey
     orders: list[list[int]] = []
     monkeypatch.setattr(torch._C, "_set_sdp_priority_order", orders.append, raising=False)
     monkeypatch.setattr(torch._C, "_get_sdp_priority_order", lambda: [1, 2, 0, 3, 4], raising=False)
-    attention.use("cudnn", None)
-    assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": True}
-    attention.use("efficient", None)
-    assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": False}
+    with compiler_config.patch(cache_key_tag=""):
+        attention.use("cudnn", None)
+        assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": True}
+        attention.use("efficient", None)
+        assert made == {"enable_flash_sdp": False, "enable_cudnn_sdp": False}
     assert orders == [[3, 1, 2, 0, 4], [2, 1, 0, 3, 4]], "else torch would ask cuDNN's last"
 
 

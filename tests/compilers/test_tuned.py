@@ -430,19 +430,51 @@ class TestEightBits:
         assert "has 8.0" in (quantise.probe("fp8", "cuda:0").reason or "")
         assert quantise.probe("int8", "cuda:0").supported
 
-    def test_only_large_layers_are_quantised(self) -> None:
+    def block(self) -> Any:
+        class Block(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.large = torch.nn.Linear(64, 64)
+                self.narrow = torch.nn.Linear(64, 8)
+                self.odd = torch.nn.Linear(64, 72)
+                self.norm1 = torch.nn.Sequential(torch.nn.Linear(64, 64))
+
+        return torch.nn.ModuleDict({"block": Block(), "time_embedding": torch.nn.Linear(64, 64)})
+
+    def test_only_large_layers_in_blocks_are_quantised(self) -> None:
+        """Each other kind would fail or wait on CUDA, or lose more than it gains."""
         pytest.importorskip("torchao")
-        model = torch.nn.Sequential(
-            torch.nn.Linear(64, 64), torch.nn.Linear(64, 8), torch.nn.Linear(64, 72)
-        )
+        model = self.block()
         value = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
-        expected = model[0](value)
-        assert quantise.quantise(model, "int8", 32) == 1
-        error = (model[0](value) - expected).abs().max() / expected.abs().max()
+        expected = model["block"].large(value)
+        assert quantise.quantise(model, "int8", 32, within={"block"}) == 1
+        error = (model["block"].large(value) - expected).abs().max() / expected.abs().max()
         assert 0 < error < 0.05
-        assert type(model[1].weight) is type(model[2].weight) is torch.nn.Parameter
+        linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        changed = [n for n, m in linear.items() if type(m.weight) is not torch.nn.Parameter]
+        assert changed == ["block.large"]
         with pytest.raises(UnsupportedPipelineError, match="512 features"):
-            quantise.quantise(torch.nn.Linear(8, 8), "int8", 512)
+            quantise.quantise(self.block(), "int8", 512)
+
+    def test_quantising_switches_no_other_tuning_on(self) -> None:
+        pytest.importorskip("torchao")
+        import torch._inductor.config as config
+
+        with config.patch(coordinate_descent_tuning=False, force_fuse_int_mm_with_mul=False):
+            quantise.quantise(self.block(), "int8", 32)
+            assert not config.coordinate_descent_tuning
+            assert config.force_fuse_int_mm_with_mul
+
+    def test_fp8_asks_for_no_other_tuning_either(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        quantization = pytest.importorskip("torchao.quantization")
+        asked: list[Any] = []
+        monkeypatch.setattr(
+            quantization, "quantize_", lambda module, config, filter_fn: asked.append(config)
+        )
+        for dtype, by in ((torch.float16, "PerTensor"), (torch.bfloat16, "PerRow")):
+            quantise.quantise(self.block().to(dtype), "fp8", 32)
+            assert asked[-1].set_inductor_config is False
+            assert by in str(asked[-1].granularity)
 
     def test_layers_that_see_a_row_a_picture_and_those_outside_of_blocks_are_spared(self) -> None:
         pytest.importorskip("torchao")

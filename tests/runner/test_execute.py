@@ -104,6 +104,15 @@ def test_a_template_that_may_not_fork_spawns_or_says_so(
     assert len(watcher.notes) == 1
 
 
+def test_a_template_that_may_not_fork_keeps_nothing_of_its_imports(tmp_path: Path) -> None:
+    unsafe = program("tells_launchers_threads")
+    unsafe = type(unsafe)(entry=unsafe.entry, preload=("tests.runner.starts_thread",))
+    go(tmp_path, cell("a"), program=unsafe, start="auto")
+    (record,) = lines(tmp_path)
+    assert "1 more thread" in record["process"]["start_reason"]
+    assert record["fingerprint"]["launcher_threads"] == 1
+
+
 def test_a_template_whose_imports_crash_gives_way_to_fresh_interpreters(tmp_path: Path) -> None:
     crashing = program("by_extra")
     crashing = type(crashing)(entry=crashing.entry, preload=("tests.runner.crashes_template",))

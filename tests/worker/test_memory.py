@@ -55,6 +55,7 @@ def test_cuda_meters_are_kept_apart_and_peaks_are_reset(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 7)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 130))
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", list)
     meters = Meters("cuda:1")
     meters.start()
     found = {(r["meter"], r["scope"]): r["bytes"] for r in meters.read("steady")}
@@ -68,6 +69,38 @@ def test_cuda_meters_are_kept_apart_and_peaks_are_reset(monkeypatch: pytest.Monk
     }
     assert resets == ["cuda:1"]
     assert "memory.nvml.process_used" in meters.null_reasons
+
+
+@pytest.mark.parametrize(
+    ("pool", "allocated", "counted"),
+    [((0, 0), 10, True), ((0, 1), 10, False), ((0, 1), 100, True), (None, 10, True)],
+)
+def test_what_a_replay_uses_is_not_left_out_of_a_peak(
+    monkeypatch: pytest.MonkeyPatch, pool: Any, allocated: int, counted: bool
+) -> None:
+    """The pool of a captured graph is idle to torch's allocator, however much replays need."""
+    import torch
+
+    segment = {"segment_pool_id": pool, "total_size": 100, "allocated_size": allocated}
+    if pool is None:  # an old torch
+        del segment["segment_pool_id"]
+    segments: list[Any] = []
+    for name, value in (("allocated", 5), ("reserved", 107)):
+        monkeypatch.setattr(torch.cuda, f"max_memory_{name}", lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 130))
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    meters = Meters("cuda:0")
+    meters.start()
+    segments.append(segment)  # captured within the phase, whose peak saw all of it
+    cold = {r["meter"]: r["bytes"] for r in meters.read("warmup")}
+    assert cold["torch.max_memory_allocated"] == 5
+    assert "memory.torch.max_memory_allocated" not in meters.null_reasons
+    meters.start()
+    warm = {r["meter"]: r["bytes"] for r in meters.read("steady")}
+    assert warm["torch.max_memory_allocated"] == (5 if counted else None)
+    assert warm["torch.max_memory_reserved"] == 107
+    assert ("memory.torch.max_memory_allocated" in meters.null_reasons) is not counted
 
 
 def test_a_backends_own_runtime_has_a_meter_of_its_own() -> None:

@@ -76,7 +76,11 @@ def upcasting(root: Path, kind: str) -> Path:
 def test_a_cell_ends_well_and_its_record_is_filled(told: dict[str, Any], name: str) -> None:
     record = told[name]
     assert (record["outcome"], record["reason"]) == ("ok", None)
-    assert set(record["null_reasons"]) == {"memory.nvml.process_used"}
+    graphs = record["backend"]["name"] == "tuned"
+    assert set(record["null_reasons"]) == {
+        "memory.nvml.process_used",
+        *(["memory.torch.max_memory_allocated"] if graphs else []),
+    }
     for e2e_s, device_s in zip(record["e2e_s"], record["device_e2e_s"], strict=True):
         assert device_s == pytest.approx(posing.CLOCK * e2e_s, rel=0.05)
     for steps, rate in zip(record["step_s"], record["it_per_s"], strict=True):
@@ -84,10 +88,11 @@ def test_a_cell_ends_well_and_its_record_is_filled(told: dict[str, Any], name: s
         assert sum(steps) < max(record["device_e2e_s"])
     read = {(each["meter"], each["phase"]): each["bytes"] for each in record["memory"]}
     for phase in ("load", "prepare", "warmup", "steady"):
-        allocated = read["torch.max_memory_allocated", phase]
-        assert allocated > 0
-        assert read["torch.max_memory_reserved", phase] == allocated + 1
-        assert read["device_used", phase] <= allocated + 2
+        reserved = read["torch.max_memory_reserved", phase]
+        assert 0 < read["device_used", phase] <= reserved + 1
+        # A graph's pool holds memory that belongs to no tensor, so the meter does not see it.
+        unseen = graphs and phase == "steady"
+        assert read["torch.max_memory_allocated", phase] == (None if unseen else reserved - 1)
 
 
 @pytest.mark.parametrize(("plain", "tuned"), [("edit", "edit-tuned"), ("sdxl", "sdxl-tuned")])
