@@ -24,6 +24,7 @@ class Technique:
         backend, options: which cells measure it: those whose options agree.
         how: what to write in a configuration.
         needs_cuda: whether a CPU has nothing to show.
+        given: an option that has to be given, whatever its value.
     """
 
     title: str
@@ -32,6 +33,13 @@ class Technique:
     options: Mapping[str, Any] = field(default_factory=dict)
     how: str = ""
     needs_cuda: bool = False
+    given: str | None = None
+
+    def measured_with(self, options: Mapping[str, Any]) -> bool:
+        """Say whether a cell of its backend with ``options`` measures it."""
+        if self.given is not None and options.get(self.given) is None:
+            return False
+        return all(options.get(name) == value for name, value in self.options.items())
 
 
 TECHNIQUES = (
@@ -131,18 +139,26 @@ TECHNIQUES = (
     Technique(
         "All of it",
         "tuned",
-        "The backend `tuned`: small regions compiled, whole calls captured, nothing waited for. "
-        "What was compiled is kept as one file (`artifacts.bin` in the cell's cache), which "
-        "`cache_file` takes to the next machine of the same kind and software.",
-        {"alone": None, "autotune": False},
+        "The backend `tuned`: small regions compiled, whole calls captured, nothing waited for.",
+        {"alone": None, "autotune": False, "cache_file": None},
         "tuned",
+    ),
+    Technique(
+        "Ship what was compiled",
+        "tuned",
+        "All that was compiled is kept as one file, `artifacts.bin` in the cell's cache. A machine "
+        "of the same kind and software that starts from it with nothing else compiles little. "
+        "Such a file is code: take it from nobody you would not take a program from.",
+        {"alone": None, "autotune": False},
+        "{name: tuned, cache: fresh, options: {cache_file: artifacts.bin}}",
+        given="cache_file",
     ),
     Technique(
         "More time for the compiler",
         "tuned",
         "Inductor times its own matrix products and tunes each kernel's launch, all of it within "
         "the warm-up; a shipped cache spares other machines the wait.",
-        {"alone": None, "autotune": True},
+        {"alone": None, "autotune": True, "cache_file": None},
         "{name: tuned, options: {autotune: true, coordinate_descent: true}}",
         needs_cuda=True,
     ),
@@ -258,10 +274,7 @@ def _place(comparison: Comparison, technique: Technique) -> int | None:
         (finding.speedup is None, finding.row.cache != "fresh", index)
         for index, finding in enumerate(comparison.findings)
         if finding.row.backend == technique.backend
-        and all(
-            finding.row.samples[0].options.get(name) == value
-            for name, value in technique.options.items()
-        )
+        and technique.measured_with(finding.row.samples[0].options)
     ]
     return min(found)[2] if found else None
 

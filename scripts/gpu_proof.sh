@@ -78,8 +78,8 @@ state="scripts/proof_state.py"
 
 # A slice is a name and the cells that it measures; the most telling come first. Each has its own
 # baseline, so that its ratios come from one interleaved session.
-slices=(core-1024 core-512 lossy-1024 cold-1024 edits-512 i2i-1024 alone-1024 steps-30
-        batch-4 bf16 modes-512 modes-1024 edits-1024 lossy-512 cold-512 i2i-512)
+slices=(core-1024 core-512 lossy-1024 cold-1024 shipped-1024 edits-512 i2i-1024 alone-1024
+        steps-30 batch-4 bf16 modes-512 modes-1024 edits-1024 lossy-512 cold-512 i2i-512)
 warm=/cache=warm
 cells_of() {
   case $1 in
@@ -126,7 +126,7 @@ if [ "$small" = yes ]; then
   overrides+=(--set defaults.dtype=float32 --set defaults.steps=4
               --set protocol.rounds=2 --set protocol.warmup.max_calls=3
               --set protocol.calls.min_calls=3 --set protocol.calls.max_calls=3)
-  slices=(core-64 alone-128 edits-64 lossy-128 embedded)
+  slices=(core-64 shipped-64 alone-128 edits-64 lossy-128 embedded)
 fi
 narrowed() {
   # The same configuration with narrowed architectures and short calls: sizes keep their names'
@@ -202,11 +202,30 @@ interrupted() {
 }
 trap interrupted INT
 
+# What core compiled, in a cell that starts with nothing else, as on a machine that it was sent to.
+shipped_arguments() {
+  local side=$1 file=$out/shipped-$1.bin
+  if [ ! -e "$file" ]; then
+    cp "$out/core-$side"/cache/*/artifacts.bin "$file.part" 2> /dev/null || {
+      echo "gpu_proof: core-$side has compiled nothing yet that could be shipped" >&2
+      return 1
+    }
+    mv "$file.part" "$file"
+  fi
+  local backend="{name: tuned, cache: fresh, options: {cache_file: '$file'}}"
+  arguments=("$config" "${overrides[@]}"
+             --set "matrix.include=[{workload: t2i, size: $side, backend: $backend}]"
+             --only workload=t2i --only "size=$side" --only backend=none
+             --only "backend=tuned[cache_file=${file##*/}]")
+}
+
 run_slice() {
   local name=$1 folder=$out/$1 arguments=() cell more=()
   if [ "$name" = embedded ]; then
     arguments=(configs/quickstart.yaml --only backend=none --set protocol.rounds=2
                --set "device=$device")
+  elif [[ $name = shipped-* ]]; then
+    shipped_arguments "${name#shipped-}" || return
   else
     arguments=("$config" "${overrides[@]}")
     for cell in $(if [ "$small" = yes ]; then small_cells_of "$name"; else cells_of "$name"; fi); do

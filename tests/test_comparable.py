@@ -20,7 +20,7 @@ matrix:
     - {name: torch-compile, cache: fresh}
     - {name: torch-compile, cache: warm}
     - {name: torch-compile, options: {mode: max-autotune, scope: [unet, vae.decode]}}
-    - {name: tuned, options: {alone: compile, cache_file: "/a/b[1]/tuned@x/artifacts.bin"}}
+    - {name: tuned, options: {alone: compile, cache_file: "/a/b/artifacts[1]@x.bin"}}
 """
 
 
@@ -38,7 +38,7 @@ def test_labels_are_those_of_the_plan(cells):
         ("torch-compile", "torch-compile cache=fresh"),
         ("torch-compile", "torch-compile cache=warm"),
         (name := "torch-compile[mode=max-autotune,scope=unet+vae.decode]", name),
-        (name := "tuned[alone=compile,cache_file=/a/b[1]/tuned@x/artifacts.bin]", name),
+        (name := "tuned[alone=compile,cache_file=artifacts[1]@x.bin]", name),
     ]
 
 

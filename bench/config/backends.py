@@ -114,7 +114,7 @@ def _defaults(name: str) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return value.rsplit("/", 1)[-1]  # a file: a cell's name has its parts between slashes
     if isinstance(value, list):
         return "+".join(_short(item) for item in value)
     return json.dumps(value, separators=(",", ":"))

@@ -194,6 +194,21 @@ def test_a_technique_names_the_cell_that_measured_it_and_both_caches(tmp_path: P
     assert "tuned\\[parts=unet\\]" in cells[6]
 
 
+def test_a_shipped_cache_is_a_technique_of_its_own(tmp_path: Path) -> None:
+    shipped = make.Backend("tuned", 2.0, 3.0, options={**TUNED.options, "cache_file": "a.bin"})
+    records = make.records(make.WORKLOADS[:1], [make.BACKENDS[0], TUNED, shipped], rounds=2)
+    for record in records:
+        if record["cell"]["backend"]["options"].get("cache_file"):
+            record["name"] += "[cache_file=a.bin]"
+    samples = gather.read([make.write_run(tmp_path / "run", records)])
+    page = techniques.page([("a-machine", analyse.compare(gather.group(samples)), [{}])])
+    lines = part(page, "a-machine").splitlines()
+    (line,) = (each for each in lines if ". Ship what was compiled |" in each)
+    assert "cache\\_file=a.bin" in line
+    (line,) = (each for each in lines if ". All of it |" in each)
+    assert "cache\\_file" not in line
+
+
 def test_every_technique_can_be_configured() -> None:
     import yaml
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ echo "$@" >> "$CALLS"
 if [ "$3" = run ]; then
   out=
   while [ $# -gt 0 ]; do [ "$1" = --out ] && out=$2; shift; done
-  mkdir -p "$out"
+  mkdir -p "$out/cache/a" && touch "$out/cache/a/artifacts.bin"
   cell='{"cell_id": "a", "protocol": {"rounds": 1}}'
   echo '{"schema": 1, "plan": {"cells": ['"$cell"']}}' > "$out/plan.json"
   case "$out" in
@@ -128,14 +129,33 @@ def test_every_slice_asks_for_cells_that_the_plan_has(proof: Proof) -> None:
         cell["name"] for cell in make_plan(load_config(ROOT / "configs/gpu-sdxl.yaml")).cells
     }
     asked = [name for call in proof.runs for name in names_asked(call)]
-    assert len(proof.runs) == 16
+    shipped = [call for call in proof.runs if "/shipped-1024" in call]
+    assert len(proof.runs) == 16 + len(shipped)
     assert set(asked) == planned, "all of the configuration, and nothing else"
-    for call in proof.runs:
+    for call in [each for each in proof.runs if each not in shipped]:
         baselines = {name for name in names_asked(call) if name.endswith("/none")}
         sizes = {name.rsplit("/", 1)[0] for name in baselines}
         assert sizes, "each slice has its own baseline"
         for name in names_asked(call):
             assert any(name.startswith(f"{size}/") for size in sizes)
+
+
+def test_what_was_compiled_is_shipped_to_a_cell_that_starts_with_nothing(proof: Proof) -> None:
+    early = proof.run("--slice", "shipped-1024")
+    assert early.returncode == 1
+    assert "core-1024 has compiled nothing yet" in early.stderr
+    assert proof.run("--slice", "core-1024").returncode == 0
+    assert proof.run("--slice", "shipped-1024").returncode == 0
+    (call,) = proof.runs
+    change = re.search(r"(matrix\.include=\[.*\]) --only workload", call)
+    assert change is not None
+    only = re.findall(r"--only (\S+)", call)
+    config = load_config(ROOT / "configs/gpu-sdxl.yaml", [change[1]], only)
+    baseline, shipped = make_plan(config).cells
+    assert baseline["name"] == "t2i/1024/none"
+    assert shipped["name"] == "t2i/1024/tuned[cache_file=shipped-1024.bin]"
+    assert shipped["cache"] == "fresh"
+    assert Path(shipped["backend"]["options"]["cache_file"]) == proof.out / "shipped-1024.bin"
 
 
 def test_the_small_ones_ask_for_cells_of_the_narrowed_plan(proof: Proof) -> None:
@@ -200,7 +220,7 @@ def test_a_slice_that_cannot_run_fails_the_whole_and_not_the_others(proof: Proof
     done = proof.run("--device", "cpu", "--small", BROKEN="/alone-128")
     assert done.returncode == 1
     assert "alone-128 cannot go on" in done.stderr
-    assert "failed: alone-128; done: core-64 edits-64" in done.stderr
+    assert "failed: alone-128; done: core-64 shipped-64 edits-64" in done.stderr
     assert "done" in proof.run("--status", "--device", "cpu", "--small").stdout
 
 
