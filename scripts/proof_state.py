@@ -22,9 +22,10 @@ import signal
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -130,14 +131,14 @@ def disk(out: Path, needed: int) -> Iterator[str]:
         )
 
 
-def loads(device: str) -> Iterator[str]:
+def loads(device: str, load: Callable[[str], Any] = importlib.import_module) -> Iterator[str]:
     """Say what keeps the libraries or ``device`` from working."""
     from bench.runner.devices import DeviceError, Machine, Unsupported
 
     for name, attribute in LOADS:
         try:
             with _hushed():
-                getattr(importlib.import_module(name), attribute)
+                getattr(load(name), attribute)
         except Exception as error:  # noqa: BLE001 - a broken library raises anything
             first = (str(error) or type(error).__name__).splitlines()[0]
             yield f"{name} does not load in {sys.executable}: {first}"

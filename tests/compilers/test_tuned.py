@@ -6,10 +6,11 @@ import copy
 import dataclasses
 import functools
 import importlib.util
+import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -422,7 +423,7 @@ class TestEightBits:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-        monkeypatch.setattr(importlib, "import_module", lambda name: None)
+        monkeypatch.setitem(sys.modules, "torchao.quantization", ModuleType("torchao.quantization"))
         assert "fp8 on cpu" in (quantise.probe("fp8", "cpu").reason or "")
         assert "int8 on mps" in (quantise.probe("int8", "mps").reason or "")
         assert quantise.probe("int8", "cpu") == Verdict(True)

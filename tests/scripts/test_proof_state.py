@@ -95,21 +95,22 @@ def test_a_folder_without_room_is_named(tmp_path: Path) -> None:
     assert "make room, or choose another folder" in line
 
 
-def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof_state.importlib, "import_module", lambda name: mock.MagicMock())
-    assert list(proof_state.loads("cpu")) == []
-    (line,) = proof_state.loads("gpu")
+def test_a_device_that_is_not_there_is_named() -> None:
+    def load(_name: str) -> Any:
+        return mock.MagicMock()
+
+    assert list(proof_state.loads("cpu", load)) == []
+    (line,) = proof_state.loads("gpu", load)
     assert "'gpu' is not a device" in line
 
 
-def test_a_library_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_does_not_load_is_named() -> None:
     def load(name: str) -> Any:
         if name == "transformers":
             raise OSError("libcudart.so.13: cannot open shared object file\nmore")
         return mock.MagicMock()
 
-    monkeypatch.setattr(proof_state.importlib, "import_module", load)
-    (line,) = proof_state.loads("cpu")
+    (line,) = proof_state.loads("cpu", load)
     assert line.startswith("transformers does not load in ")
     assert line.endswith("libcudart.so.13: cannot open shared object file")
 

@@ -240,6 +240,7 @@ def test_a_lap_ends_a_round_and_not_the_phase(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: next(peaks))
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1, 2))
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", list)
     meters = Meters("cuda:0")
 
     def allocated(readings: Any) -> int:
