@@ -149,6 +149,7 @@ def publish(root: Path) -> list[Path]:
     ]
     if not machines:
         raise gather.ReportError(f"there is no run in {RESULTS}; put one there with pack")
+    machines.sort(key=lambda machine: not machine.gpu)
     pages = {
         root / REPORT: report(machines),
         root / PAGE: techniques.page([(m.name, m.comparisons, m.likenesses) for m in machines]),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,9 @@ def pip_command(python: Path, base: Path) -> list[str]:
     Raises:
         EnvironmentUnavailable: neither has a pip with a runner.
     """
-    found = importlib.util.find_spec("pip")
+    # setuptools' import hook takes any usual question for pip for pip at work, and from then on
+    # cannot be imported itself.
+    found = PathFinder.find_spec("pip")
     place = None if found is None else found.origin
     if place is None:
         place = interpreters.output(base, "import pip; print(pip.__file__, end='')")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -343,13 +342,22 @@ def test_uv_is_taken_unless_pip_was_told_where_packages_come_from(
 
 
 def test_without_any_pip_uv_is_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(install.PathFinder, "find_spec", lambda name: None)
     nowhere = Path("/nowhere/python")
     with pytest.raises(EnvironmentUnavailable, match=r"has pip 22\.3 or newer; `pip install uv`"):
         install.pip_command(nowhere, nowhere)
     install.pip_settings.cache_clear()
     assert install.pip_settings(nowhere) == ()
     install.pip_settings.cache_clear()
+
+
+def test_looking_for_pip_leaves_setuptools_as_it_was() -> None:
+    pytest.importorskip("setuptools")
+    code = (
+        "import sys; from pathlib import Path; from bench.environments import install;"
+        "install.pip_command(Path(sys.executable), Path(sys.executable)); import setuptools"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_pips_own_settings_are_read_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
