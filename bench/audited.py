@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench import tables
+from bench import comparable, tables
 
 COLUMNS = {
     "name": "name",
@@ -50,7 +50,7 @@ def row(record: Mapping[str, Any]) -> tuple[str, ...]:
     asked = _table(_table(record.get("cell")).get("workload"))
     fingerprint = _table(record.get("fingerprint"))
     packages, gpu = _table(fingerprint.get("packages")), _table(fingerprint.get("gpu"))
-    meter = next((m for m in tables.METERS if flat.get(f"peak_{m}_bytes") is not None), None)
+    meter = next((m for m in comparable.READ if flat.get(f"peak_{m}_bytes") is not None), None)
     told = {
         **flat,
         "device": gpu.get("name") or flat["device"],

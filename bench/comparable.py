@@ -25,14 +25,16 @@ MEASURED = (
 LOSSY = "(lossy)"
 """What a label says of a backend that changes the picture on purpose."""
 
-METERS = (
+READ = (
     "torch.max_memory_allocated",
     "torch.max_memory_reserved",
     "nvml.process_used",
     "device_used",
     "rss",
-    "rss (spawned)",
 )
+"""Meters that records read, the most telling first."""
+
+METERS = (*READ, "rss (spawned)")
 """Names under which `meter` lets memory meet, the most telling first."""
 
 ASKED_FIRST = (

@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
 BASELINE = "none"
 
-METERS = (
-    "torch.max_memory_allocated",
-    "torch.max_memory_reserved",
-    "nvml.process_used",
-    "device_used",
-    "rss",
-)
-"""Of the steady peaks that a record's row holds; which may meet is for `comparable.meter`."""
-"""Meters from the most telling to the least."""
-
 GIB = 1024**3
 
 COLUMNS = {
@@ -88,7 +78,7 @@ COLUMNS = {
     "ttfi_s": "chains: median time to the first round's pictures, in seconds",
     "tbb_s": "chains: median of the mean gaps between the ends of rounds, in seconds",
     "images_per_s": "chains: median of pictures by end-to-end time",
-    **{f"peak_{meter}_bytes": f"steady peak by {meter}, in bytes" for meter in METERS},
+    **{f"peak_{meter}_bytes": f"steady peak by {meter}, in bytes" for meter in comparable.READ},
     "speedup": "e2e_s of backend none in the same round and environment by e2e_s; null if not "
     "comparable",
     "not_comparable": "the field in which the two are unlike",

@@ -156,7 +156,7 @@ class Comparison:
     @property
     def several_runs(self) -> bool:
         """Whether the baseline is from several, each for the backends measured beside it."""
-        return len({f.row.first.source.label for f in self.findings if f.row.is_baseline}) > 1
+        return len({f.row.session for f in self.findings if f.row.is_baseline}) > 1
 
     def sibling(self, finding: Finding) -> Finding | None:
         """Return the same backend with the other compile cache, of its own run if that has one."""

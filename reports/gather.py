@@ -801,12 +801,12 @@ def _label(rows: list[Row]) -> None:
     labels = comparable.labels([row.cell for row in rows])
     runs: dict[str, set[str]] = {}
     for row, (_, label) in zip(rows, labels, strict=True):
-        runs.setdefault(label, set()).add(row.first.source.label)
+        runs.setdefault(label, set()).add(row.session)
     seen: dict[str, int] = {}
     for row, (short, label) in zip(rows, labels, strict=True):
         more = [comparable.LOSSY] if row.lossy else []
         if len(runs[label]) > 1:
-            more.append(f"in {row.first.source.label}")
+            more.append(f"in {row.session}")
         if row.split:
             more.append(f"({row.split.split(' (')[0]} differs)")
         row.short, row.label = " ".join([short, *more]), " ".join([label, *more])
