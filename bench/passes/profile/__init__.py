@@ -1,0 +1,1 @@
+"""Operations counted, ceilings measured, and one call traced."""

@@ -1,0 +1,1 @@
+"""Equal calls: bit-identical images, and memory that grows or does not."""

@@ -1,0 +1,1 @@
+"""Other step counts and sizes, in the same process."""

@@ -1,0 +1,1 @@
+"""Utilisation, power, clocks and temperature, sampled from outside while equal calls run."""

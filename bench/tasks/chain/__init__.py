@@ -1,0 +1,1 @@
+"""Text-to-image, then rounds of image-to-image from its images."""

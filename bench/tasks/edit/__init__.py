@@ -1,0 +1,1 @@
+"""An image edited by an instruction (instruct-pix2pix)."""

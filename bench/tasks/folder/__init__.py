@@ -1,0 +1,1 @@
+"""Every image of a folder through one model."""

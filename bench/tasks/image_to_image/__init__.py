@@ -1,0 +1,1 @@
+"""Images from an image and a prompt."""
