@@ -1,8 +1,8 @@
 """Capabilities as folders: which there are, and their parts, imported when asked for.
 
-A pass (`bench.passes`) or a task (`bench.tasks`) is one folder whose modules are its parts: the worker
-imports ``work``, the parent ``keys``, ``record``, ``judge`` and ``show``. Standard library alone, since
-both sides import this.
+A pass (`bench.passes`) or a task (`bench.tasks`) is one folder whose modules are its parts: the
+worker imports ``work``, the parent ``keys``, ``record``, ``judge`` and ``show``. Standard library
+alone, since both sides import this.
 """
 
 from __future__ import annotations
