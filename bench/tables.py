@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import busy, comparable, modes
 from bench.contract import Cell, Record
+from bench.stats.order import median_interval
 from bench.store import RunFolder
-from bench.worker.repeats import median_interval
 
 if TYPE_CHECKING:
     import pandas

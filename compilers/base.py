@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+BASELINE = "none"
+"""The backend that changes nothing: every speedup is taken against it."""
+
 CACHE_VARIABLE = "BENCH_COMPILE_CACHE"
 """Environment variable with a folder of the cell's own compile cache, empty or warm."""
 

@@ -7,8 +7,10 @@ broken third-party package breaks nobody but itself.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,6 +98,43 @@ def make_options(backend: Backend, values: Mapping[str, Any]) -> Any:
         )
     except (TypeError, ValueError) as error:
         raise BackendError(f"options of backend {backend.name!r}: {error}") from error
+
+
+def option_label(name: str, options: Mapping[str, Any]) -> str:
+    """Return the backend's name with the options that differ from its defaults.
+
+    Args:
+        options: as JSON values; all are shown for a backend that cannot be had here.
+    """
+    defaults = _defaults(name)
+    changed = [
+        f"{key}={_short(value)}" for key, value in options.items() if value != defaults.get(key)
+    ]
+    return f"{name}[{','.join(changed)}]" if changed else name
+
+
+@functools.cache
+def _defaults(name: str) -> dict[str, Any]:
+    try:
+        fields = dataclasses.fields(get(name).options)
+    except BackendError:
+        return {}
+    found = {}
+    for field in fields:
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    as_json: dict[str, Any] = json.loads(json.dumps(found))
+    return as_json
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value.rsplit("/", 1)[-1]  # a file: a cell's name has its parts between slashes
+    if isinstance(value, list):
+        return "+".join(_short(item) for item in value)
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _third_party() -> dict[str, dict[str, importlib.metadata.EntryPoint]]:

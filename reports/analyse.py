@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_all_start_methods, get_context
 from statistics import fmean, median
 
-from bench import chains, comparable
+from bench import chains, comparable, text
 from bench.contract import STAGES
 from bench.stats import flags
 from bench.stats.bootstrap import REPLICATES, ArmSummary, Speedup, arm_summary, speedup
@@ -19,7 +19,6 @@ from bench.stats.median import median_interval
 from bench.stats.order import CONFIDENCE
 from bench.stats.verdict import Verdict, verdict
 from bench.sweeps import SizePoint, StepSweep, size_sweep, step_sweep
-from reports import text
 from reports.gather import NO_RECORD, Group, Row, Sample
 
 MANY_ROWS = 200

@@ -10,11 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench import chains
+from bench import chains, text
 from bench.contract import PHASES, STAGES
 from bench.stats.sweep import SweepFit
 from bench.sweeps import StepSweep
-from reports import text
 from reports.analyse import Comparison, Finding, Interval
 from reports.fidelity import THRESHOLD_DB, Likeness
 from reports.reference import Published

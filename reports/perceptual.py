@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from bench import fidelity, perceptual
+from bench import fidelity, perceptual, text
 from bench.contract import PERCEPTUAL, Perceptual
 from bench.perceptual import SHOWN, Kept, Order, Question, Weights
-from reports import text
 from reports.analyse import Comparison, Finding
 from reports.fidelity import matches
 from reports.gather import Group, Picture, ReportError, Sample

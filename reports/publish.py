@@ -22,9 +22,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench import audit
+from bench import audit, text
 from bench.store import RunFolder, StoreError
-from reports import analyse, build, fidelity, gather, markdown, reference, techniques, text
+from reports import analyse, build, fidelity, gather, markdown, reference, techniques
 from reports.gather import Sample
 from reports.view import Answer, Cell, Table, View
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reports import fidelity, markdown, text
+from bench import text
+from reports import fidelity, markdown
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness
 from reports.view import Cell, Table

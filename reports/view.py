@@ -12,10 +12,10 @@ from math import ceil
 from textwrap import shorten
 from typing import Any
 
-from bench import chains, modes
+from bench import chains, modes, text
 from bench.audit import Audited
 from bench.contract import PHASES, STAGES
-from reports import fidelity, frames, perceptual, text
+from reports import fidelity, frames, perceptual
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness
 from reports.gallery import Gallery

@@ -6,6 +6,7 @@ Shared with the worker, which stops measuring by it, and so of the standard libr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 CONFIDENCE = 0.95
@@ -32,3 +33,17 @@ def median_rank(count: int, level: float = CONFIDENCE) -> tuple[int, float]:
             break
         rank, achieved = heads + 1, confidence
     return rank, achieved
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the distribution-free interval of the median with at least 95 % confidence.
+
+    None below six values, where there is no such interval.
+    """
+    if not values:
+        return None
+    rank, achieved = median_rank(len(values))
+    if achieved < CONFIDENCE:
+        return None
+    ordered = sorted(values)
+    return ordered[rank - 1], ordered[-rank]

@@ -22,7 +22,8 @@ from typing import Any
 
 from bench import folder
 from bench.contract import ImageEntry, Job, Outcome
-from bench.worker import dynamo, failure, pictures, repeats, tasks
+from bench.stats.order import median_interval
+from bench.worker import dynamo, failure, pictures, tasks
 from bench.worker.clock import Clock
 from bench.worker.instrument import Instruments, Sample
 from bench.worker.sources import SourceError
@@ -251,7 +252,7 @@ class Folder:
             "carried": self._carried,
             "kept_every": step,
             "median_s": statistics.median(times) if times else None,
-            "median_interval_s": repeats.median_interval(times),
+            "median_interval_s": median_interval(times),
             "wall_s": wall_s,
             "images_per_s": ok / wall_s if wall_s > 0 else None,
             **drift(rss),

@@ -5,22 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.contract import RepeatRule
-from bench.stats.order import CONFIDENCE, median_rank
-
-
-def median_interval(times_s: Sequence[float]) -> tuple[float, float] | None:
-    """Return the distribution-free interval of the median with at least 95 % confidence.
-
-    None below six values, where there is no such interval.
-    """
-    count = len(times_s)
-    if count == 0:
-        return None
-    rank, achieved = median_rank(count)
-    if achieved < CONFIDENCE:
-        return None
-    ordered = sorted(times_s)
-    return ordered[rank - 1], ordered[count - rank]
+from bench.stats.order import median_interval
 
 
 def noise_pct(times_s: Sequence[float]) -> float | None:

@@ -13,7 +13,8 @@ import pandas as pd
 from PIL import Image
 
 import plots.step_kinds
-from reports import frames, sections, text
+from bench import text
+from reports import frames, sections
 from reports.analyse import Comparison, Finding
 from reports.gather import Sample
 from reports.view import Cell, Table

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from reports import text
+from bench import text
 from reports.analyse import Comparison
 from reports.view import Table, View
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 import plots.capacity
+from bench import text
 from bench.capacity import findings
 from bench.capacity.findings import GIB, Capacity, size_text
-from reports import text
 from reports.analyse import Comparison
 from reports.sections import trials
 from reports.sections.base import Plot, Section

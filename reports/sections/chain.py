@@ -17,10 +17,9 @@ from typing import Any
 import pandas as pd
 
 import plots.chain
-from bench import chains, fidelity, grids
+from bench import chains, fidelity, grids, text
 from bench.comparable import METERS
 from bench.stats.median import median_interval
-from reports import text
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Pictures, load
 from reports.gather import Sample

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 
 import plots.folder
 from bench import folder
+from bench.text import number, seconds
 from reports import frames
 from reports.analyse import Comparison, Finding
 from reports.gather import Sample
 from reports.sections.base import Plot, Section, Shown
-from reports.text import number, seconds
 from reports.view import Cell, Table
 
 MOST_MARKS = 1000

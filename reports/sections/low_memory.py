@@ -16,9 +16,9 @@ from typing import Any
 import pandas as pd
 
 import plots.low_memory
-from bench import chains, comparable, modes
+from bench import chains, comparable, modes, text
 from bench.stats.bootstrap import Speedup, arm_summary, speedup
-from reports import fidelity, text
+from reports import fidelity
 from reports.analyse import Comparison, Finding
 from reports.gather import Sample
 from reports.sections.base import Plot, Section

@@ -10,9 +10,8 @@ import pandas as pd
 from PIL import Image
 
 import plots.repeat
-from bench import repeatability
+from bench import repeatability, text
 from bench.repeatability import Difference, Repeated
-from reports import text
 from reports.analyse import Comparison
 from reports.sections.base import Plot, Section, Shown
 from reports.view import Cell, Table

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 import plots.size_memory
+from bench import text
 from bench.capacity import findings
 from bench.capacity.findings import GIB, size_text
 from bench.capacity.trials import Trial
 from bench.stats.memory_law import MemoryLaw
-from reports import text
 from reports.analyse import Comparison
 from reports.sections import trials
 from reports.sections.base import Plot, Section

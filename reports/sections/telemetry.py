@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 import plots.telemetry
+from bench import text
 from bench.telemetry import derive
-from reports import text
 from reports.analyse import Comparison
 from reports.gather import Sample
 from reports.sections.base import Plot, Section

@@ -5,8 +5,8 @@ import copy
 import numpy as np
 import pytest
 
-from bench import tables
-from reports import analyse, build, frames, gather, reference, text
+from bench import tables, text
+from reports import analyse, build, frames, gather, reference
 from tests.reports import make_records as make
 
 

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from bench import text
 from bench.cli.app import main
 from bench.store import StoreError
-from reports import analyse, build, export, frames, gallery, gather, text
+from reports import analyse, build, export, frames, gallery, gather
 from reports import figures as drawing
 from tests.reports import make_records as make
 

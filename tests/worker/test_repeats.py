@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.contract import RepeatRule
+from bench.stats import order
 from bench.worker import repeats
 
 RULE: RepeatRule = {
@@ -26,18 +27,18 @@ RULE: RepeatRule = {
 def test_interval_ranks_are_those_of_the_tables(count: int, low: int, high: int) -> None:
     values = [float(i) for i in range(1, count + 1)]
     random.Random(1).shuffle(values)
-    assert repeats.median_interval(values) == (low, high)
+    assert order.median_interval(values) == (low, high)
 
 
 @pytest.mark.parametrize("count", range(6))
 def test_no_interval_below_six_values(count: int) -> None:
-    assert repeats.median_interval([1.0] * count) is None
+    assert order.median_interval([1.0] * count) is None
     assert repeats.noise_pct([1.0] * count) is None
 
 
 @given(st.integers(6, 60))
 def test_the_interval_covers_at_least_95_per_cent_and_no_narrower_one_does(count: int) -> None:
-    interval = repeats.median_interval([float(i) for i in range(1, count + 1)])
+    interval = order.median_interval([float(i) for i in range(1, count + 1)])
     assert interval is not None
     rank = int(interval[0])
 

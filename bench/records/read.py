@@ -1,0 +1,54 @@
+"""The store's edge: a line of records.jsonl becomes a `Record`, or one sentence says why not."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import msgspec
+
+from bench.passes import PASSES
+from bench.records.types import Record
+from bench.tasks import TASKS
+
+
+class RecordError(ValueError):
+    """A line is no record; ``str()`` is the reason, as a part of a sentence."""
+
+
+def decode(line: bytes) -> Record:
+    """Return the record that a line of records.jsonl holds, every known field checked.
+
+    Raises:
+        RecordError: it is no JSON, a field has another type or is out of range, or it nests too
+            deeply.
+    """
+    try:
+        return _decoder().decode(line)
+    except RecursionError:
+        raise RecordError("it nests too deeply") from None
+    except msgspec.MsgspecError as error:
+        raise RecordError(_sentence(error)) from None
+
+
+def _sentence(error: msgspec.MsgspecError) -> str:
+    """Return msgspec's message with the field in front: ``e2e_s[3]: expected float > 0``."""
+    message, _, place = str(error).replace("`", "").partition(" - at ")
+    message = message[:1].lower() + message[1:]
+    field = place.removeprefix("$").removeprefix(".").replace("[...]", "")
+    return f"{field}: {message}" if field else message
+
+
+@functools.cache
+def _decoder() -> msgspec.json.Decoder[Record]:
+    """Return the decoder of a record with the fields that passes and tasks declare."""
+    fields: dict[str, Any] = {}
+    for registry in (PASSES, TASKS):
+        for name in registry.names():
+            module = registry.part(name, "record")
+            for field in msgspec.structs.fields(module.Fields) if module else ():
+                fields[field.name] = (field.name, field.type, field.default)
+    stored = msgspec.defstruct(
+        "Stored", list(fields.values()), bases=(Record,), frozen=True, kw_only=True
+    )
+    return msgspec.json.Decoder(stored)

@@ -1,0 +1,48 @@
+"""What a chain leaves in a record."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from bench.contract import Outcome
+from bench.records.types import Count, Reading, Text
+
+
+class Round(Struct, frozen=True, kw_only=True):
+    """One pipeline call of a chain; figures of a round that failed are None."""
+
+    round: Count = 0
+    task: Text = ""
+    pipeline_class: Text = ""
+    batch: Count = 0
+    first_index: Count = 0
+    steps_requested: Count | None = None
+    steps_effective: Count | None = None
+    denoiser_calls: Count | None = None
+    denoiser_batch: Count | None = None
+    memory: tuple[Reading, ...] = ()
+    outcome: Outcome = "ok"
+    reason: Text | None = None
+
+
+class Descent(Struct, frozen=True, kw_only=True):
+    """Where an image of a chain comes from."""
+
+    index: Count
+    round: Count
+    place: Count
+    seed: Count
+    sha256: Text = ""
+    parent_index: Count | None = None
+    parent_sha256: Text | None = None
+
+
+class Fields(Struct, frozen=True, kw_only=True):
+    """``ttfi_s``, ``tbb_s`` and ``images_per_s`` have a value for each measured call."""
+
+    ttfi_s: tuple[float, ...] = ()
+    gaps_s: tuple[tuple[float, ...], ...] = ()
+    tbb_s: tuple[float | None, ...] = ()
+    images_per_s: tuple[float, ...] = ()
+    chain_rounds: tuple[Round, ...] = ()
+    lineage: tuple[Descent, ...] = ()
