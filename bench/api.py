@@ -54,7 +54,7 @@ class Run:
         Raises:
             bench.store.StoreError: records.jsonl cannot be read.
         """
-        return list(RunFolder.open(self.path).records())
+        return list(RunFolder.open(self.path).raw_records())
 
     @property
     def pictures(self) -> list[Path]:

@@ -241,7 +241,7 @@ def read(path: Path, *, all_rounds: bool = False) -> list[Group]:
         StoreError: there is no run, or it cannot be read.
     """
     folder = RunFolder.open(path)
-    return summarise(folder.records(), folder.plan.get("cells", []), all_rounds=all_rounds)
+    return summarise(folder.raw_records(), folder.plan.get("cells", []), all_rounds=all_rounds)
 
 
 def print_run(path: Path, console: Console, *, all_rounds: bool = False) -> None:

@@ -93,7 +93,7 @@ def frame(runs: Sequence[Path]) -> pandas.DataFrame:
     rows = []
     for source in {id(sample.source): sample.source for sample in samples}.values():
         own = [sample for sample in samples if sample.source is source]
-        flat = tables.rows(source.folder.records())
+        flat = tables.rows(source.folder.raw_records())
         for sample, row in zip(own, flat, strict=True):
             ids = {"run": source.label, "run_id": source.run_id, "record_id": sample.record_id,
                    "record": sample.number}  # fmt: skip

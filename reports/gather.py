@@ -334,7 +334,7 @@ def check(run: Path) -> None:
         StoreError: one is not; a run that has no record, or an unfinished last line, is no error.
     """
     found = _Found(run.name, _Interned())
-    for entry in RunFolder.open(run, found).entries():
+    for entry in _taken(run, found).entries():
         sample = found.samples[entry.line]
         if isinstance(sample, ReportError):
             raise sample
@@ -381,8 +381,15 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
 
 
+def _taken(path: Path, found: _Found) -> RunFolder:
+    folder = RunFolder.open(path)
+    for entry, line in folder.journal.lines(folder.entries()):
+        found(folder, entry, json.loads(line))
+    return folder
+
+
 def _open(path: Path, found: _Found) -> RunFolder:
-    folder = RunFolder.open(path, found)
+    folder = _taken(path, found)
     if folder.journal.torn_at is not None:
         raise ReportError(
             f"{folder.path / 'records.jsonl'} is cut off: it ends in an unfinished line at byte "

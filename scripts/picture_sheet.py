@@ -27,7 +27,7 @@ def sheet(run: Path) -> Image.Image:
         SystemExit: the run has no picture.
     """
     found: dict[tuple[str, str], Record] = {}
-    for record in RunFolder.open(run).records():
+    for record in RunFolder.open(run).raw_records():
         cell = record["cell"]
         if record.get("images"):
             found.setdefault((cell["backend"]["name"], cell["workload"]["name"]), record)

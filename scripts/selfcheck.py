@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         runs = [RunFolder.open(run) for run in asked.runs]
-        records = [record for run in runs for record in run.records()]
+        records = [record for run in runs for record in run.raw_records()]
     except StoreError as error:
         print(f"selfcheck: {error}", file=sys.stderr)
         return 2

@@ -60,7 +60,7 @@ def of_run(path: Path | str, *, judge_pictures: bool = True) -> dict[str, Any]:
         GateError: it has no record.
     """
     folder = RunFolder.open(path)
-    records = list(folder.records())
+    records = list(folder.raw_records())
     if not records:
         raise GateError(f"{path} has no record: nothing was measured there.")
     watched = session.read(folder.path)

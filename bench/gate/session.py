@@ -170,7 +170,7 @@ def _fingerprints(run_dir: Path) -> dict[tuple[str, int], str | None]:
         (record["cell_id"], record["round"]): (
             ((record.get("fingerprint") or {}).get("gpu") or {}).get("uuid_hash")
         )
-        for record in RunFolder.open(run_dir).records()
+        for record in RunFolder.open(run_dir).raw_records()
     }
 
 

@@ -1,9 +1,9 @@
-"""The store's edge: a line of records.jsonl becomes a `Record`, or one sentence says why not."""
+"""The store's edge: a line of JSON becomes a `Record`, or one sentence says why not."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,9 +11,15 @@ from bench.passes import PASSES
 from bench.records.types import Record
 from bench.tasks import TASKS
 
+T = TypeVar("T")
+
 
 class RecordError(ValueError):
     """A line is no record; ``str()`` is the reason, as a part of a sentence."""
+
+
+class NotJsonError(RecordError):
+    """It is not even JSON."""
 
 
 def decode(line: bytes) -> Record:
@@ -23,18 +29,39 @@ def decode(line: bytes) -> Record:
         RecordError: it is no JSON, a field has another type or is out of range, or it nests too
             deeply.
     """
+    return checked(_decoder(), line)
+
+
+def checked(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """Return what the decoder makes of JSON that may come from anywhere.
+
+    Raises:
+        RecordError: it is something else.
+    """
     try:
-        return _decoder().decode(line)
+        return decoder.decode(data)
     except RecursionError:
         raise RecordError("it nests too deeply") from None
-    except msgspec.MsgspecError as error:
-        raise RecordError(_sentence(error)) from None
+    except UnicodeDecodeError:
+        raise NotJsonError("it is not JSON: its text is not UTF-8") from None
+    except msgspec.ValidationError as error:
+        reason = _sentence(error)
+    except msgspec.DecodeError as error:
+        raise NotJsonError(f"it is not JSON: {_sentence(error)}") from None
+    # What has a wrong field may break off behind it.
+    checked(_anything, data)
+    raise RecordError(reason)
+
+
+_anything = msgspec.json.Decoder(msgspec.Raw)
 
 
 def _sentence(error: msgspec.MsgspecError) -> str:
     """Return msgspec's message with the field in front: ``e2e_s[3]: expected float > 0``."""
     message, _, place = str(error).replace("`", "").partition(" - at ")
     message = message[:1].lower() + message[1:]
+    if "matching regex" in message:
+        message = "expected a path below the run folder"
     field = place.removeprefix("$").removeprefix(".").replace("[...]", "")
     return f"{field}: {message}" if field else message
 

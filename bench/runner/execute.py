@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import bench
 from bench.contract import OUTCOMES, Cell
@@ -353,9 +353,9 @@ def _dominance(folder: RunFolder, tasks: Sequence[Task], *, use: bool, remember:
         for entry in folder.latest().values()
         if remember and entry.outcome == "oom" and entry.key not in again
     ]
-    for entry, record in zip(entries, folder.journal.read(iter(entries)), strict=True):
+    for entry, record in zip(entries, folder.journal.read(entries), strict=True):
         named = record_id(folder, entry.cell_id, entry.round, entry.attempt)
-        dominance.ran_out(record["cell"], str(entry.device), named)
+        dominance.ran_out(cast(Cell, record.cell.raw), str(entry.device), named)
     return dominance
 
 

@@ -74,11 +74,11 @@ def measure(
         no_gpu = Machine({}, gpus=(), torch_cuda="", apple=False)
         execute(plan, place, start=start, program=program, machine=no_gpu, ui=Stopwatch())
         records = list(RunFolder.open(place).records())
-    if any(record["outcome"] != "ok" for record in records):
-        raise RuntimeError(f"a cell that does nothing failed: {records[-1]['reason']}")
+    if any(record.outcome != "ok" for record in records):
+        raise RuntimeError(f"a cell that does nothing failed: {records[-1].reason}")
     return Overhead(
         cell_s=[after - before for before, after in itertools.pairwise(stored)],
-        worker_s=[record["process"]["wall_s"] for record in records[1:]],
+        worker_s=[record.process.wall_s or 0.0 for record in records[1:]],
     )
 
 

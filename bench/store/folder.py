@@ -14,16 +14,51 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
-from bench.contract import SCHEMA_VERSION, Record
+import msgspec
+
+from bench.contract import SCHEMA_VERSION
+from bench.records import Cell, Record
+from bench.records.arms import Source
+from bench.records.read import RecordError, checked
+from bench.records.types import Count, Text, cell_of
 from bench.store.journal import Entry, Journal, Key, StoreError, write_atomically
 
 _DEAD_HOLDER_S = 2.0
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What plan.json holds."""
+
+    schema: int
+    run_id: Text = ""
+    created_utc: Text = ""
+    planned_utc: Text = ""
+    bench_version: Text = ""
+    host: dict[str, Any] = {}
+    plan: dict[str, Any] = {}
+
+
+class _Rounds(msgspec.Struct, frozen=True):
+    rounds: Count
+
+
+class _Planned(msgspec.Struct, frozen=True):
+    cell_id: Text
+    protocol: _Rounds
+
+
+class _Schema(msgspec.Struct, frozen=True):
+    schema: int
+
+
+_schema = msgspec.json.Decoder(_Schema)
+_header = msgspec.json.Decoder(_Header)
 
 
 class RunFolder:
@@ -37,47 +72,32 @@ class RunFolder:
         journal: all entries of records.jsonl.
     """
 
-    def __init__(
-        self, path: Path, each: Callable[[RunFolder, Entry, Record], None] | None = None
-    ) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._lock: int | None = None
         self._header = self._read_header()
-
-        def told(entry: Entry, record: dict[str, Any]) -> None:
-            assert each is not None
-            each(self, entry, cast("Record", record))
-
-        self.journal = Journal(self.path / "records.jsonl", None if each is None else told)
+        self.journal = Journal(self.path / "records.jsonl")
 
     @property
     def run_id(self) -> str:
-        return str(self._header.get("run_id", ""))
+        return self._header.run_id
 
     @property
     def plan(self) -> dict[str, Any]:
-        return dict(self._header.get("plan", {}))
+        return self._header.plan
 
     @property
     def host(self) -> dict[str, Any]:
-        return dict(self._header.get("host", {}))
+        return self._header.host
 
     @staticmethod
     def holds_run(path: Path | str) -> bool:
-        """Say whether ``path`` is the folder of a run that has begun."""
+        """Return whether ``path`` is the folder of a run that has begun."""
         return (Path(path) / "plan.json").is_file()
 
     @classmethod
-    def open(
-        cls,
-        path: Path | str,
-        each: Callable[[RunFolder, Entry, Record], None] | None = None,
-    ) -> RunFolder:
+    def open(cls, path: Path | str) -> RunFolder:
         """Open an existing run for reading.
-
-        Args:
-            each: told every record, valid or not, while the journal's index is read; at that time
-                the folder has its plan and no journal yet. `entries` says which are valid.
 
         Raises:
             StoreError: there is no run, or it cannot be read.
@@ -85,7 +105,7 @@ class RunFolder:
         path = Path(path)
         if not cls.holds_run(path):
             raise StoreError(f"{path} is not the folder of a run: it has no plan.json.")
-        return cls(path, each)
+        return cls(path)
 
     @classmethod
     def acquire(cls, path: Path | str) -> RunFolder:
@@ -120,24 +140,23 @@ class RunFolder:
         folder._lock = lock
         return folder
 
-    def _read_header(self) -> dict[str, Any]:
+    def _read_header(self) -> _Header:
         path = self.path / "plan.json"
         try:
-            header = json.loads(path.read_bytes())
+            data = path.read_bytes()
+            schema = checked(_schema, data).schema
+            if schema > SCHEMA_VERSION:
+                raise StoreError(
+                    f"{path} was written with schema {schema}, and this version of bench reads up "
+                    f"to schema {SCHEMA_VERSION}; update bench to read this run."
+                )
+            return checked(_header, data)
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
+            return _Header(schema=SCHEMA_VERSION)
+        except (OSError, RecordError) as error:
             raise StoreError(
                 f"{path} cannot be read ({error}); start again in another folder with --out."
             ) from error
-        if not isinstance(header, dict) or not isinstance(header.get("schema"), int):
-            raise StoreError(f"{path} is not the plan of a run.")
-        if header["schema"] > SCHEMA_VERSION:
-            raise StoreError(
-                f"{path} was written with schema {header['schema']}, and this version of bench "
-                f"reads up to schema {SCHEMA_VERSION}; update bench to read this run."
-            )
-        return header
 
     def write_plan(self, plan: dict[str, Any], host: dict[str, Any], version: str) -> None:
         """Make ``plan`` the current one, atomically. Records of cells outside it are kept.
@@ -146,18 +165,19 @@ class RunFolder:
             StoreError: it could not be written; the former plan is still there.
         """
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._header = {
-            "schema": SCHEMA_VERSION,
-            "run_id": self.run_id or uuid.uuid4().hex,
-            "created_utc": self._header.get("created_utc", now),
-            "planned_utc": now,
-            "bench_version": version,
-            "host": host,
-            "plan": plan,
-        }
-        write_atomically(self.path / "plan.json", json.dumps(self._header, indent=1) + "\n")
+        self._header = _Header(
+            schema=SCHEMA_VERSION,
+            run_id=self.run_id or uuid.uuid4().hex,
+            created_utc=self._header.created_utc or now,
+            planned_utc=now,
+            bench_version=version,
+            host=host,
+            plan=plan,
+        )
+        text = json.dumps(msgspec.structs.asdict(self._header), indent=1)
+        write_atomically(self.path / "plan.json", f"{text}\n")
 
-    def append(self, record: Record) -> Entry:
+    def append(self, record: dict[str, Any]) -> Entry:
         """Store a record. See `Journal.append`; needs the lock.
 
         Raises:
@@ -166,7 +186,7 @@ class RunFolder:
         """
         if self._lock is None:
             raise RuntimeError("a run folder is written under its lock only; see RunFolder.acquire")
-        return self.journal.append(cast("dict[str, Any]", record))
+        return self.journal.append(record)
 
     def latest(self) -> dict[Key, Entry]:
         """The valid entry of each (cell_id, round): that of the last attempt."""
@@ -174,11 +194,8 @@ class RunFolder:
 
     def current_keys(self) -> set[Key]:
         """Each (cell_id, round) of the current plan, with or without a record."""
-        return {
-            (cell["cell_id"], round_)
-            for cell in self.plan.get("cells", [])
-            for round_ in range(cell["protocol"]["rounds"])
-        }
+        planned = msgspec.convert(self.plan.get("cells", []), list[_Planned])
+        return {(each.cell_id, n) for each in planned for n in range(each.protocol.rounds)}
 
     def records(self, *, every: bool = False) -> Iterator[Record]:
         """Read records one at a time, in the order in which they were measured.
@@ -186,15 +203,55 @@ class RunFolder:
         Args:
             every: also those that a retry superseded and those of what the current plan no
                 longer has. Without it, at most one for each (cell_id, round) of the plan.
+
+        Raises:
+            StoreError: a record has a field of another type or out of range.
         """
-        entries = self.journal.entries if every else self.entries()
-        for record in self.journal.read(iter(entries)):
-            yield cast("Record", record)
+        return self.journal.read(self.journal.entries if every else self.entries())
+
+    def raw_records(self) -> Iterator[dict[str, Any]]:
+        """Read the valid records as JSON; for readers that `records` does not serve yet."""
+        for _, line in self.journal.lines(self.entries()):
+            yield json.loads(line)
 
     def entries(self) -> list[Entry]:
         """The valid entry of each (cell_id, round) of the current plan, in the order measured."""
         keys, valid = self.current_keys(), self.journal.latest
         return [e for e in self.journal.entries if valid[e.key] is e and e.key in keys]
+
+    def cells(self) -> list[Cell]:
+        """The cells of the current plan.
+
+        Raises:
+            StoreError: one of them is none.
+        """
+        try:
+            return [cell_of(cell) for cell in self.plan.get("cells", [])]
+        except (RecordError, msgspec.ValidationError) as error:
+            raise StoreError(f"{self.path / 'plan.json'} holds no plan of cells: {error}") from None
+
+    def source(self, label: str = "") -> Source:
+        """Return all that readers want of this run, read now.
+
+        Args:
+            label: the folder's name without it.
+
+        Raises:
+            StoreError: a record or a cell of the plan cannot be read.
+        """
+        label = label or self.path.name
+        return Source(
+            label=label,
+            path=self.path,
+            run_id=self.run_id,
+            name=str(self.plan.get("name", label)),
+            created_utc=self._header.created_utc,
+            version=self._header.bench_version,
+            host=self.host,
+            plan=self.plan,
+            cells=self.cells(),
+            records=list(self.records()),
+        )
 
     def close(self) -> None:
         """Release the lock; the folder can still be read."""

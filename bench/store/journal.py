@@ -9,15 +9,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 
-from bench.contract import OUTCOMES, SCHEMA_VERSION
+from bench.contract import SCHEMA_VERSION, Outcome
+from bench.records.read import NotJsonError, RecordError, checked, decode
+from bench.records.types import Count, Record, Text
 
 Key = tuple[str, int]
 """What a record is about: (cell_id, round)."""
@@ -57,6 +59,30 @@ class Entry:
         return self.cell_id, self.round
 
 
+class _Process(msgspec.Struct, frozen=True):
+    wall_s: float | None = None
+
+
+class _Schema(msgspec.Struct, frozen=True):
+    schema: int
+
+
+class _Head(_Schema, frozen=True, kw_only=True):
+    """What the index needs of a line."""
+
+    cell_id: Text
+    round: Count
+    outcome: Outcome
+    attempt: Count = 0
+    name: Text = ""
+    device: Text | None = None
+    process: _Process | None = None
+
+
+_head = msgspec.json.Decoder(_Head)
+_schema = msgspec.json.Decoder(_Schema)
+
+
 class Journal:
     """records.jsonl of one run folder.
 
@@ -65,25 +91,21 @@ class Journal:
 
     Args:
         path: the file; it need not exist.
-        each: told each record with its entry while the index is read, so that who needs them all
-            need not parse them a second time.
 
     Raises:
         StoreError: a line other than the last is no record, or a record has a newer schema.
     """
 
-    def __init__(
-        self, path: Path, each: Callable[[Entry, dict[str, Any]], None] | None = None
-    ) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: list[Entry] = []
         self.latest: dict[Key, Entry] = {}
         self.torn_at: int | None = None
         self._fd: int | None = None
         self._lines = 0
-        self._scan(each)
+        self._scan()
 
-    def _scan(self, each: Callable[[Entry, dict[str, Any]], None] | None) -> None:
+    def _scan(self) -> None:
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -104,57 +126,46 @@ class Journal:
                     torn = (offset, number, "the line has no end")
                 elif line.strip():
                     try:
-                        value = _parsed(line)
-                    except ValueError:
+                        entry = self._entry(line, number, offset)
+                    except NotJsonError:
                         torn = (offset, number, "the line is not JSON")
                     else:
-                        entry = self._entry(value, number, offset, len(line))
                         self._index(entry)
-                        if each is not None:
-                            each(entry, value)
                 if torn is None:
                     offset += len(line)
                     self._lines = number
         self.torn_at = None if torn is None else torn[0]
 
-    def _entry(self, value: Any, line: int, offset: int, length: int) -> Entry:
-        where = f"{self.path}, line {line}"
-        if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
-            raise StoreError(
-                f"{where}: this is not a record of a run (a JSON object with a schema number); "
-                "mend or remove that line."
-            )
-        if value["schema"] > SCHEMA_VERSION:
-            raise StoreError(
-                f"{where}: written with schema {value['schema']}, and this version of bench reads "
-                f"up to schema {SCHEMA_VERSION}; update bench to read this run."
-            )
-        cell_id, round_, attempt = value.get("cell_id"), value.get("round"), value.get("attempt", 0)
-        if (
-            not isinstance(cell_id, str)
-            or not isinstance(round_, int)
-            or not isinstance(attempt, int)
-            or min(round_, attempt) < 0
-            or value.get("outcome") not in OUTCOMES
-        ):
-            raise StoreError(
-                f"{where}: the record has no usable cell_id, round, attempt or outcome; mend or "
-                "remove that line."
-            )
-        process = value.get("process")
-        seconds = process.get("wall_s") if isinstance(process, dict) else None
-        device = value.get("device")
+    def _entry(self, data: bytes, line: int, offset: int) -> Entry:
+        """Return the entry of a line.
+
+        Raises:
+            StoreError: it holds something else than a record that can be read.
+            NotJsonError: it is not even JSON.
+        """
+        try:
+            schema = checked(_schema, data).schema
+            if schema > SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self.path}, line {line}: written with schema {schema}, and this version of "
+                    f"bench reads up to schema {SCHEMA_VERSION}; update bench to read this run."
+                )
+            head = checked(_head, data)
+        except NotJsonError:
+            raise
+        except RecordError as error:
+            raise self._foreign(line, error) from None
         return Entry(
             line=line,
             offset=offset,
-            length=length,
-            cell_id=cell_id,
-            round=round_,
-            attempt=attempt,
-            name=str(value.get("name", cell_id)),
-            outcome=value["outcome"],
-            device=device if isinstance(device, str) else None,
-            seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
+            length=len(data),
+            cell_id=head.cell_id,
+            round=head.round,
+            attempt=head.attempt,
+            name=head.name or head.cell_id,
+            outcome=head.outcome,
+            device=head.device,
+            seconds=head.process.wall_s if head.process else None,
         )
 
     def _index(self, entry: Entry) -> None:
@@ -211,7 +222,7 @@ class Journal:
         data = text.encode("utf-8", errors="replace") + b"\n"
         fd = self._open()
         end = os.fstat(fd).st_size
-        entry = self._entry(record, self._lines + 1, end, len(data))
+        entry = self._entry(data, self._lines + 1, end)
         before = self.latest.get(entry.key)
         if entry.attempt != (0 if before is None else before.attempt + 1):
             raise ValueError(
@@ -247,8 +258,20 @@ class Journal:
                 ) from error
         return self._fd
 
-    def read(self, entries: Iterator[Entry]) -> Iterator[dict[str, Any]]:
-        """Read the records at ``entries``, one at a time."""
+    def read(self, entries: Iterable[Entry]) -> Iterator[Record]:
+        """Read the records at ``entries``, one at a time.
+
+        Raises:
+            StoreError: a field of one has another type or is out of range.
+        """
+        for entry, line in self.lines(entries):
+            try:
+                yield decode(line)
+            except RecordError as error:
+                raise self._foreign(entry.line, error) from None
+
+    def lines(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """Read the lines at ``entries``, one at a time."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
@@ -256,7 +279,13 @@ class Journal:
         with file:
             for entry in entries:
                 file.seek(entry.offset)
-                yield _parsed(file.read(entry.length))
+                yield entry, file.read(entry.length)
+
+    def _foreign(self, line: int, error: RecordError) -> StoreError:
+        return StoreError(
+            f"{self.path}, line {line}: this is not a record of a run: {error}; fix or remove "
+            "that line."
+        )
 
     def close(self) -> None:
         if self._fd is not None:
@@ -282,18 +311,6 @@ def write_atomically(path: Path, text: str) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {why(error)}. {remedy(error)}") from error
-
-
-def _parsed(line: bytes) -> Any:
-    """Return the value of a line. ValueError: it is no JSON.
-
-    What orjson refuses and the standard library takes, such as a lone surrogate in a prompt, is
-    read by the latter, which takes five times as long.
-    """
-    try:
-        return orjson.loads(line)
-    except ValueError:
-        return json.loads(line)
 
 
 def _sync_folder(folder: Path) -> None:

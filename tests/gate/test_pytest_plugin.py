@@ -119,7 +119,7 @@ def test_selections_measure_only_what_is_selected(place: Path) -> None:
     assert "1 passed, 1 deselected" in done.stdout
     from bench.store import RunFolder
 
-    assert [r["name"] for r in RunFolder.open(place / "m").records()] == ["t2i/torch-compile"]
+    assert [r["name"] for r in RunFolder.open(place / "m").raw_records()] == ["t2i/torch-compile"]
 
 
 def test_paths_of_ones_own_are_collected_too(place: Path) -> None:

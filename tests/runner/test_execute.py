@@ -55,14 +55,15 @@ def test_a_record_says_who_it_is(tmp_path: Path) -> None:
     go(tmp_path, cell("t2i / none", rounds=2))
     folder = RunFolder.open(tmp_path)
     first, second = folder.records()
-    assert first["run_id"] == folder.run_id
-    assert first["record_id"] != second["record_id"]
-    assert first["cell"]["name"] == "t2i / none"
-    assert first["process"]["log"] == "logs/t2i-none-r0.log"
-    assert first["e2e_s"] == [0.1, 0.2, 0.3]
-    assert first["started_utc"] <= first["ended_utc"] <= second["started_utc"]
-    assert first["process"]["startup_s"] > 0
-    assert first["process"]["pid"] != second["process"]["pid"]
+    assert first.run_id == folder.run_id
+    assert first.record_id != second.record_id
+    assert first.cell.name == "t2i / none"
+    assert first.process.log == "logs/t2i-none-r0.log"
+    assert first.e2e_s == (0.1, 0.2, 0.3)
+    assert first.started_utc and first.ended_utc and second.started_utc
+    assert first.started_utc <= first.ended_utc <= second.started_utc
+    assert (first.process.startup_s or 0) > 0
+    assert first.process.pid != second.process.pid
     assert (tmp_path / "pictures" / "t2i-none" / "r1").is_dir()
 
 
@@ -152,8 +153,8 @@ def test_resuming_measures_what_a_changed_plan_invalidates(tmp_path: Path) -> No
     )
     assert (summary.executed, summary.reused) == (1, 1)
     folder = RunFolder.open(tmp_path)
-    assert [r["cell_id"] for r in folder.records()] == ["a1", "b2"]
-    assert [r["cell_id"] for r in folder.records(every=True)] == ["a1", "b1", "b2"]
+    assert [r.cell_id for r in folder.records()] == ["a1", "b2"]
+    assert [r.cell_id for r in folder.records(every=True)] == ["a1", "b1", "b2"]
     assert "1 record(s) are of cells outside this plan" in watcher.notes[0]
     # The old record's log and pictures are still its own.
     old, new = (r["process"]["log"] for r in lines(tmp_path)[1:])
@@ -165,7 +166,7 @@ def test_more_rounds_add_and_fewer_rounds_hide(tmp_path: Path) -> None:
     assert go(tmp_path, cell("a", rounds=3), resume=True).executed == 1
     shorter = go(tmp_path, cell("a", rounds=1), resume=True)
     assert (shorter.executed, sum(shorter.outcomes.values())) == (0, 1)
-    assert [r["round"] for r in RunFolder.open(tmp_path).records()] == [0]
+    assert [r.round for r in RunFolder.open(tmp_path).records()] == [0]
 
 
 def test_retrying_supersedes_and_keeps(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_retrying_supersedes_and_keeps(tmp_path: Path) -> None:
         ("bad", 0),
         ("bad", 1),
     ]
-    assert [r["outcome"] for r in RunFolder.open(tmp_path).records()] == ["ok", "ok"]
+    assert [r.outcome for r in RunFolder.open(tmp_path).records()] == ["ok", "ok"]
     assert lines(tmp_path)[2]["process"]["log"] == "logs/bad-r0-a1.log"
 
 

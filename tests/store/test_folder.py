@@ -88,7 +88,7 @@ def test_reading_needs_no_lock_and_changes_nothing(tmp_path: Path) -> None:
         with file.open("ab") as half:
             half.write(b'{"schema": 1, "cel')
         before = file.read_bytes()
-        assert [r["cell_id"] for r in RunFolder.open(tmp_path).records()] == ["a"]
+        assert [r.cell_id for r in RunFolder.open(tmp_path).records()] == ["a"]
         assert file.read_bytes() == before
 
 
@@ -188,7 +188,7 @@ def test_records_are_those_of_the_plan_and_of_the_last_attempt(tmp_path: Path) -
         folder.append(record("a", 1))
         folder.append(record("a", 0, attempt=1))
         folder.append(record("b", 2))
-        got = [(r["cell_id"], r["round"], r["attempt"]) for r in folder.records()]
+        got = [(r.cell_id, r.round, r.attempt) for r in folder.records()]
         assert got == [("a", 1, 0), ("a", 0, 1)]
         assert len(list(folder.records(every=True))) == 5
 

@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 
 from bench.contract import SCHEMA_VERSION
 from bench.store import Journal, StoreError
-from bench.store import journal as journals
 from tests.store.support import record
 
 
 def _append(path: Path, *keys: tuple[str, int]) -> Journal:
     journal = Journal(path)
     for cell_id, round_ in keys:
-        journal.append(dict(record(cell_id, round_, prompt="Boot, rot — 赤い舟")))
+        journal.append(record(cell_id, round_, prompt="Boot, rot — 赤い舟"))
     journal.close()
     return journal
 
@@ -50,7 +49,7 @@ def test_a_crash_at_every_byte_loses_at_most_the_record_being_written(
             assert aside.name == "records.torn-1.jsonl"
             assert aside.read_bytes() == rest
         for cell_id, round_ in [("a", 0), ("b", 0), ("a", 1)][stored:]:
-            journal.append(dict(record(cell_id, round_, prompt="Boot, rot — 赤い舟")))
+            journal.append(record(cell_id, round_, prompt="Boot, rot — 赤い舟"))
         journal.close()
         assert path.read_bytes() == data
 
@@ -103,6 +102,7 @@ def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, l
         {"schema": 1, "cell_id": "a", "round": -1, "outcome": "ok"},
         {"schema": 1, "cell_id": "a", "round": 0, "outcome": "great"},
         {"schema": 1, "cell_id": 4, "round": 0, "outcome": "ok"},
+        {"schema": 1, "cell_id": "a", "round": 0, "outcome": "ok", "attempt": -1},
     ],
 )
 def test_a_foreign_line_is_an_error_that_names_it(tmp_path: Path, value: Any) -> None:
@@ -141,9 +141,9 @@ def test_only_the_next_attempt_can_be_stored(
 ) -> None:
     journal = Journal(tmp_path / "records.jsonl")
     for each in stored:
-        journal.append(dict(record("a", 0, each)))
+        journal.append(record("a", 0, each))
     with pytest.raises(ValueError, match="not the next"):
-        journal.append(dict(record("a", 0, attempt)))
+        journal.append(record("a", 0, attempt))
     journal.close()
     assert len(Journal(journal.path).entries) == len(stored)
 
@@ -151,7 +151,7 @@ def test_only_the_next_attempt_can_be_stored(
 def test_nan_never_reaches_the_file(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "records.jsonl")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        journal.append(dict(record("a", load_s=float("nan"))))
+        journal.append(record("a", load_s=float("nan")))
     assert journal.entries == []
 
 
@@ -165,7 +165,7 @@ def test_a_write_that_fails_half_way_is_undone(
 ) -> None:
     path = tmp_path / "records.jsonl"
     journal = Journal(path)
-    journal.append(dict(record("a")))
+    journal.append(record("a"))
     before = path.read_bytes()
     real = os.write
 
@@ -183,9 +183,9 @@ def test_a_write_that_fails_half_way_is_undone(
             patched.setattr(os, "write", real)
             patched.setattr(os, "fsync", fail_sync)
         with pytest.raises(StoreError, match=words if written != 1 else "Free some space"):
-            journal.append(dict(record("b")))
+            journal.append(record("b"))
     assert path.read_bytes() == before
-    journal.append(dict(record("b")))
+    journal.append(record("b"))
     journal.close()
     assert [e.cell_id for e in Journal(path).entries] == ["a", "b"]
 
@@ -213,23 +213,44 @@ def test_what_goes_in_comes_out(
         journal.append(each)
     journal.close()
     again = Journal(path)
-    assert list(again.read(iter(again.entries))) == records
+    assert [json.loads(line) for _, line in again.lines(again.entries)] == records
     assert path.read_bytes().count(b"\n") == len(records) if records else True
 
 
 def test_text_that_is_no_unicode_is_stored_readably(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "records.jsonl")
-    journal.append(dict(record("a", reason="broken \ud800 text")))
+    journal.append(record("a", reason="broken \ud800 text"))
     journal.close()
     again = Journal(journal.path)
-    assert next(again.read(iter(again.entries)))["reason"] == "broken ? text"
+    assert next(again.read(again.entries)).reason == "broken ? text"
 
 
-@pytest.mark.parametrize("line", ['{"a": "\\ud800"}', '{"a": 1e5, "b": [true, null, "é"]}'])
-def test_a_line_is_read_as_the_standard_library_reads_it(line: str) -> None:
-    assert journals._parsed(line.encode()) == json.loads(line)
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"e2e_s": [1.0, -2.0]}, r"e2e_s\[1\]: expected float > 0"),
+        ({"e2e_s": "fast"}, "e2e_s: expected array, got str"),
+        ({"round": 2**60}, "round: expected int <="),
+        ({"images": [{"path": "../../etc/passwd"}]}, r"images\[0\]\.path: expected a path below"),
+        ({"images": [{"path": "/etc/passwd"}]}, r"images\[0\]\.path: expected a path below"),
+        ({"cell": {"cell_id": "a"}}, "missing required field"),
+        ({"fingerprint": []}, "expected object, got array"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named_with_file_and_line(
+    tmp_path: Path, fields: dict[str, Any], sentence: str
+) -> None:
+    path = tmp_path / "records.jsonl"
+    lines = (json.dumps(record("a", **each)) for each in ({}, {"round": 1} | fields))
+    path.write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(StoreError, match=rf"records\.jsonl, line 2: .*{sentence}"):
+        list(Journal(path).read(Journal(path).entries))
 
 
-def test_what_is_no_json_is_refused() -> None:
-    with pytest.raises(ValueError, match="Expecting"):
-        journals._parsed(b'{"a": ')
+@pytest.mark.parametrize("field", ["anything", "cell", "fingerprint", "memory_modes"])
+def test_what_nests_too_deeply_is_one_sentence(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "records.jsonl"
+    deep = f'{json.dumps(record("a"))[:-1]}, "{field}": {"[" * 100_000}{"]" * 100_000}}}\n'
+    path.write_text(deep)
+    with pytest.raises(StoreError, match=r"line 1: .*nests too deeply"):
+        Journal(path)

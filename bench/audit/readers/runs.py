@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,11 +23,11 @@ def read(path: Path, maps: Mapping[str, Meaning]) -> Table:
     try:
         if path.is_dir() or (path.parent / "plan.json").is_file():
             folder = RunFolder.open(path if path.is_dir() else path.parent)
-            rows = [audited.row(record) for record in folder.records()]
+            rows = [audited.row(record) for record in folder.raw_records()]
         else:
             journal = Journal(path)
             chosen = sorted(journal.latest.values(), key=lambda entry: entry.line)
-            rows = [audited.row(record) for record in journal.read(iter(chosen))]
+            rows = [audited.row(json.loads(line)) for _, line in journal.lines(chosen)]
     except StoreError as error:
         raise AuditError(str(error)) from error
     return of_rows(str(path), rows, range(1, len(rows) + 1), maps)
