@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from msgspec import structs
+
+from bench.records import read
+from bench.records.arms import ArmGroup, Source, group
+from bench.records.types import Record, cell_of
 
 WORKLOAD: dict[str, Any] = {
     "name": "t2i",
@@ -28,6 +37,10 @@ WORKLOAD: dict[str, Any] = {
 }
 
 GIB = 1024**3
+
+FIELDS = {field.encode_name for field in structs.fields(read._decoder().type)}
+FIELDS |= {"telemetry_begun_s", "telemetry_calls"}
+"""All that a worker may send; of the last two the parent makes ``telemetry``."""
 
 
 def cell(backend: str = "none", *, rounds: int = 1, options: Any = None, **workload: Any) -> Any:
@@ -94,3 +107,26 @@ def record(of: Any, e2e_s: Any = (2.0, 1.0, 3.0), *, round: int = 0, **fields: A
         "fingerprint": {"python": "3.11", "packages": {"torch": "2.13.0"}},
     }
     return copy.deepcopy({**made, **fields})
+
+
+def typed(made: Any) -> Record:
+    """Return a record as its readers get it."""
+    return read.decode(json.dumps(made).encode())
+
+
+def typed_of(made: Any, **fields: Any) -> Record:
+    """Return a record of what a worker sent, with what else a record has."""
+    return typed({**record(cell()), **made, **fields})
+
+
+def grouped(records: Sequence[Any], cells: Sequence[Any] = ()) -> list[ArmGroup]:
+    """Return the groups of a run of these records and planned cells."""
+    return group([source(records, cells)])
+
+
+def source(records: Sequence[Any], cells: Sequence[Any] = ()) -> Source:
+    return Source(
+        "run", Path("run"), "r", "run", "", "", {}, {},
+        [cell_of(each) for each in cells],
+        [typed(each) for each in records],
+    )  # fmt: skip

@@ -60,8 +60,8 @@ def test_a_record_says_who_it_is(tmp_path: Path) -> None:
     assert first.cell.name == "t2i / none"
     assert first.process.log == "logs/t2i-none-r0.log"
     assert first.e2e_s == (0.1, 0.2, 0.3)
-    assert first.started_utc and first.ended_utc and second.started_utc
-    assert first.started_utc <= first.ended_utc <= second.started_utc
+    assert None not in (first.started_utc, first.ended_utc, second.started_utc)
+    assert str(first.started_utc) <= str(first.ended_utc) <= str(second.started_utc)
     assert (first.process.startup_s or 0) > 0
     assert first.process.pid != second.process.pid
     assert (tmp_path / "pictures" / "t2i-none" / "r1").is_dir()

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench.telemetry import Sampler, Watcher, derive, sampler, sources
+from bench.telemetry import Sampler, Watcher, sampler, sources
+from tests.passes.test_telemetry import summary
 
 HERE = Path(__file__).parent
 SESSION = json.loads((HERE / "session-a100-constructed.json").read_text())
@@ -83,7 +84,7 @@ def test_a_recorded_session_replays(monkeypatch):
     assert len(found["columns"]["t_s"]) == 71
     assert found["columns"]["process_used_bytes"][0] == 8_912_896_000
     assert found["calls"][0] == [1.0, 2.0, 2]
-    told = derive.summary(found, reasons)
+    told = summary(found, reasons)
     assert told.quantities["power_w"].before == pytest.approx(68, abs=1)
     assert told.energy.per_image_j == pytest.approx(193, rel=0.03)
     assert abs(told.energy.disagreement_pct) < 3
@@ -104,7 +105,7 @@ def test_what_a_gpu_does_not_support_is_null_with_its_reason(monkeypatch):
     found, reasons = sample(monkeypatch, session).fields(500.0, CALLS)
     assert found["columns"]["energy_counter_j"] is None
     assert reasons == {"telemetry.energy_counter_j": "NVML: Not Supported"}
-    assert derive.summary(found, reasons).energy.per_image_j is not None
+    assert summary(found, reasons).energy.per_image_j is not None
 
 
 def test_old_bindings_lack_queries(monkeypatch):
@@ -119,7 +120,7 @@ def test_a_lost_gpu_ends_sampling_and_keeps_what_was_read(monkeypatch):
     found, _ = sample(monkeypatch, session).fields(500.0, CALLS)
     assert found["ended"] == "NVML: GPU is lost"
     assert len(found["columns"]["t_s"]) == 20
-    flags = derive.summary(found, {}).flags
+    flags = summary(found, {}).flags
     assert flags[0] == "sampling ended early: NVML: GPU is lost"
 
 
@@ -167,7 +168,7 @@ def test_the_worker_dies_during_the_pass(monkeypatch):
     assert (found["ended"], found["columns"]["t_s"], found["achieved_s"]) == (
         "the worker is gone", [], None,
     )  # fmt: skip
-    derive.summary(found, {})
+    summary(found, {})
 
 
 def test_many_samples_are_thinned(monkeypatch):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.contract import PHASES, Record
-from bench.repeatability import judge
+from bench.contract import PHASES
+from bench.passes.repeat.judge import judge
 from bench.worker import determinism, repeat, telemetry
+from tests.cli.records import FIELDS, typed_of
 from tests.worker import fakes
 
 MIB = 2**20
@@ -44,8 +45,7 @@ def run(monkeypatch, root, clock, pipeline, memory=None, **cell):
 
 
 def judged(told, job, root):
-    record = {**told, "cell": job["cell"], "name": "test", "round": 0, "outcome": told.outcome}
-    return judge([record], root)
+    return judge([typed_of(told, cell=job["cell"], name="test", outcome=told.outcome)], root)
 
 
 def test_equal_calls_are_equal_and_hold_no_more(tmp_path, monkeypatch, clock):
@@ -55,7 +55,7 @@ def test_equal_calls_are_equal_and_hold_no_more(tmp_path, monkeypatch, clock):
     assert told.decided == ("ok", None)
     assert len(told["e2e_s"]) == 3
     assert len(told["repeat"]) == 12
-    assert set(told) <= set(Record.__annotations__)
+    assert set(told) <= FIELDS
     json.dumps(told, allow_nan=False)
     one = judged(told, job, tmp_path)
     assert (one.equal_within, one.equal_between, one.found) == (True, None, False)

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.contract import PHASES, Record
+from bench.contract import PHASES
+from bench.passes.sweep.judge import size_sweep, step_sweep
 from bench.stats.sweep import fit_sweep
-from bench.sweeps import size_sweep, step_sweep
 from bench.worker import dynamo
 from bench.worker.sweep import shuffled
+from tests.cli.records import FIELDS, typed_of
 from tests.worker import fakes
 
 STEPS = [5, 10, 20, 30, 50]
@@ -108,7 +109,7 @@ def test_ten_millisecond_steps_and_200_ms_besides_come_back(
 ) -> None:
     told = sweep_of(tmp_path, clock, STEPS)
     assert (told.outcome, told.reason) == ("ok", None)
-    found = step_sweep([told])
+    found = step_sweep([typed_of(told)])
     assert found is not None
     assert found.fit is not None
     assert found.fit.n == 15
@@ -174,7 +175,7 @@ def test_the_cells_own_figures_and_memory_come_first_and_stay(
     assert told["images"] == alone["images"]
     assert [each["phase"] for each in told["memory"]] == [each["phase"] for each in alone["memory"]]
     assert "sweep_steps" not in alone
-    assert set(told) - {"cell_id", "round", "sequence", "outcome"} <= set(Record.__annotations__)
+    assert set(told) - {"cell_id", "round", "sequence", "outcome"} <= FIELDS
     json.dumps(told, allow_nan=False)
 
 
@@ -184,7 +185,7 @@ def test_image_to_image_takes_fewer_steps_than_it_is_asked_for(
     told = sweep_of(tmp_path, clock, STEPS, task="image-to-image", strength=0.4)
     taken = {each["steps"]: each["steps_effective"] for each in told["sweep_steps"]}
     assert taken == {5: 2, 10: 4, 20: 8, 30: 12, 50: 20}
-    found = step_sweep([told])
+    found = step_sweep([typed_of(told)])
     assert found is not None
     assert found.fit is not None
     assert found.fit.marginal_step_s == pytest.approx(fakes.STEP_S)
@@ -196,7 +197,7 @@ def test_heun_is_fitted_over_denoiser_calls_and_agrees_with_its_rate(
     pipeline.scheduler = fakes.FakeScheduler(fakes.heun, order=2)
     told = sweep_of(tmp_path, clock, STEPS)
     assert {each["steps"]: each["denoiser_calls"] for each in told["sweep_steps"]}[50] == 99
-    found = step_sweep([told])
+    found = step_sweep([typed_of(told)])
     assert found is not None
     assert found.denoiser_calls_per_step == 1
     assert found.check is not None
@@ -222,7 +223,7 @@ def test_a_size_that_runs_out_of_memory_costs_that_size_alone(
     assert "sweeping at 128x128" in large["reason"]
     assert (small["outcome"], last["outcome"]) == ("ok", "ok")
     assert len(small["e2e_s"]) == len(last["e2e_s"]) == 3
-    points = size_sweep([told])
+    points = size_sweep([typed_of(told)])
     assert [(point.height, point.width) for point in points] == [(64, 64), (128, 128), (96, 64)]
     assert points[1].median_s is None
     assert points[1].failures[0].outcome == "oom"
@@ -242,7 +243,7 @@ def test_steps_that_fail_when_warmed_are_not_measured(
     assert told["sweep_steps_warmup"][-1]["outcome"] == "oom"
     assert told["sweep_steps_warmup"][-1]["e2e_s"] is None
     assert {each["steps"] for each in told["sweep_steps"]} == {5, 10, 20, 30}
-    found = step_sweep([told])
+    found = step_sweep([typed_of(told)])
     assert found is not None
     assert found.fit is not None
     assert [each.point for each in found.failures] == ["50 steps"]
@@ -266,7 +267,7 @@ def test_a_size_has_its_first_and_second_call_apart(
         assert entry["first_s"] == pytest.approx(7 + plain)
         assert entry["second_s"] == pytest.approx(plain)
         assert entry["e2e_s"] == pytest.approx([plain] * 3)
-    (first, _) = size_sweep([told])
+    (first, _) = size_sweep([typed_of(told)])
     assert list(first.recompile_s) == pytest.approx([7.0])
     assert first.median_s == pytest.approx(plain)
 
@@ -307,7 +308,7 @@ def test_compiling_is_counted_for_a_new_size_and_spoils_a_measured_call(
     assert (bad["outcome"], bad["graphs"], bad["recompiles"]) == ("invalid", 2, 1)
     assert "torch compiled during this call" in bad["reason"]
     assert len(bad["e2e_s"]) == 1, "what was measured before is kept"
-    assert size_sweep([told])[1].median_s is None, "and does not count"
+    assert size_sweep([typed_of(told)])[1].median_s is None, "and does not count"
 
 
 def test_a_size_past_the_recompile_limit_ran_eager(
@@ -335,7 +336,7 @@ def test_a_cell_that_is_not_ok_is_not_swept(
     assert "sweep" not in told.phases
     assert "sweep_steps" not in told
     assert any("there was no sweep" in text for text in told["warnings"])
-    assert step_sweep([told]) is None
+    assert step_sweep([typed_of(told)]) is None
 
 
 def test_a_black_picture_at_a_size_is_no_figure(
@@ -369,7 +370,8 @@ def test_a_job_of_before_there_were_sweeps_runs(
 def test_rounds_are_pooled_in_the_order_in_which_they_ran(
     tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
 ) -> None:
-    told = [sweep_of(tmp_path, clock, STEPS, [(64, 64)], number=at) for at in (1, 0)]
+    made = [sweep_of(tmp_path, clock, STEPS, [(64, 64)], number=at) for at in (1, 0)]
+    told = [typed_of(each) for each in made]
     found = step_sweep(told)
     assert found is not None
     assert found.fit is not None

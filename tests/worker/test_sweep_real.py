@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.sweeps import size_sweep, step_sweep
+from bench.passes.sweep.judge import size_sweep, step_sweep
 from tests import plugin_backend
+from tests.cli.records import typed_of
 from tests.plugin_backend.plugin_backend import limits
 from tests.worker import fakes, tiny
 
@@ -48,12 +49,12 @@ def test_image_to_image_over_steps_and_sizes(tmp_path: Path) -> None:
     }
     assert taken == {4: (2, 2), 8: (4, 4), 12: (6, 6)}
     assert all(each["e2e_s"] > 0 for each in told["sweep_steps"])
-    found = step_sweep([told])
+    found = step_sweep([typed_of(told)])
     assert found is not None
     assert found.fit is not None
     assert found.fit.n == 6
     assert found.failures == ()
-    wide, odd, high = size_sweep([told])
+    wide, odd, high = size_sweep([typed_of(told)])
     assert (wide.output_height, wide.output_width) == (64, 96)
     assert (high.output_height, high.output_width) == (96, 64)
     assert all(len(point.e2e_s[0]) == 2 for point in (wide, high))
@@ -98,4 +99,8 @@ def test_a_compiler_pays_for_new_sizes_until_its_recompile_limit(
     # Older torches give up on the denoiser and go on to compile functions that it calls.
     assert (eager["graphs"] > 0) == (limits()[0] == "cache_size_limit")
     assert "recompile limit" in eager["reason"]
-    assert [point.median_s is None for point in size_sweep([told])] == [False, False, True]
+    assert [point.median_s is None for point in size_sweep([typed_of(told)])] == [
+        False,
+        False,
+        True,
+    ]

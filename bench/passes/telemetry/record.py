@@ -34,6 +34,10 @@ class Telemetry(Struct, frozen=True, kw_only=True):
     ended: Text | None = None
     foreign: tuple[Text, ...] = ()
 
+    def __post_init__(self) -> None:
+        if len({len(column) for column in self.columns.values() if column is not None}) > 1:
+            raise ValueError("columns of telemetry differ in length")
+
 
 class Fields(Struct, frozen=True, kw_only=True):
     telemetry: Telemetry | None = None

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from bench.telemetry import derive
+from bench.passes.telemetry import judge
+from bench.passes.telemetry.record import Telemetry
+
+
+def summary(told, reasons):
+    return judge.summarise(msgspec.convert(told, Telemetry), reasons)
+
+
+def test_columns_of_unequal_length_are_refused():
+    with pytest.raises(msgspec.ValidationError, match="differ in length"):
+        summary(made(power_w=[1.0]), {})
 
 
 def made(**columns):
@@ -21,7 +32,7 @@ def made(**columns):
 
 
 def test_energy_is_the_trapezoid_of_power_over_the_calls_by_images():
-    found = derive.summary(made(power_w=[50.0, 100.0, 300.0, 100.0, 50.0]), {})
+    found = summary(made(power_w=[50.0, 100.0, 300.0, 100.0, 50.0]), {})
     assert found.energy.per_image_j == pytest.approx((200 + 200) / 4)
     power = found.quantities["power_w"]
     assert (power.average, power.peak) == (pytest.approx(500 / 3), 300.0)
@@ -32,11 +43,11 @@ def test_energy_is_the_trapezoid_of_power_over_the_calls_by_images():
 def test_the_ends_of_the_calls_lie_between_samples():
     found = made(power_w=[0.0, 100.0, 100.0, 100.0, 0.0])
     found["calls"] = [[0.5, 3.5, 1]]
-    assert derive.summary(found, {}).energy.per_image_j == pytest.approx(37.5 + 200 + 37.5)
+    assert summary(found, {}).energy.per_image_j == pytest.approx(37.5 + 200 + 37.5)
 
 
 def test_the_counter_is_set_beside_the_integral():
-    found = derive.summary(
+    found = summary(
         made(power_w=[100.0] * 5, energy_counter_j=[0.0, 80.0, 160.0, 240.0, 320.0]), {}
     )
     assert found.energy.counter_per_image_j == pytest.approx(40.0)
@@ -46,7 +57,7 @@ def test_the_counter_is_set_beside_the_integral():
 
 @pytest.mark.parametrize("counter", [[900.0, 950.0, 20.0, 90.0, 120.0], [0, 10, 99, 5, 60]])
 def test_a_counter_that_went_back_is_not_used(counter):
-    found = derive.summary(made(power_w=[100.0] * 5, energy_counter_j=counter), {})
+    found = summary(made(power_w=[100.0] * 5, energy_counter_j=counter), {})
     assert (found.energy.counter_per_image_j, found.energy.disagreement_pct) == (None, None)
     assert found.energy.per_image_j == pytest.approx(50.0)
     assert any("counter went back" in flag for flag in found.flags)
@@ -58,7 +69,7 @@ def test_energy_is_no_guess_about_a_gap():
         long = made()
         long["columns"] = {"t_s": [float(at) for at in range(seconds + 3)], "power_w": power}
         long["calls"] = [[1.0, 1.0 + seconds, 10]]
-        return derive.summary(long, {})
+        return summary(long, {})
 
     whole = passed({5, 50})
     assert whole.energy.per_image_j == pytest.approx(1000.0)
@@ -80,25 +91,25 @@ def test_a_reason_seen_once_in_long_is_not_said_to_be_none():
     long["columns"] = {"t_s": times, "throttle_bits": [0x40] + [0x00] * 400}
     long["columns"]["throttle_bits"][200] = 0x40
     long["calls"] = [[1.0, 3.99, 1]]
-    assert derive.summary(long, {}).flags == (
+    assert summary(long, {}).flags == (
         "thermal slowdown (hardware) in less than 1% of the samples",
     )
 
 
 def test_without_power_or_calls_energy_is_null_with_the_reason():
-    found = derive.summary(made(), {"telemetry.power_w": "no GPU here"})
+    found = summary(made(), {"telemetry.power_w": "no GPU here"})
     assert (found.energy.per_image_j, found.energy.reason) == (None, "no GPU here")
     cut = made(power_w=[1.0] * 5)
     cut["calls"] = []
-    found = derive.summary(cut, {})
+    found = summary(cut, {})
     assert found.energy.reason == "no call ended while power was sampled"
     assert (found.span_s, found.quantities["power_w"].average) == (None, None)
     early = made(power_w=[1.0, 1.0, None, None, None])
-    assert "do not reach" in derive.summary(early, {}).energy.reason
+    assert "do not reach" in summary(early, {}).energy.reason
 
 
 def test_throttling_is_counted_by_reason_within_the_calls():
-    found = derive.summary(made(throttle_bits=[0x40, 0x44, 0x04, 0x01, 0x40]), {})
+    found = summary(made(throttle_bits=[0x40, 0x44, 0x04, 0x01, 0x40]), {})
     assert found.throttled == pytest.approx(
         {"power limit": 2 / 3, "thermal slowdown (hardware)": 1 / 3}
     )
@@ -112,7 +123,7 @@ def test_drift_strangers_and_late_samples_are_flagged():
         foreign_processes=[0, 0, 1, 1, 0],
     )
     pass_ |= {"foreign": ["python"], "achieved_s": 2.0, "ended": "NVML: GPU is lost"}
-    flags = derive.summary(pass_, {}).flags
+    flags = summary(pass_, {}).flags
     assert flags == (
         "sampling ended early: NVML: GPU is lost",
         "samples came every 2 s, not every 1 s as asked",
@@ -120,4 +131,4 @@ def test_drift_strangers_and_late_samples_are_flagged():
         "the SM clock went from 1400 to 1200 MHz during the calls",
         "the temperature went from 50 to 60 °C during the calls",
     )
-    assert derive.summary(made(sm_clock_mhz=[1400] * 5, foreign_processes=[0] * 5), {}).flags == ()
+    assert summary(made(sm_clock_mhz=[1400] * 5, foreign_processes=[0] * 5), {}).flags == ()

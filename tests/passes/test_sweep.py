@@ -6,34 +6,33 @@ from typing import Any
 
 import pytest
 
-from bench.sweeps import size_sweep, step_sweep
+from bench.passes.sweep.judge import size_sweep, step_sweep
+from bench.records import Record
+from tests.cli.records import typed_of
+
+STEPS = (20, 5, 50, 10, 30, 5, 30, 50, 20, 10)
 
 
-def record(step_s: float = 0.01, rate: float | None = 100.0, **changes: Any) -> dict[str, Any]:
-    steps = [20, 5, 50, 10, 30, 5, 30, 50, 20, 10]
-    return {
-        "cell_id": "c",
-        "round": 0,
-        "sequence": 0,
-        "outcome": "ok",
-        "it_per_s": [rate],
-        "step_s": [[0.01] * 9],
-        "denoiser_calls": 10,
-        "sweep_steps": [
-            {
-                "order": order,
-                "steps": each,
-                "steps_effective": each,
-                "denoiser_calls": each,
-                "e2e_s": 0.2 + step_s * each,
-                "it_per_s": 1 / step_s,
-                "outcome": "ok",
-                "reason": None,
-            }
-            for order, each in enumerate(steps)
-        ],
-        **changes,
-    }
+def entries(step_s: float = 0.01, **changes: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "order": order,
+            "steps": each,
+            "steps_effective": each,
+            "denoiser_calls": each,
+            "e2e_s": 0.2 + step_s * each,
+            "it_per_s": 1 / step_s,
+            "outcome": "ok",
+            "reason": None,
+            **changes,
+        }
+        for order, each in enumerate(STEPS)
+    ]
+
+
+def record(rate: float | None = 100.0, **changes: Any) -> Record:
+    made = {"it_per_s": [rate], "step_s": [[0.01] * 9], "sweep_steps": entries()}
+    return typed_of(made, **changes)
 
 
 def size(height: int, **changes: Any) -> dict[str, Any]:
@@ -85,11 +84,9 @@ def test_without_a_rate_there_is_a_line_and_no_check() -> None:
 
 
 def test_order_and_not_position_in_the_record_says_when_a_call_ran() -> None:
-    made = record()
-    made["sweep_steps"].reverse()
-    found = step_sweep([made])
+    found = step_sweep([record(sweep_steps=entries()[::-1])])
     assert found is not None
-    assert [call.steps for call in found.calls] == [20, 5, 50, 10, 30, 5, 30, 50, 20, 10]
+    assert [call.steps for call in found.calls] == list(STEPS)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +98,7 @@ def test_order_and_not_position_in_the_record_says_when_a_call_ran() -> None:
     ],
 )
 def test_no_line_has_a_reason(change: dict[str, Any], words: str) -> None:
-    made = record()
-    made["sweep_steps"] = [each | change for each in made["sweep_steps"]]
-    found = step_sweep([made])
+    found = step_sweep([record(sweep_steps=entries(**change))])
     assert found is not None
     assert found.fit is None
     assert words in (found.reason or "")
