@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config import Plan, estimate, load_config, make_plan, parse_config
-from bench.contract import Cell, Record
+from bench.contract import Cell
 from bench.environments.provide import Provider
 from bench.gate import session
+from bench.records import Record
 from bench.runner import RunSummary, Silent, Start, Ui, execute
 from bench.store import RunFolder
 
@@ -54,22 +55,18 @@ class Run:
         Raises:
             bench.store.StoreError: records.jsonl cannot be read.
         """
-        return list(RunFolder.open(self.path).raw_records())
+        return list(RunFolder.open(self.path).records())
 
     @property
     def pictures(self) -> list[Path]:
         """The pictures of all records, in the order of the records."""
-        return [
-            self.path / image["path"]
-            for record in self.records
-            for image in record.get("images") or []
-        ]
+        return [self.path / image.path for record in self.records for image in record.images]
 
     def frame(self) -> pd.DataFrame:
-        """One row for each record; columns as in `bench.tables.frame`."""
-        from bench import tables
+        """One row for each record; columns as in `bench.records.frame`."""
+        from bench.records import frame
 
-        return tables.frame(self.records)
+        return frame.frame(self.records)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

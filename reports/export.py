@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import tables
+from bench.records import frame as flat_frame
 from reports import analyse, gather, perceptual
 from reports.analyse import Finding
 from reports.gather import Group, ReportError
@@ -67,7 +67,7 @@ COLUMNS = {
     "run_id": "identity of the run",
     "record_id": "identity of the record",
     "record": "number that the report and bench audit call it by: its place in the run, from 1",
-    **tables.COLUMNS,
+    **flat_frame.COLUMNS,
     **CELL_COLUMNS,
 }
 """All columns of `frame`, with what they mean."""
@@ -93,7 +93,7 @@ def frame(runs: Sequence[Path]) -> pandas.DataFrame:
     rows = []
     for source in {id(sample.source): sample.source for sample in samples}.values():
         own = [sample for sample in samples if sample.source is source]
-        flat = tables.rows(source.folder.raw_records())
+        flat = flat_frame.rows(source.folder.records())
         for sample, row in zip(own, flat, strict=True):
             ids = {"run": source.label, "run_id": source.run_id, "record_id": sample.record_id,
                    "record": sample.number}  # fmt: skip

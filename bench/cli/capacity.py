@@ -21,10 +21,10 @@ from bench.cli import report as reporting
 from bench.config import Plan, load_config, make_plan, parse_config, sizes
 from bench.config.models import MAX_BATCH, MAX_SIDE
 from bench.contract import Cell, Record
+from bench.records.terminal import shown_path
 from bench.runner import RunnerError, Task
 from bench.runner.devices import Machine, Unsupported
 from bench.store import RunFolder, StoreError
-from bench.tables import shown_path
 
 
 class What(str, Enum):

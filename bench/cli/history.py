@@ -39,7 +39,7 @@ def history(
     from rich.text import Text
 
     from bench.gate import history as histories
-    from bench.tables import shown_path
+    from bench.records.terminal import shown_path
     from reports import history as page
 
     found = histories.read(folder)

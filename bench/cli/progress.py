@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.contract import Record
+from bench.records.terminal import shown_path
 from bench.runner import RunSummary, Silent, Task
-from bench.tables import shown_path
 
 _STYLE = {"ok": "green", "fallback": "yellow", "unsupported": "yellow", "skipped": "yellow"}
 

@@ -91,7 +91,7 @@ def write(
     Raises:
         bench.store.StoreError: see `reports.build.write`.
     """
-    from bench.tables import shown_path
+    from bench.records.terminal import shown_path
     from reports import build
 
     written = build.write(

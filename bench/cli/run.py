@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import api, tables
+from bench import api
 from bench.cli import progress
 from bench.cli import report as reporting
-from bench.contract import Record
+from bench.records import Record, terminal
 from bench.runner import RunnerError
 from bench.store import StoreError
 
@@ -137,7 +137,7 @@ def run(
         raise typer.Exit(1 if ui.started and isinstance(error, StoreError) else 2) from None
     finally:
         ui.close()
-    tables.print_run(measured.path, console)
+    terminal.print_run(measured.path, console)
     for line in afterword(measured.records, measured.path):
         typer.echo(line)
     if report:
@@ -150,19 +150,19 @@ def afterword(records: Sequence[Record], run_dir: Path) -> list[str]:
 
     Where none is, the reasons are said here too, each with its count, since they are all there is.
     """
-    bad = [record for record in records if record["outcome"] != "ok"]
+    bad = [record for record in records if record.outcome != "ok"]
     if not bad:
         return []
-    outcomes = Counter(record["outcome"] for record in bad)
+    outcomes = Counter(record.outcome for record in bad)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
     lines = []
     if len(bad) < len(records):
         lines.append(f"{len(records) - len(bad)} of {len(records)} measurements are ok; {counted}.")
     else:
         lines.append(f"No measurement is ok: {counted}.")
-        reasons = Counter(f"{each['outcome']}: {each.get('reason')}" for each in bad)
+        reasons = Counter(f"{each.outcome}: {each.reason}" for each in bad)
         lines += [f"  {count} x {reason}" for reason, count in reasons.most_common()]
-    lines.append(f"What the workers said: {tables.shown_path(run_dir / 'logs')}")
+    lines.append(f"What the workers said: {terminal.shown_path(run_dir / 'logs')}")
     again = [outcome for outcome in outcomes if outcome != "unsupported"]
     if again:
         lines.append(

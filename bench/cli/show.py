@@ -37,14 +37,12 @@ def show(
       2  there is no run in that folder, it cannot be read, or a record in it is none of
      bench's
     """  # noqa: D301 - click reads \b as a character
-    from bench import tables
-    from reports import gather
+    from bench.records import terminal
 
-    gather.check(run)
     if json_:
-        groups = tables.read(run, all_rounds=all_rounds)
-        print(json.dumps(tables.as_json(groups), indent=1, ensure_ascii=False))
+        panels = terminal.read(run, all_rounds=all_rounds)
+        print(json.dumps(terminal.as_json(panels), indent=1, ensure_ascii=False))
         return
     from rich.console import Console
 
-    tables.print_run(run, Console(), all_rounds=all_rounds)
+    terminal.print_run(run, Console(), all_rounds=all_rounds)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from statistics import median as _median
 from typing import Any
 
 from bench import modes
@@ -57,6 +58,7 @@ class Arm:
         records: one for each process that ended, by round; may be empty.
         label: unique in its group; ``short`` is it without what tells compile caches apart.
         split: the field in which they differ from the cell's other records, if there are such.
+        planned: how many records there are when the run is complete; 0 if another arm counts them.
     """
 
     source: Source
@@ -65,6 +67,7 @@ class Arm:
     label: str = ""
     short: str = ""
     split: str | None = None
+    planned: int = 0
 
     @cached_property
     def good(self) -> list[Record]:
@@ -99,9 +102,8 @@ class Arm:
     def outcomes(self) -> Counter[str]:
         """Rounds by outcome, and those of the plan without a record."""
         found = Counter(str(record.outcome) for record in self.records)
-        missing = self.cell.protocol.rounds - found.total()
-        if missing > 0 and self.split is None:
-            found[NO_RECORD] = missing
+        if self.planned > found.total():
+            found[NO_RECORD] = self.planned - found.total()
         return found
 
     def outcome(self, share: str = "{} {} of {}") -> str:
@@ -147,6 +149,33 @@ class Arm:
         return median(value(record) for record in self.good)
 
     @property
+    def e2e_range_s(self) -> tuple[float, float] | None:
+        """With one process, the 95 % interval of its median; with more, the range of theirs."""
+        if len(self.good) == 1:
+            return self.good[0].e2e_interval_s
+        medians = [_median(record.e2e_s) for record in self.good]
+        return (min(medians), max(medians)) if medians else None
+
+    @cached_property
+    def steady_peaks(self) -> dict[str, int]:
+        """Bytes by meter, of the steady phase."""
+        return {meter: value for (meter, phase), value in self.peaks.items() if phase == "steady"}
+
+    def by_round(self) -> dict[int, Arm]:
+        """Return an arm for each round, under a label that says which."""
+        whole = self.planned == self.cell.protocol.rounds
+        numbers = {*(range(self.planned) if whole else ()), *(r.round for r in self.records)}
+        return {
+            number: replace(
+                self,
+                records=[record for record in self.records if record.round == number],
+                label=f"{self.label} round {number + 1}",
+                planned=1,
+            )
+            for number in sorted(numbers)
+        }
+
+    @cached_property
     def peaks(self) -> dict[tuple[str, str], int]:
         """Bytes by (meter, phase); the largest over the processes."""
         found: dict[tuple[str, str], int] = {}
@@ -223,7 +252,8 @@ def _arms(source: Source, cell: Cell, records: Sequence[Record]) -> Iterable[Arm
     first, *others = pools.values() or [[]]
     # A record without figures says nothing of what it is like: it joins its cell.
     rest = [record for record in records if not record.ok]
-    yield Arm(source, cell, sorted([*first, *rest], key=lambda r: (r.round, r.attempt)))
+    joined = sorted([*first, *rest], key=lambda r: (r.round, r.attempt))
+    yield Arm(source, cell, joined, planned=cell.protocol.rounds - sum(map(len, others)))
     for pool in others:
         yield Arm(source, cell, pool, split=alike.difference(pool[0], first[0]))
 
@@ -301,6 +331,51 @@ def _identity(group: ArmGroup) -> dict[str, str]:
 
 def _kinds(facts: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
     return len({tuple(each.get(name) for name in names) for each in facts})
+
+
+class Baselines:
+    """The records of baselines, by what others must share with them for a speedup.
+
+    Args:
+        pools: the records of each baseline that count and may be pooled.
+    """
+
+    def __init__(self, pools: Iterable[Sequence[Record]]) -> None:
+        self._alike: dict[tuple[str, str], list[Sequence[Record]]] = {}
+        self._first: dict[tuple[str, str], Record] = {}
+        for pool in filter(None, pools):
+            name, environment = _place(pool[0])
+            self._alike.setdefault((name, alike.key(pool[0])), []).append(pool)
+            # Of its own environment, if there is one: what that lacks is the reason worth reading.
+            for key in ((name, environment), (name, "")):
+                self._first.setdefault(key, pool[0])
+
+    def speedup(self, records: Sequence[Record]) -> tuple[float | None, str | None]:
+        """Return (ratio of medians, None), or (None, what differs); both None without a baseline.
+
+        Args:
+            records: that count and may be pooled.
+        """
+        if not records:
+            return None, None
+        name, environment = _place(records[0])
+        first = self._first.get((name, environment)) or self._first.get((name, ""))
+        if first is None:
+            return None, None
+        for pool in self._alike.get((name, alike.key(records[0])), ()):
+            # Only rounds in which both ran: that is what interleaving them is for.
+            common = {r.round for r in records} & {r.round for r in pool}
+            if common:
+                times = (
+                    _median(chain.from_iterable(r.e2e_s for r in each if r.round in common))
+                    for each in (pool, records)
+                )
+                return next(times) / next(times), None
+        return None, alike.difference(records[0], first) or "no round in which both are ok"
+
+
+def _place(record: Record) -> tuple[str, str]:
+    return record.workload.name, record.cell.backend.environment
 
 
 def facts(group: ArmGroup) -> list[str]:

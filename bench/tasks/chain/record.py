@@ -37,6 +37,14 @@ class Descent(Struct, frozen=True, kw_only=True):
     parent_sha256: Text | None = None
 
 
+COLUMNS = (
+    ("ttfi_s", "chains: median time to the first round's images, in seconds"),
+    ("tbb_s", "chains: median of the mean gaps between the ends of rounds, in seconds"),
+    ("images_per_s", "chains: median of images by end-to-end time"),
+)
+"""Fields whose median over the calls is a column of the table of records."""
+
+
 class Fields(Struct, frozen=True, kw_only=True):
     """``ttfi_s``, ``tbb_s`` and ``images_per_s`` have a value for each measured call."""
 
