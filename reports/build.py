@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import audit
-from bench.audit.readers.runs import of_rows
+from bench.audit.readers.runs import of_records
 from bench.contract import Perceptual
 from reports import (
     analyse,
@@ -112,7 +112,9 @@ def _audit(comparisons: Sequence[analyse.Comparison]) -> list[audit.Audited]:
     found = []
     for source in {id(s.source): s.source for s in samples}.values():
         own = sorted((s for s in samples if s.source is source), key=lambda s: s.number)
-        table = of_rows(source.label, [s.audited for s in own], [s.number for s in own])
+        table = of_records(
+            source.label, [s.audited for s in own if s.audited], [s.number for s in own]
+        )
         found.append(audit.examine(table))
     return found
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import audited, busy, comparable
+from bench import busy, comparable
 from bench.contract import PHASES, STAGES
+from bench.records import Record
+from bench.records.read import decode
 from bench.store import Entry, RunFolder, StoreError
 
 BASELINE = "none"
@@ -145,7 +147,7 @@ class Sample:
     work: Mapping[str, Any]
     ceilings: Mapping[str, Any]
     device_busy: Mapping[str, Any]
-    audited: tuple[str, ...]
+    audited: Record | None
     more: Mapping[str, Any]
 
     @property
@@ -531,7 +533,7 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: _Interned, lin
         work=table(_mapping(record, "work", optional=True)),
         ceilings=table(_mapping(record, "ceilings", optional=True)),
         device_busy=table(_mapping(record, "device_busy", optional=True)),
-        audited=interned.texts(audited.row(record)),
+        audited=decode(json.dumps(record).encode()) if record["outcome"] != NO_RECORD else None,
         more={name: record[name] for name in KEPT if name in record},
     )
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import tables
 from bench.cli import app
+from bench.records import frame
 from bench.store import RunFolder
 from tests.cli.records import cell, record
 
@@ -177,7 +177,7 @@ def test_the_readmes_python_names_real_columns() -> None:
     (code,) = blocks(ROOT / "README.md", "python")
     compile(code, "README.md", "exec")
     (names,) = re.findall(r"\[\[(.*?)\]\]", code)
-    assert {name.strip('" ') for name in names.split(",")} <= set(tables.COLUMNS)
+    assert {name.strip('" ') for name in names.split(",")} <= set(frame.COLUMNS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -356,7 +356,7 @@ class _Hunt:
 
     def _read(self) -> None:
         found: dict[str, Record] = {}
-        for record in api.Run.open(self.folder).records:
+        for record in RunFolder.open(self.folder).raw_records():
             # Of several rounds, one that ran out of memory decides: it need not fit every time.
             known = found.get(record["cell_id"])
             if known is None or known["outcome"] == "ok":

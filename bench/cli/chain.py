@@ -295,7 +295,7 @@ def _measure(config: Mapping[str, Any], out: Path | None) -> tuple[Record | None
 
     from bench import api
     from bench.cli import progress
-    from bench.store import StoreError
+    from bench.store import RunFolder, StoreError
 
     ui = progress.display(Console(stderr=True))
     ui.after_interrupt = "The same command measures it anew; with --out it goes on from here."
@@ -311,4 +311,4 @@ def _measure(config: Mapping[str, Any], out: Path | None) -> tuple[Record | None
     finally:
         ui.close()
     exit_code = run.summary.exit_code if run.summary else 0
-    return next(iter(run.records), None), run.path, exit_code
+    return next(RunFolder.open(run.path).raw_records(), None), run.path, exit_code

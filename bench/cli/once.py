@@ -499,7 +499,7 @@ def measured(
 
     from bench import api
     from bench.cli import progress
-    from bench.store import StoreError
+    from bench.store import RunFolder, StoreError
 
     ui = progress.display(Console(stderr=True))
     ui.after_interrupt = "The same command measures it anew."
@@ -517,4 +517,5 @@ def measured(
         raise typer.Exit(1) from None
     finally:
         ui.close()
-    return list(run.records), run.path, run.summary.exit_code if run.summary else 0
+    records = list(RunFolder.open(run.path).raw_records())
+    return records, run.path, run.summary.exit_code if run.summary else 0

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.contract import Record
+from bench.records import Record
 
 if TYPE_CHECKING:
-    from bench.repeatability import Process, Repeated
+    from bench.passes.repeat.judge import Process, Repeated
 
 FINDING = 1
 KIB = 1024
@@ -124,7 +124,7 @@ def repeat(
     from bench.cli import progress
     from bench.cli import report as reporting
     from bench.config import load_config, make_plan
-    from bench.repeatability import judge
+    from bench.passes.repeat.judge import judge
     from bench.store import StoreError
 
     changes = [*(overrides or ()), f"repeat={calls}", f"protocol.rounds={processes}"]
@@ -158,7 +158,7 @@ def repeat(
         ui.close()
     by_cell: dict[str, list[Record]] = {}
     for record in run.records:
-        by_cell.setdefault(record["cell_id"], []).append(record)
+        by_cell.setdefault(record.cell_id, []).append(record)
     judged = [judge(records, run.path) for records in by_cell.values()]
     for one in judged:
         print("\n".join(lines(one)))

@@ -451,6 +451,10 @@ class Record(Struct, frozen=True, kw_only=True, dict=True, eq=False,
         return tuple([rate for rate in self.it_per_s if rate])
 
     @property
+    def median_it_per_s(self) -> float | None:
+        return median(self.it_per_s)
+
+    @property
     def step_intervals_s(self) -> tuple[float, ...]:
         """Of all measured calls together."""
         return tuple(chain.from_iterable(self.step_s))

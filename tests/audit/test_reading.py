@@ -148,7 +148,18 @@ def test_pytest_benchmark(tmp_path: Path) -> None:
 
 def test_our_own_records(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    lines = [record(cell(name), it_per_s=[12.0, 12.0, 12.0]) for name in ("none", "x")]
+    lines = [
+        record(
+            cell(name),
+            [2.0 + more, 1.0, 3.0],
+            it_per_s=[12.0 + more] * 3,
+            first_call_s=5.0 + more,
+            compile_s=3.0 + more,
+            warmup_s=[5.0 + more, 2.0],
+            load_s=0.5 + more,
+        )
+        for name, more in (("none", 0.0), ("x", 0.01))
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (one,) = audit([path])
     assert one.table.kind == "records of a run"

@@ -8,10 +8,11 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from bench import api, tables
+from bench import api
 from bench import chains as layout
 from bench.cli import chain
-from tests.cli.records import GIB, cell, record
+from bench.records import frame
+from tests.cli.records import GIB, cell, record, typed
 
 OF_A_ROUND = {"outcome": "ok", "steps_requested": 8, "denoiser_batch": 4}
 
@@ -171,6 +172,6 @@ def test_flags_reach_the_configuration_and_a_grid_is_written(
 
 
 def test_tables_show_the_two_times() -> None:
-    (row,) = tables.rows([chained()])
+    (row,) = frame.rows([typed(chained())])
     assert (row["ttfi_s"], row["tbb_s"]) == (2.0, 1.0)
     assert row["images_per_s"] == pytest.approx(4 / 3)

@@ -5,7 +5,8 @@ import copy
 import numpy as np
 import pytest
 
-from bench import tables, text
+from bench import text
+from bench.records import terminal
 from reports import analyse, build, frames, gather, reference
 from tests.reports import make_records as make
 
@@ -38,13 +39,6 @@ from tests.reports import make_records as make
 )
 def test_texts(said, expected):
     assert said == expected
-
-
-def test_the_terminal_and_the_report_round_alike():
-    from bench import tables
-
-    for value in (0.01234, 0.845, 9.9994, 12.345, 813.568):
-        assert text.seconds(value) == tables._seconds(value)
 
 
 def test_published_rows_are_drawn_and_never_computed_with(tmp_path):
@@ -282,8 +276,8 @@ def test_resident_memory_of_forked_and_spawned_processes_never_meets(tmp_path):
     assert found.meter == "rss"
     assert [f.peak("rss") is None for f in found.findings] == [False, True]
     assert found.findings[1].peak("rss (spawned)") > 0
-    (group,) = tables.read(run)
-    assert [sorted(line.peaks) for line in group.lines] == [["rss"], ["rss (spawned)"]]
+    (panel,) = terminal.read(run)
+    assert [sorted(line.arm.steady_peaks) for line in panel.lines] == [["rss"], ["rss (spawned)"]]
     for record in records:
         record["process"]["start"] = "spawn"
     run = make.write_run(tmp_path / "other", records)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bench import busy, tables
+from bench.records import frame, terminal
 from bench.runner import execute, host
 from reports import analyse, gather
-from tests.cli.records import cell, record
+from tests.cli.records import cell, grouped, record, typed
 from tests.reports import make_records as make
 from tests.runner.support import Plan, lines, machine, program
 from tests.runner.support import cell as planned
@@ -22,7 +22,7 @@ def with_load(start: float, end: float = 1.0, **fields: Any) -> Any:
 
 @pytest.mark.parametrize(("start", "likely"), [(0.3, False), (2.0, False), (2.1, True), (9, True)])
 def test_more_than_the_threads_and_one_is_other_work(start: float, likely: bool) -> None:
-    found = busy.reason(with_load(start))
+    found = typed(with_load(start)).busy
     assert (found is not None) is likely
     if found:
         assert f"{start:.1f}" in found
@@ -30,26 +30,27 @@ def test_more_than_the_threads_and_one_is_other_work(start: float, likely: bool)
 
 
 def test_only_the_start_decides_since_the_end_holds_the_cells_own_work() -> None:
-    assert busy.reason(with_load(0.2, 40.0)) is None
+    assert typed(with_load(0.2, 40.0)).busy is None
 
 
 def test_a_cell_that_compiled_may_have_raised_it_itself() -> None:
     evidence = {"active": True, "evidence": {"graphs": 3}}
-    assert "own compiling" in (busy.reason(with_load(5.0, backend=evidence)) or "")
-    assert "own compiling" not in (busy.reason(with_load(5.0)) or "")
+    assert "own compiling" in (typed(with_load(5.0, backend=evidence)).busy or "")
+    assert "own compiling" not in (typed(with_load(5.0)).busy or "")
 
 
-@pytest.mark.parametrize("found", [None, {}, {"start": None}, {"start": "much"}, 7.0])
+@pytest.mark.parametrize("found", [None, {}, {"start": None}])
 def test_what_is_not_known_raises_nothing(found: Any) -> None:
-    assert busy.reason(record(cell(), load_average_1m=found)) is None
-    assert busy.load_average(record(cell(), load_average_1m=found)) is None
+    made = typed(record(cell(), load_average_1m=found))
+    assert made.busy is None
+    assert frame.rows([made])[0]["load_average_start_1m"] is None
 
 
 def test_the_table_says_it_and_the_row_holds_it() -> None:
     made = with_load(7.25, 6.5)
-    (group,) = tables.summarise([made])
-    assert "Other work was likely" in group.lines[0].warnings[0]
-    (row,) = tables.rows([made])
+    (panel,) = terminal.panels(grouped([made]))
+    assert "Other work was likely" in panel.lines[0].arm.warnings[0]
+    (row,) = frame.rows([typed(made)])
     assert (row["load_average_start_1m"], row["load_average_end_1m"]) == (7.25, 6.5)
 
 

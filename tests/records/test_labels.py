@@ -1,4 +1,4 @@
-"""How rows are told apart: by what a user wrote, as the planner names it."""
+"""How arms are told apart: by what a user wrote, as the planner names it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import comparable
 from bench.config import load_config, make_plan
+from tests.cli.records import grouped
 
 CONFIGURATION = """
 name: told-apart
@@ -32,16 +32,17 @@ def cells(tmp_path: Path) -> list[dict]:
 
 
 def test_labels_are_those_of_the_plan(cells):
-    assert comparable.labels(cells) == [
+    (group,) = grouped([], cells)
+    assert {(arm.short, arm.label) for arm in group.arms} == {
         ("none", "none"),
         ("none@nexfort", "none@nexfort"),
         ("torch-compile", "torch-compile cache=fresh"),
         ("torch-compile", "torch-compile cache=warm"),
         (name := "torch-compile[mode=max-autotune,scope=unet+vae.decode]", name),
         (name := "tuned[alone=compile,cache_file=artifacts[1]@x.bin]", name),
-    ]
+    }
 
 
-def test_another_name_tells_the_backend_alone(cells):
-    assert comparable.written({**cells[-1], "name": "mine"}) == "tuned"
-    assert comparable.written({}) == "?"
+def test_a_label_is_of_the_options_and_not_of_the_name(cells):
+    (group,) = grouped([], [{**cells[-1], "name": "mine"}])
+    assert group.arms[0].label == "tuned[alone=compile,cache_file=artifacts[1]@x.bin]"

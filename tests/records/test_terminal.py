@@ -10,29 +10,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench import comparable, tables
-from tests.cli.records import GIB, cell, record
+from bench.records import alike, frame, terminal
+from tests.cli.records import GIB, cell, grouped, record, typed
 
 
-def text(groups: Any, width: int = 120) -> str:
+def shown(records: Any, cells: Any = (), **how: Any) -> list[terminal.Panel]:
+    return terminal.panels(grouped(records, cells), **how)
+
+
+def table(records: Any) -> pandas.DataFrame:
+    return frame.frame([typed(each) for each in records])
+
+
+def difference(one: Any, other: Any) -> str | None:
+    return alike.difference(typed(one), typed(other))
+
+
+def text(panels: Any, width: int = 120) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(tables.render(groups, width))
+    Console(file=file, width=width).print(terminal.render(panels, width))
     return file.getvalue()
 
 
-def words(groups: Any) -> str:
+def words(panels: Any) -> str:
     """The text without its line breaks."""
-    return " ".join(text(groups).split())
+    return " ".join(text(panels).split())
 
 
-def line(groups: Any, backend: str) -> tables.Line:
-    return next(each for group in groups for each in group.lines if each.backend == backend)
+def line(panels: Any, backend: str) -> dict[str, Any]:
+    lines = [each for panel in terminal.as_json(panels) for each in panel["backends"]]
+    return next(each for each in lines if each["backend"] == backend)
 
 
 def test_frame_has_the_documented_columns_and_the_medians_by_hand() -> None:
-    table = tables.frame([record(cell())])
-    assert list(table.columns) == list(tables.COLUMNS)
-    row = table.iloc[0]
+    rows = table([record(cell())])
+    assert list(rows.columns) == list(frame.COLUMNS)
+    row = rows.iloc[0]
     assert row["e2e_s"] == 2.0
     assert row["warmup_s"] == 7.0
     assert row["warmup_calls"] == 2
@@ -47,7 +60,7 @@ def test_frame_has_the_documented_columns_and_the_medians_by_hand() -> None:
 
 def test_frame_gives_no_figure_for_what_is_not_ok() -> None:
     bad = record(cell("torch-compile"), outcome="fallback", reason="eager")
-    row = tables.frame([record(cell()), bad]).iloc[1]
+    row = table([record(cell()), bad]).iloc[1]
     assert row["outcome"] == "fallback"
     for name in ("e2e_s", "it_per_s", "warmup_s", "peak_rss_bytes", "speedup", "compile_s"):
         assert pandas.isna(row[name]), name
@@ -55,7 +68,7 @@ def test_frame_gives_no_figure_for_what_is_not_ok() -> None:
 
 def test_frame_compares_within_a_round() -> None:
     base, fast = cell(rounds=2), cell("torch-compile", rounds=2)
-    table = tables.frame(
+    rows = table(
         [
             record(base, [4.0], round=0),
             record(fast, [2.0], round=0),
@@ -63,58 +76,58 @@ def test_frame_compares_within_a_round() -> None:
             record(fast, [3.0], round=1),
         ]
     )
-    assert list(table["speedup"]) == [1.0, 2.0, 1.0, 3.0]
+    assert list(rows["speedup"]) == [1.0, 2.0, 1.0, 3.0]
 
 
 def test_the_median_is_of_all_calls_and_the_range_of_the_rounds() -> None:
     base = cell(rounds=3)
     many = record(base, [1.0] * 50, round=0)
-    groups = tables.summarise([many, record(base, [3.0], round=1), record(base, [4.0], round=2)])
-    only = line(groups, "none")
-    assert only.e2e_s == 1.0
-    assert only.e2e_interval_s == (1.0, 4.0)
-    assert only.rounds == 3
+    panels = shown([many, record(base, [3.0], round=1), record(base, [4.0], round=2)])
+    only = line(panels, "none")
+    assert only["e2e_s"] == 1.0
+    assert only["e2e_interval_s"] == (1.0, 4.0)
+    assert only["rounds_by_outcome"] == {"ok": 3}
 
 
 def test_only_ok_rounds_count_and_the_reason_is_told_once() -> None:
     base = cell(rounds=3)
     failed = {"outcome": "oom", "reason": "out of memory"}
-    groups = tables.summarise(
+    panels = shown(
         [
             record(base, [1.0], round=0),
             record(base, [100.0], round=1, **failed),
             record(base, [100.0], round=2, **failed),
         ]
     )
-    only = line(groups, "none")
-    assert only.e2e_s == 1.0
-    assert only.outcome == "ok 1/3"
-    assert text(groups).count("out of memory") == 1
+    only = line(panels, "none")
+    assert only["e2e_s"] == 1.0
+    assert only["outcome"] == "ok 1/3"
+    assert text(panels).count("out of memory") == 1
 
 
 def test_warnings_that_differ_in_numbers_are_one_line() -> None:
     said = "its load average was {} when measuring began, and this cell uses 1 thread"
-    groups = tables.summarise(
+    panels = shown(
         [
             record(cell(), round=0, warnings=[said.format("12.4"), "input was cut"]),
             record(cell("torch-compile"), round=0, warnings=[said.format("3.1")]),
             record(cell("torch-compile"), round=1, warnings=[said.format("9.0")]),
         ]
     )
-    shown = words(groups)
-    assert shown.count("load average") == 1
-    assert "was 3.1 to 12.4 when measuring began, and this cell uses 1 thread" in shown
-    assert "(3 times, the numbers from least to most)" in shown
-    assert shown.count("input was cut") == 1
-    assert tables.folded(["a 1 b", "a 1 b"]) == "a 1 b"
+    seen = words(panels)
+    assert seen.count("load average") == 1
+    assert "was 3.1 to 12.4 when measuring began, and this cell uses 1 thread" in seen
+    assert "(3 times, the numbers from least to most)" in seen
+    assert seen.count("input was cut") == 1
+    assert terminal.folded(["a 1 b", "a 1 b"]) == "a 1 b"
 
 
 def test_speedup_is_the_ratio_of_medians() -> None:
-    groups = tables.summarise(
+    panels = shown(
         [record(cell(), [3.0, 9.0, 1.0]), record(cell("torch-compile"), [2.0, 2.0, 50.0])]
     )
-    assert line(groups, "torch-compile").speedup == 1.5
-    assert "1.50×" in text(groups)
+    assert line(panels, "torch-compile")["speedup"] == 1.5
+    assert "1.50×" in text(panels)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +144,12 @@ def test_speedup_is_the_ratio_of_medians() -> None:
     ],
 )
 def test_what_is_unlike_gets_no_speedup_but_the_field(fields: Any, named: str) -> None:
-    groups = tables.summarise([record(cell()), record(cell("torch-compile"), **fields)])
-    compiled = line(groups, "torch-compile")
-    assert compiled.speedup is None
-    assert compiled.not_comparable is not None
-    assert compiled.not_comparable.startswith(named)
-    assert "not comparable" in words(groups)
+    panels = shown([record(cell()), record(cell("torch-compile"), **fields)])
+    compiled = line(panels, "torch-compile")
+    assert compiled["speedup"] is None
+    assert compiled["not_comparable"] is not None
+    assert compiled["not_comparable"].startswith(named)
+    assert "not comparable" in words(panels)
 
 
 @pytest.mark.parametrize(
@@ -154,24 +167,24 @@ def test_what_is_unlike_gets_no_speedup_but_the_field(fields: Any, named: str) -
 )
 def test_workloads_of_one_name_that_differ_are_not_compared(workload: Any, named: str) -> None:
     one, other = record(cell()), record(cell("torch-compile", **workload))
-    found = comparable.difference(other, one)
+    found = difference(other, one)
     assert found is not None
     assert found.startswith(named)
-    assert tables.frame([one, other])["speedup"].isna().tolist() == [False, True]
+    assert table([one, other])["speedup"].isna().tolist() == [False, True]
 
 
 def test_backend_cache_and_reasons_for_nulls_do_not_make_records_unlike() -> None:
     one = record(cell(), fingerprint={"gpu": None, "null_reasons": {"gpu": "none"}})
     other = record(cell("torch-compile"), fingerprint={"gpu": None}, cache="warm")
-    assert comparable.difference(one, other) is None
+    assert difference(one, other) is None
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 2)), st.data())
 def test_unlike_goes_both_ways(one: dict[str, int], data: Any) -> None:
     other = data.draw(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 2)))
     left, right = record(cell(), fingerprint=one), record(cell(), fingerprint=other)
-    assert (comparable.difference(left, right) is None) == (one == other)
-    assert (comparable.difference(right, left) is None) == (one == other)
+    assert (difference(left, right) is None) == (one == other)
+    assert (difference(right, left) is None) == (one == other)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +206,7 @@ def test_backends_that_replay_graphs_are_compared_by_what_is_reserved(
         "reserved": "torch.max_memory_reserved",
         "device": "device_used",
     }
-    assert comparable.shared_meter([{names[m] for m in each} for each in read]) == expected
+    assert alike.shared_meter([{names[m] for m in each} for each in read]) == expected
 
 
 def test_meters_are_never_mixed_in_a_column() -> None:
@@ -205,26 +218,26 @@ def test_meters_are_never_mixed_in_a_column() -> None:
     without = record(
         cell("torch-compile"), memory=[reading(allocated, None), reading("rss", 5 * GIB)]
     )
-    groups = tables.summarise([with_both, without])
-    assert groups[0].meter == allocated
-    shown = text(groups)
-    assert "2.000" in shown
-    assert "6.000" not in shown
-    assert "5.000" not in shown
-    assert f"peak memory: {allocated}" in shown
+    panels = shown([with_both, without])
+    assert panels[0].meter == allocated
+    seen = text(panels)
+    assert "2.000" in seen
+    assert "6.000" not in seen
+    assert "5.000" not in seen
+    assert f"peak memory: {allocated}" in seen
 
 
 def test_cells_without_a_record_are_shown_as_such() -> None:
     planned = [cell(rounds=2), cell("torch-compile", rounds=2)]
-    groups = tables.summarise([record(planned[0], round=0)], planned)
-    assert line(groups, "none").outcome == "ok 1/2"
-    assert line(groups, "torch-compile").outcome == "no record"
-    assert "3 planned round(s) without a record" in words(groups)
+    panels = shown([record(planned[0], round=0)], planned)
+    assert line(panels, "none")["outcome"] == "ok 1/2"
+    assert line(panels, "torch-compile")["outcome"] == "no record"
+    assert "3 planned round(s) without a record" in words(panels)
 
 
 def test_every_round_can_have_its_own_line() -> None:
     base, fast = cell(rounds=2), cell("torch-compile", rounds=2)
-    groups = tables.summarise(
+    panels = shown(
         [
             record(base, [4.0], round=0),
             record(fast, [2.0], round=0),
@@ -233,70 +246,72 @@ def test_every_round_can_have_its_own_line() -> None:
         [base, fast],
         all_rounds=True,
     )
-    assert [each.backend for each in groups[0].lines] == [
+    assert [each.arm.label for each in panels[0].lines] == [
         "none round 1",
         "none round 2",
         "torch-compile round 1",
         "torch-compile round 2",
     ]
-    assert line(groups, "torch-compile round 1").speedup == 2.0
-    assert line(groups, "torch-compile round 2").outcome == "no record"
+    assert line(panels, "torch-compile round 1")["speedup"] == 2.0
+    assert line(panels, "torch-compile round 2")["outcome"] == "no record"
 
 
 def test_backends_of_one_name_are_told_apart_by_their_options() -> None:
     first = cell("torch-compile", options={"mode": "default", "dynamic": None})
     second = cell("torch-compile", options={"mode": "max-autotune", "dynamic": None})
     second["name"] += "[mode=max-autotune]"
-    labels = [each.backend for each in tables.summarise([record(first), record(second)])[0].lines]
+    labels = [each.arm.label for each in shown([record(first), record(second)])[0].lines]
     assert labels == ["torch-compile", "torch-compile[mode=max-autotune]"]
 
 
 def test_steps_that_differ_from_those_asked_for_are_shown() -> None:
-    groups = tables.summarise([record(cell(), steps_effective=8, denoiser_calls=16)])
-    assert "10 steps, 8 effective, 16 denoiser calls, denoiser batch 2" in words(groups)
+    panels = shown([record(cell(), steps_effective=8, denoiser_calls=16)])
+    assert "10 steps, 8 effective, 16 denoiser calls, denoiser batch 2" in words(panels)
 
 
 def test_synthetic_weights_are_said() -> None:
-    assert "synthetic weights" in text(tables.summarise([record(cell(), synthetic_weights=True)]))
+    assert "synthetic weights" in text(shown([record(cell(), synthetic_weights=True)]))
 
 
 def test_one_round_says_what_it_does_not_cover() -> None:
-    one = tables.summarise([record(cell())])
+    one = shown([record(cell())])
     assert "spread from process to process is not covered" in words(one)
     two = cell(rounds=2)
-    groups = tables.summarise([record(two, round=0), record(two, round=1)])
-    assert "not covered" not in words(groups)
+    panels = shown([record(two, round=0), record(two, round=1)])
+    assert "not covered" not in words(panels)
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_nothing_is_cut_off(width: int) -> None:
     calls = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
-    groups = tables.summarise(
+    panels = shown(
         [record(cell(), calls), record(cell("torch-compile-regional"), [t / 3 for t in calls])]
     )
-    shown = text(groups, width)
-    assert "…" not in shown
-    assert all(len(each) <= width for each in shown.splitlines())
+    seen = text(panels, width)
+    assert "…" not in seen
+    assert all(len(each) <= width for each in seen.splitlines())
     for word in ("1.250", "1.000–1.500", "0.417", "3.00×", "torch-compile-regional", "0.500"):
-        assert word in shown, word
+        assert word in seen, word
 
 
 def test_unknown_and_missing_fields_do_no_harm() -> None:
-    bare: Any = {"cell_id": "x", "outcome": "timeout", "round": 0, "novelty": {"a": 1}}
-    empty = record(cell(), e2e_s=[], memory=None, it_per_s=None, warmup_s=None, backend=None)
-    groups = tables.summarise([bare, empty])
-    assert "timeout" in text(groups)
-    assert len(tables.frame([bare, empty])) == 2
+    whole = record(cell(), round=1, outcome="timeout", novelty={"a": 1})
+    needed = ("schema", "record_id", "cell_id", "round", "outcome", "cell", "novelty")
+    bare = {name: whole[name] for name in needed}
+    empty = record(cell(), e2e_s=[], memory=[], it_per_s=[], warmup_s=[])
+    panels = shown([bare, empty])
+    assert "timeout" in text(panels)
+    assert len(table([bare, empty])) == 2
 
 
 def test_a_bracket_in_a_reason_is_no_markup() -> None:
-    groups = tables.summarise([record(cell(), outcome="failed", reason="bad [red]value[/]")])
-    assert "bad [red]value[/]" in text(groups)
+    panels = shown([record(cell(), outcome="failed", reason="bad [red]value[/]")])
+    assert "bad [red]value[/]" in text(panels)
 
 
 def test_json_is_json() -> None:
-    groups = tables.summarise([record(cell()), record(cell("torch-compile"), [1.0])])
-    value = json.loads(json.dumps(tables.as_json(groups), allow_nan=False))
+    panels = shown([record(cell()), record(cell("torch-compile"), [1.0])])
+    value = json.loads(json.dumps(terminal.as_json(panels), allow_nan=False))
     backends = value[0]["backends"]
     assert backends[1]["speedup"] == 2.0
     assert backends[0]["steps"]["effective"] == 10
@@ -318,8 +333,8 @@ def test_each_environment_is_compared_with_its_own_baseline_and_the_baselines_ar
         elsewhere("torch-compile", 1.0),
         elsewhere("nexfort", 2.0),
     ]
-    (group,) = tables.summarise(records)
-    assert {line.backend: line.speedup for line in group.lines} == {
+    (group,) = shown(records)
+    assert {line.arm.label: line.speedup for line in group.lines} == {
         "none": 1.0,
         "torch-compile": 2.0,
         "none@nexfort": 1.0,
@@ -330,14 +345,14 @@ def test_each_environment_is_compared_with_its_own_baseline_and_the_baselines_ar
     assert told.startswith(
         "none@nexfort takes 2.00 times as long as none (torch 2.4.0 instead of 2.13.0)"
     )
-    alone = tables.summarise([records[0], records[4]])[0].lines[1]
+    alone = shown([records[0], records[4]])[0].lines[1]
     assert alone.speedup is None
     assert alone.not_comparable == "environment (nexfort, baseline current)"
-    assert tables.summarise(records[:2])[0].baselines == []
+    assert shown(records[:2])[0].baselines == []
 
 
 def test_a_lossy_backend_is_labelled() -> None:
     made = [record(cell()), record(cell(backend="deepcache"))]
     made[1]["backend"] = {"name": "deepcache", "lossy": True}
-    (group,) = tables.summarise(made)
-    assert [each.backend for each in group.lines] == ["none", "deepcache (lossy)"]
+    (group,) = shown(made)
+    assert [each.arm.label for each in group.lines] == ["none", "deepcache (lossy)"]
