@@ -1,0 +1,56 @@
+"""Run folders to sources: all that readers of one or several runs start from."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.records.arms import Source
+from bench.store import RunFolder, StoreError
+
+
+def load(runs: Sequence[Path]) -> list[Source]:
+    """Return the source of each run folder, in the order given, each with a label of its own.
+
+    Raises:
+        StoreError: a folder is no run, is cut off, holds something else or no record, or is there
+            twice.
+    """
+    labels = _labels(runs)
+    collecting = gc.isenabled()
+    # Records hold no cycles, and a search for some would walk all of them time and again.
+    gc.disable()
+    try:
+        return [_source(path, label) for path, label in zip(runs, labels, strict=True)]
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _source(path: Path, label: str) -> Source:
+    folder = RunFolder.open(path)
+    if folder.journal.torn_at is not None:
+        raise StoreError(
+            f"{folder.path / 'records.jsonl'} is cut off: it ends in an unfinished line at byte "
+            f"{folder.journal.torn_at}; bench run --resume fixes the run."
+        )
+    source = folder.source(label)
+    if not source.records:
+        raise StoreError(
+            f"{path} holds no record of its plan yet, so there is nothing to report; "
+            "bench run --resume measures what is missing."
+        )
+    return source
+
+
+def _labels(runs: Sequence[Path]) -> list[str]:
+    """Return a short unique name for each path: its last part, or as many parts as it takes."""
+    absolute = [path.absolute() for path in runs]
+    if len(set(absolute)) < len(absolute):
+        raise StoreError("the same run was given twice")
+    for parts in range(1, max((len(path.parts) for path in absolute), default=0) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in absolute]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in absolute]
