@@ -1,4 +1,4 @@
-"""Cumulative time over images: where a backend's dearer first call has paid for itself.
+"""Cumulative time over images: where a backend has made up for a slower first call.
 
 Columns: workload, label, backend, first_call_s, e2e_s (medians), images_per_call, is_baseline,
 kind (after, immediately, never; None for the baseline), images, low_images, high_images, shown,
@@ -14,7 +14,7 @@ import pandas as pd
 
 from plots import style
 
-TITLE = "When does the first call pay? Cumulative time over images"
+TITLE = "Break-even: cumulative time over images"
 
 
 def _kinds(table: pd.DataFrame) -> set[str]:
@@ -36,9 +36,9 @@ def _notes(table: pd.DataFrame) -> list[str]:
             "interval of that number."
         )
     elif "immediately" in kinds:
-        marks.append("No line crosses the baseline's: what pays does so from the first image.")
+        marks.append("No line crosses the baseline's: what breaks even does so at once.")
     elif "never" in kinds:
-        marks.append("Nothing pays here, so no crossing is marked.")
+        marks.append("No backend breaks even, so no crossing is marked.")
     if "never" in kinds:
         marks.append("Never: the interval of the saving reaches 0.")
     lines = (

@@ -8,6 +8,8 @@ the second, a point of the law: workload, series, mpixels, gib.
 
 from __future__ import annotations
 
+import pandas as pd
+
 from plots import style
 
 TITLE = "What fits: peak memory over the pixels of a call"
@@ -28,7 +30,7 @@ SERIES = {
     nothing="No run tried what fits into memory.",
     notes=(
         "Each mark is one trial in a process of its own (n in the axis): its largest peak "
-        "in any phase. A cross ran out of memory; it stands on the limit, as its own need "
+        "in any phase. A cross ran out of memory; it stands on the limit, as its need "
         "is not known. Lines: the fitted law; whether it has a quadratic term was tested. "
         "Ringed: off the law, and without weight in it. Trials that were skipped because "
         "a smaller one had run out of memory are not drawn."
@@ -46,7 +48,10 @@ def figure(panel: style.Panel) -> None:
     limit = next((v for v in rows["limit_gib"] if style.present(v)), None)
     fits = rows["fits"].astype(bool)
     measured = rows[fits & rows["gib"].map(style.present).astype(bool)]
-    for (series, (shape, dashes, _)), away in zip(SERIES.items(), (-11, -23), strict=True):
+    top = max([v for v in [*rows["gib"], limit] if style.present(v)], default=1.0)
+    widest = float(rows["mpixels"].max())
+    named: list[pd.Series] = []
+    for series, (shape, dashes, _) in SERIES.items():
         law = lines[lines["series"] == series]
         if not law.empty:
             axes.plot(law["mpixels"], law["gib"], dashes, color=colour, alpha=0.6, linewidth=1.4)
@@ -54,9 +59,14 @@ def figure(panel: style.Panel) -> None:
         style.dot(axes, part["mpixels"], part["gib"], shape, colour, 6, zorder=3)
         if len(part):
             last = part.loc[part["mpixels"].idxmax()]
-            at = (last["mpixels"], last["gib"])
-            style.write(axes, str(last["shown"]), at, (5, away), ha="left", va="center")
-    top = max([v for v in [*rows["gib"], limit] if style.present(v)], default=1.0)
+            near = any(
+                abs(last["mpixels"] - other["mpixels"]) < 0.13 * widest
+                and abs(last["gib"] - other["gib"]) < 0.08 * top
+                for other in named
+            )
+            named.append(last)
+            at, away = (last["mpixels"], last["gib"]), (5, -23 if near else -11)
+            style.write(axes, str(last["shown"]), at, away, ha="left", va="center")
     bad = rows.loc[~fits, "mpixels"]
     height = 1.06 * top if limit is None else limit
     style.dot(axes, bad, [height] * len(bad), "x", style.BAD, 7, markeredgewidth=1.8, zorder=4)
@@ -66,6 +76,6 @@ def figure(panel: style.Panel) -> None:
         place = axes.get_yaxis_transform()
         text = f"limit {limit:.3g} GiB"
         style.write(axes, text, (0.01, limit), (0, 4), xycoords=place, color=style.BAD)
-    axes.set_xlim(0, 1.12 * float(rows["mpixels"].max()))
+    axes.set_xlim(0, 1.12 * widest)
     axes.set_ylim(0, 1.18 * top)
-    style.label_law(axes, "call (size x batch)", rows)
+    style.label_law(axes, "a call (size x batch)", rows)

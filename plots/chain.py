@@ -1,7 +1,7 @@
-"""When the pictures of a chain are there: its first images, then round after round.
+"""When the images of a chain are ready: its first images, then round after round.
 
 Columns: workload (one panel each), label, backend, ends_s (list: median end of each round since
-the start), batches (list: pictures of each round), ttfi_s, tbb_s (None for one round), shown (total
+the start), batches (list: images of each round), ttfi_s, tbb_s (None for one round), shown (total
 with its interval, as text), calls, processes, why (of a chain without figures).
 """
 
@@ -20,10 +20,10 @@ MOST_MARKS = 24
     TITLE,
     nothing="No record holds a chain.",
     notes=(
-        "TTFI: until the first round's pictures are there. TBB: mean of the gaps between "
+        "TTFI: until the first round's images are ready. TBB: mean of the gaps between "
         "the ends of consecutive rounds. Medians over all measured chains (n = processes × "
         "chains); the total with the 95 % interval of its median, from six chains on. "
-        "Numbers in the bars: pictures of the round."
+        "Numbers in the bars: images of the round."
     ),
     height=lambda rows: style.panel_height(style.labels(rows), 0.5, 1.05),
     key=[
@@ -57,4 +57,4 @@ def figure(panel: style.Panel) -> None:
         text = f"{row.shown}\nTTFI {row.ttfi_s:.3g} s{between} · {n}"
         style.beside(axes, row.ends_s[-1], height, text)
     style.from_zero(axes, longest, 1.75)
-    axes.set_xlabel("time since the start of the chain [s], less is better")
+    axes.set_xlabel("time since the start of the chain [s], lower is better")

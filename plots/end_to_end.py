@@ -7,4 +7,4 @@ process), shown (the value as text), published (bool), why (why there is no valu
 from plots.lists import listing
 
 TITLE = "End-to-end time of one call, by backend"
-figure = listing(TITLE, "end-to-end time of one call [s], less is better")
+figure = listing(TITLE, "end-to-end time of one call [s], lower is better")

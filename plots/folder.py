@@ -1,8 +1,8 @@
-"""A folder of pictures, one after the other: time of each call, failures marked, memory below.
+"""A folder of images, one after the other: time of each call, failures marked, memory below.
 
-Columns: workload, label, backend, place (of the picture in the cell's own order, from 1), e2e_s
-(None for a picture without a time), rss_bytes (None where the system tells none), outcome, drawn
-(one in how many ok pictures has a mark), total, failed.
+Columns: workload, label, backend, place (of the image in the cell's own order, from 1), e2e_s
+(None for an image without a time), rss_bytes (None where the system tells none), outcome, drawn
+(one in how many ok images has a mark), total, failed.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from matplotlib.ticker import MaxNLocator
 
 from plots import style
 
-TITLE = "Folder of pictures: time and memory along the folder"
+TITLE = "Folder of images: time and memory along the folder"
 
 
 @style.figure_of(
     TITLE,
-    nothing="No run processed a folder of pictures (task: folder).",
+    nothing="No run processed a folder of images (task: folder).",
     notes=(
-        "Each mark is the call of one picture, in the order of the folder, n = pictures of the "
-        "cell. Line: median of the ok calls. Red crosses: pictures that failed or gave an "
+        "Each mark is the call of one image, in the order of the folder, n = images of the "
+        "cell. Line: median of the ok calls. Red crosses: images that failed or gave an "
         "invalid result, at the foot, since they have no time to show. Below: resident memory "
-        "of the worker after each picture; a line that rises is a leak."
+        "of the worker after each image; a line that rises is a leak."
     ),
     height=lambda rows: 4.4 + 0.2 * len(style.labels(rows)),
     ratios=(3.0, 1.4),
@@ -44,7 +44,7 @@ def figure(panel: style.Panel) -> None:
         if len(good):
             upper.axhline(float(good["e2e_s"].median()), color=colour, linewidth=1.2)
         bad = one[one["outcome"] != "ok"]
-        if len(bad):  # marks of no picture, not clipped, have no end: they leave no room for axes
+        if len(bad):  # marks of no image, not clipped, have no end: they leave no room for axes
             style.dot(
                 upper, bad["place"], [0.02] * len(bad), "x", style.BAD, 7,
                 transform=upper.get_xaxis_transform(), clip_on=False,
@@ -57,7 +57,7 @@ def figure(panel: style.Panel) -> None:
     lower.set_ylim(0, most / style.GIB * 1.2 if style.present(most) else 1.0)
     upper.set_ylabel("end-to-end time [s]")
     lower.set_ylabel("memory [GiB]")
-    lower.set_xlabel("picture, in the order of the folder")
+    lower.set_xlabel("image, in the order of the folder")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     # Between the times and the crosses at the foot: calls of one folder are of one order.
     upper.legend(loc="lower left", bbox_to_anchor=(0.0, 0.07))

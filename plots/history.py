@@ -20,9 +20,10 @@ _UNITS = {"s": ("seconds", 1.0), "bytes": ("GiB", style.GIB), "count": ("count",
     TITLE,
     nothing="No run holds a figure.",
     notes=(
-        "Each dot is a run (median over its processes), in order of time; less is better, and axes "
-        "do not begin at 0. Dashed: the level changed there, by a rank test that marks at most "
-        "1 % of unchanged histories and takes 10 runs. Counts are exact: each change is marked."
+        "Each dot is a run (median over its processes), in order of time; lower is better, and "
+        "axes do not begin at 0. Dashed: the level changed there, by a rank test that marks at "
+        "most 1 % of unchanged histories and takes 10 runs. Counts are exact: each change is "
+        "marked."
     ),
     height=lambda _: 2.4,
     by="title",

@@ -1,7 +1,7 @@
 """Time per image against peak memory, of a workload in all its memory modes and batches.
 
 Columns: workload, label (mode and batch), backend (the mode: what a colour stands for), batch,
-seconds (median per picture), low, high (its 95 % interval, None without one), gib (steady peak, the
+seconds (median per image), low, high (its 95 % interval, None without one), gib (steady peak, the
 median over processes), meter (one for each workload), optimal (nothing else has less of both),
 processes, calls.
 """
@@ -48,7 +48,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
     height=lambda rows: 3.6 + 0.17 * (len(set(rows["backend"])) + len(set(rows["batch"]))),
 )
 def figure(panel: style.Panel) -> None:
-    """Draw one workload: left needs less memory, down is quicker."""
+    """Draw one workload: left needs less memory, down is faster."""
     axes, rows = panel.axes, panel.rows
     shapes = style.markers(str(batch) for batch in sorted(set(rows["batch"])))
     front = rows[rows["optimal"]].sort_values("gib")
@@ -68,8 +68,8 @@ def figure(panel: style.Panel) -> None:
     _scale(axes, "x", rows["gib"].min(), rows["gib"].max())
     shown = [min(max(v, least), most) for n in ("low", "high") for v in rows[n] if style.present(v)]
     _scale(axes, "y", min([*rows["seconds"], *shown]), max([*rows["seconds"], *shown]))
-    axes.set_xlabel(f"peak memory [GiB], {rows['meter'].iloc[0]}, left is less")
-    axes.set_ylabel("time per image [s], down is quicker")
+    axes.set_xlabel(f"peak memory [GiB], {rows['meter'].iloc[0]}, lower is better")
+    axes.set_ylabel("time per image [s], lower is better")
     style.legend_below(axes, ncols=2)
 
 

@@ -1,6 +1,6 @@
-"""Speed against fidelity: what a backend's speed costs in picture quality.
+"""Speed against fidelity: what a backend's speed costs in image quality.
 
-Columns: workload, label, backend, speedup, low, high, psnr_db (the worst picture's; None if
+Columns: workload, label, backend, speedup, low, high, psnr_db (the worst image's; None if
 identical), identical (bool), pictures, control_db (the baseline against itself; None if identical
 or not known), threshold_db.
 """
@@ -11,7 +11,7 @@ import pandas as pd
 
 from plots import style
 
-TITLE = "Speed against picture fidelity"
+TITLE = "Speed against image fidelity"
 
 
 def _reach(rows: pd.DataFrame) -> style.Reach:
@@ -20,12 +20,12 @@ def _reach(rows: pd.DataFrame) -> style.Reach:
 
 @style.figure_of(
     TITLE,
-    nothing="No backend has both a speedup and pictures that were compared with the baseline.",
+    nothing="No backend has both a speedup and images that were compared with the baseline.",
     notes=lambda table: [
         (
             "Across: ratio of median end-to-end times, baseline over backend, with its 95 % "
-            "interval. Up: peak signal-to-noise ratio of the worst picture against the "
-            "baseline's of the same seed; identical pictures, whose ratio is infinite, lie on "
+            "interval. Up: peak signal-to-noise ratio of the worst image against the "
+            "baseline's of the same seed; identical images, whose ratio is infinite, lie on "
             "the top line. Dashed: the threshold. Dotted: the baseline against itself in "
             "another process. The ratio's axis is logarithmic: a step is a factor."
         ),
@@ -49,7 +49,7 @@ def figure(panel: style.Panel) -> None:
             axes, height, row.low, row.high, (least, most), colour, alpha=0.5, linewidth=2.5
         )
         fidelity = "identical" if row.identical else f"{row.psnr_db:.1f} dB"
-        count = f"{row.pictures} picture{'s' if row.pictures != 1 else ''}"
+        count = f"{row.pictures} image{'s' if row.pictures != 1 else ''}"
         label = f"{style.shorten(row.label, 40)}: {row.shown}, {fidelity}, {count}"
         style.dot(axes, row.speedup, height, shapes[str(row.label)], colour, 8, label=label)
     lines = [
@@ -74,5 +74,5 @@ def figure(panel: style.Panel) -> None:
     style.plain_log(axes, "x", min(inside), max(inside), least=style.CLOSE)
     axes.set_ylim(low, top)
     axes.set_xlabel("speedup over the baseline [×], logarithmic, right is faster")
-    axes.set_ylabel("PSNR of the worst picture [dB]")
+    axes.set_ylabel("PSNR of the worst image [dB]")
     style.legend_below(axes)

@@ -1,7 +1,7 @@
-"""Peak memory over the pixels of a picture, with the law through it and what lies off it.
+"""Peak memory over the pixels of an image, with the law through it and what lies off it.
 
 Columns of the first table: workload, label, backend, shown (the size in words), mpixels (10^6
-pixels of one picture), gib, outlier, meter, law (as a formula, or why there is none). Of the
+pixels of one image), gib, outlier, meter, law (as a formula, or why there is none). Of the
 second, the law: workload, mpixels, gib, and low and high of its prediction interval, None without.
 """
 
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from plots import style
 
-TITLE = "Peak memory over the pixels of a picture"
+TITLE = "Peak memory over the pixels of an image"
 
 POINTS = ["workload", "label", "backend", "shown", "mpixels", "gib", "outlier", "meter", "law"]
 LINES = ["workload", "mpixels", "gib", "low", "high"]
@@ -53,7 +53,7 @@ def figure(panel: style.Panel) -> None:
     axes.set_xlim(0, 1.1 * float(rows["mpixels"].max()))
     axes.set_ylim(0, 1.2 * float(rows["gib"].max()))
     _name_sizes(axes, rows if len(rows) <= MOST_NAMES else out, lines)
-    style.label_law(axes, "picture", rows)
+    style.label_law(axes, "an image", rows)
 
 
 def _name_sizes(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame) -> None:

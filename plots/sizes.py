@@ -20,7 +20,7 @@ CALLS = {
 
 @style.figure_of(
     TITLE,
-    nothing="No run swept the size of the pictures (sweep.size).",
+    nothing="No run swept the size of the images (sweep.size).",
     notes=(
         "Sizes in the order in which a process met them, after it was warmed up at the "
         "cell's own; medians over processes (n). In words: first, second and steady call. "
@@ -50,4 +50,4 @@ def figure(panel: style.Panel) -> None:
         style.plain_log(axes, "x", min(drawn), max(drawn) * (max(drawn) / min(drawn)) * 4)
     else:
         axes.set_xticks([])
-    axes.set_xlabel("time of one call [s], logarithmic, less is better")
+    axes.set_xlabel("time of one call [s], logarithmic, lower is better")

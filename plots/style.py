@@ -447,7 +447,7 @@ def label_law(axes: Axes, whose: str, rows: pd.DataFrame) -> None:
     """Label the axes of peak memory over pixels; the law stands below the horizontal one."""
     law = str(rows["law"].iloc[0])
     below = f"\nlaw, {wrap(law, 84)}" if law else ""
-    axes.set_xlabel(f"10^6 pixels of a {whose}, n = {len(rows)}{below}")
+    axes.set_xlabel(f"10^6 pixels of {whose}, n = {len(rows)}{below}")
     axes.set_ylabel(f"peak of {rows['meter'].iloc[0]} [GiB]")
 
 

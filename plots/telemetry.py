@@ -34,7 +34,7 @@ def _kinds(samples: pd.DataFrame) -> list[str]:
     TITLE,
     nothing="No run has telemetry (telemetry: true).",
     notes=(
-        "n is the number of samples; shaded from the begin to the end of each call, "
+        "n is the number of samples; shaded from start to end of each call, "
         "which has no share in any timed figure. Before and after, the worker idled. "
         "CPU: 100 % is every logical CPU of the machine."
     ),

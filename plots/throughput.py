@@ -3,4 +3,4 @@
 from plots.lists import listing
 
 TITLE = "Denoising iterations per second (it_per_s), by backend"
-figure = listing(TITLE, "iterations per second [1/s], more is better")
+figure = listing(TITLE, "iterations per second [1/s], higher is better")

@@ -51,4 +51,4 @@ def figure(panel: style.Panel) -> None:
         style.plain_log(axes, "x", min(values), max(values) * 3)
     else:
         axes.set_xticks([])
-    axes.set_xlabel("warm-up time [s], logarithmic, less is better")
+    axes.set_xlabel("warm-up time [s], logarithmic, lower is better")
