@@ -2,7 +2,7 @@
 
 Shapes are taken from the denoiser's own first call, so that what is timed is what will run. A
 candidate whose result is further from a float32 reference than the present way's, by more than
-``TOLERANCE`` times, changes the picture and is not taken.
+``TOLERANCE`` times, changes the image and is not taken.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def probe(
     device: str,
     measure: Callable[[Callable[[], Any], str], float],
 ) -> tuple[str, dict[str, Tried]]:
-    """Return the fastest candidate that keeps the picture, and what each one did.
+    """Return the fastest candidate that keeps the image, and what each one did.
 
     Args:
         shapes: how often each kind of call occurs.
@@ -293,10 +293,10 @@ def _reference(query: Any, key: Any, value: Any) -> Any:
     query, key, value = query.float(), key.float(), value.float()
     scale = query.shape[-1] ** -0.5
     result = torch.empty_like(query)
-    for picture in range(query.shape[0]):
+    for image in range(query.shape[0]):
         for head in range(query.shape[1]):
-            scores = query[picture, head] @ key[picture, head].T * scale
-            result[picture, head] = scores.softmax(-1) @ value[picture, head]
+            scores = query[image, head] @ key[image, head].T * scale
+            result[image, head] = scores.softmax(-1) @ value[image, head]
     return result
 
 

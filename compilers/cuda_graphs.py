@@ -17,7 +17,7 @@ WARM_CALLS = 2
 """Calls before a capture: the first compiles and lets cuDNN choose, the second finds all of it."""
 
 MOST_MOVES = 1
-"""How often weights may move: once is an arrangement, oftener is what happens in every picture."""
+"""How often weights may move: once is an arrangement, oftener is what happens in every image."""
 
 REASON_LENGTH = 200
 

@@ -15,7 +15,7 @@ MULTIPLE = 16
 """Eight-bit matrix products want both sides of a weight to be a multiple of this."""
 
 ONE_ROW = ("emb", "norm", "adaln", "modulation")
-"""In names of layers that see one row for each picture (what is made of the timestep): nothing to
+"""In names of layers that see one row for each image (what is made of the timestep): nothing to
 gain there, and torch's int8 product on CUDA takes no fewer than 17 rows."""
 
 

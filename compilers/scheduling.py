@@ -4,9 +4,9 @@ Where diffusers (0.29 to 0.42) waits with a scheduler of the Euler family on CUD
 
 - ``step`` of the ancestral kind draws noise with a generator on the CPU and uploads it from
   pageable memory: one wait at **each step**;
-- ``set_timesteps`` uploads the sigmas and reads them back: once a picture, behind all of the text
+- ``set_timesteps`` uploads the sigmas and reads them back: once an image, behind all of the text
   encoders' work;
-- ``index_for_timestep`` searches on the device and reads the answer: once a picture, in pipelines
+- ``index_for_timestep`` searches on the device and reads the answer: once an image, in pipelines
   that do not say where they begin (InstructPix2Pix).
 
 Sigmas themselves are kept on the CPU and become kernel arguments, which needs no wait.

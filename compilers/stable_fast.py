@@ -24,7 +24,7 @@ class StableFastOptions:
         preserve_parameters: keep weights exchangeable in frozen traces, at some cost.
         enable_cnn_optimization: fuse convolutions with what follows.
         enable_fused_linear_geglu: fuse GEGLU; accumulates in half precision.
-        prefer_lowp_gemm: multiply matrices in low precision, which can change the picture.
+        prefer_lowp_gemm: multiply matrices in low precision, which can change the image.
         enable_xformers: attention by xformers; needs a GPU.
         enable_cuda_graph: replay CUDA graphs; needs a GPU.
         enable_triton: generated Triton kernels; needs a GPU.

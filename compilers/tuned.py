@@ -74,11 +74,11 @@ class TunedOptions:
         channels_last: put convolution weights in channels-last memory format.
         fuse_qkv: fuse the attention projections.
         attention: ``probe`` times the kernels that are present at this pipeline's own shapes and
-            takes the fastest that keeps the picture; or the name of one.
+            takes the fastest that keeps the image; or the name of one.
         scheduler: ``no-sync`` removes waits of the host and changes no bit; ``fused`` besides takes
             a step in fewer kernels.
         hold_vae: keep the decoder in the precision that it decodes in, instead of converting all of
-            its weights there and back for each picture.
+            its weights there and back for each image.
         cudnn_benchmark: let cuDNN choose convolution algorithms by timing them.
         ship_cache: keep what was compiled as one file beside the cell's compile cache.
         alone: keep this technique as it is set, and switch off all others.
@@ -182,7 +182,7 @@ class Tuned:
         return Scope(self._claimed(pipeline, parts, options))
 
     def change_denoiser(self, pipeline: Any, options: Any) -> None:
-        """For relatives that change the picture: called between arranging and compiling."""
+        """For relatives that change the image: called between arranging and compiling."""
 
     def denoiser_variant(self) -> Any:
         """For relatives: on what else the work of the denoiser's call depends."""
@@ -521,7 +521,7 @@ def _parts_of(pipeline: Any, asked: tuple[str, ...]) -> tuple[str, ...]:
 class _HeldDecoder:
     """Keeps the decoding half of a VAE in the precision in which its pipeline decodes.
 
-    Pipelines whose VAE overflows in float16 convert all of its weights to float32 for each picture
+    Pipelines whose VAE overflows in float16 convert all of its weights to float32 for each image
     and back. The first time that a pipeline does so, the decoding half goes along and stays; the
     other half still follows every time, so what pipelines ask the VAE for its type stays true. Not
     all pipelines do: some decode in float16 with a VAE of the same kind, which stays as it is then.

@@ -115,15 +115,7 @@ def truth(processes: int, pairs: int) -> Iterator[Result]:
 
 def compared(pairs: int, first: str) -> dict[str, Any]:
     """Run ``compare_with_bare_loop`` in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--truth-json", first, "--pairs", str(pairs)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"the comparison failed:\n{done.stderr}")
+    done = python(__file__, "--truth-json", first, "--pairs", str(pairs))
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -195,16 +187,10 @@ def command_line() -> Iterator[Result]:
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    done = python("-c", code)
     heavy = sorted({"torch", "diffusers", "pandas", "numpy", "pydantic"} & {*done.stderr.split()})
-    yield Result(
-        "heavy imports of bench --help",
-        ", ".join(heavy) or "none",
-        "none",
-        "broken" if heavy else "ok",
-    )
+    verdict = "broken" if heavy else "ok"
+    yield Result("heavy imports of bench --help", ", ".join(heavy) or "none", "none", verdict)
 
 
 def planning() -> Iterator[Result]:
@@ -261,7 +247,7 @@ made = make.records(workloads, backends, rounds=5, calls=10)
 assert len(made) == {count}, len(made)
 make.write_run(Path({str(run)!r}), made)
 """
-            subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+            python("-c", code)
             cost, peak = one_process("report", str(run), "--out", str(run / "out"))
             peaks.append(peak)
             bound = RENDER_S if count == max(RENDER_RECORDS) else None
@@ -330,6 +316,19 @@ def judged(what: str, found: list[Cost], bound_s: float | None) -> Result:
     sure = min(processor) >= bound_s if processor else best >= bound_s
     verdict = "ok" if middle < bound_s else "broken" if sure else "unclear"
     return Result(what, text, f"< {bound_s:g} s", verdict)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python with ``arguments`` to its end.
+
+    Raises:
+        SystemExit: it failed; with what it wrote.
+    """
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+    return done
 
 
 def quietly(*arguments: str) -> Callable[[], object]:
