@@ -25,7 +25,7 @@ MOST_MARKS = 24
         "chains); the total with the 95 % interval of its median, from six chains on. "
         "Numbers in the bars: images of the round."
     ),
-    height=lambda rows: style.panel_height(style.labels(rows), 0.5, 1.05),
+    height=style.list_height(0.5),
     key=[
         Patch(facecolor=style.INK, label="first images (text-to-image)"),
         Patch(facecolor=style.INK, alpha=0.35, label="later rounds (image-to-image)"),

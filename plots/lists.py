@@ -19,7 +19,7 @@ def listing(title: str, axis: str) -> Callable[..., Figure]:
         title,
         nothing="No record holds this figure.",
         notes=_notes,
-        height=lambda rows: style.panel_height(style.labels(rows)),
+        height=style.list_height(0.34, 1.0),
     )
     def figure(panel: style.Panel) -> None:
         """Draw dots with intervals on an axis from 0."""

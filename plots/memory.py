@@ -27,7 +27,7 @@ PHASES = {
         "number is the steady peak, the filled mark. The meter stands in each panel's "
         "axis; figures of different meters must not be compared."
     ),
-    height=lambda rows: style.panel_height(style.labels(rows), 0.36, 1.05),
+    height=style.list_height(0.36),
     key=[style.mark(text, shape, filled=shape == "o") for shape, text in PHASES.values()],
 )
 def figure(panel: style.Panel) -> None:

@@ -28,7 +28,7 @@ CALLS = {
         "graphs and recompiles are those of the first two calls. The axis is logarithmic: "
         "a step is a factor."
     ),
-    height=lambda rows: style.panel_height(style.labels(rows), 0.4, 1.05),
+    height=style.list_height(0.4),
     key=[style.mark(text, shape, filled=shape == "o") for shape, text in CALLS.values()],
 )
 def figure(panel: style.Panel) -> None:

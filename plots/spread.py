@@ -21,7 +21,7 @@ LINEAR_PCT = 25.0
 
 def _height(rows: pd.DataFrame) -> float:
     processes = len(rows[["label", "process"]].drop_duplicates())
-    return style.panel_height(style.labels(rows), 0.4, 1.0) + 0.09 * processes
+    return style.list_height(0.4, 1.0)(rows) + 0.09 * processes
 
 
 @style.figure_of(

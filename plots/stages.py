@@ -31,7 +31,7 @@ STAGES = {
         "to the mean end-to-end time, which stands at the end of each bar. Unaccounted: "
         "what no stage covers. Numbers within bars: per cent."
     ),
-    height=lambda rows: style.panel_height(style.labels(rows), 0.42, 1.05),
+    height=style.list_height(0.42),
     key=[
         Patch(facecolor=colour, hatch=hatch, edgecolor=style.FAINT, linewidth=0.5, label=text)
         for text, colour, hatch in STAGES.values()

@@ -139,17 +139,13 @@ def colours(backends: Iterable[str]) -> dict[str, str]:
     """
     names = sorted(set(backends))
     further = [name for name in names if name not in KNOWN]
-    return {
-        **{name: KNOWN[name] for name in names if name in KNOWN},
-        **{name: OTHERS[i % len(OTHERS)] for i, name in enumerate(further)},
-    }
+    return {name: KNOWN.get(name) or OTHERS[further.index(name) % len(OTHERS)] for name in names}
 
 
 def markers(labels: Iterable[str]) -> dict[str, str]:
     """Return a marker for each label, in the order of first appearance."""
-    return {
-        label: MARKERS[i % len(MARKERS)] for i, label in enumerate(dict.fromkeys(map(str, labels)))
-    }
+    names = dict.fromkeys(map(str, labels))
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
 
 
 def own_colours(table: pd.DataFrame) -> dict[str, str]:
@@ -388,10 +384,14 @@ def list_rows(axes: Axes, labels: Sequence[str]) -> list[float]:
     return heights
 
 
-def panel_height(labels: Sequence[str], each: float = 0.34, base: float = 1.0) -> float:
-    """Return the height of a panel that lists ``labels``, in inches."""
-    lines = sum(_row_label(label).count("\n") + 1 for label in labels)
-    return base + each * len(labels) + 0.13 * (lines - len(labels))
+def list_height(each: float, base: float = 1.05) -> Callable[[pd.DataFrame], float]:
+    """Return what tells the height in inches of a panel that lists labels."""
+
+    def height(rows: pd.DataFrame) -> float:
+        names = labels(rows)
+        return base + each * len(names) + 0.13 * sum(_row_label(n).count("\n") for n in names)
+
+    return height
 
 
 def missing(axes: Axes, height: float, why: str | None) -> None:

@@ -23,7 +23,7 @@ TITLE = "Warm-up time before the first steady call, by backend"
         ),
         "Crosses: published by others on another machine." if table["published"].any() else "",
     ],
-    height=lambda rows: style.panel_height(style.labels(rows), 0.42, 1.05),
+    height=style.list_height(0.42),
     key=[style.mark("cold (fresh cache)"), style.mark("warm cache", filled=False)],
 )
 def figure(panel: style.Panel) -> None:
