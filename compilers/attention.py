@@ -2,7 +2,7 @@
 
 Shapes are taken from the denoiser's own first call, so that what is timed is what will run. A
 candidate whose result is further from a float32 reference than the present way's, by more than
-``TOLERANCE`` times, changes the picture and is not taken.
+``TOLERANCE`` times, changes the image and is not taken.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def watch_shapes(call: Callable[[], Any]) -> Counter[Shape]:
     import torch
     from torch.overrides import TorchFunctionMode
 
-    found: Counter[Shape] = Counter()
+    shapes: Counter[Shape] = Counter()
 
     class Watch(TorchFunctionMode):
         def __torch_function__(
@@ -84,12 +84,12 @@ def watch_shapes(call: Callable[[], Any]) -> Counter[Shape]:
                 key = args[1] if len(args) > 1 else given["key"]
                 mask = args[3] if len(args) > 3 else given.get("attn_mask")
                 if mask is None:
-                    found[Shape(tuple(query.shape), tuple(key.shape), query.dtype)] += 1
+                    shapes[Shape(tuple(query.shape), tuple(key.shape), query.dtype)] += 1
             return function(*args, **given)
 
     with Watch():
         call()
-    return found
+    return shapes
 
 
 def probe(
@@ -98,7 +98,7 @@ def probe(
     device: str,
     measure: Callable[[Callable[[], Any], str], float],
 ) -> tuple[str, dict[str, Tried]]:
-    """Return the fastest candidate that keeps the picture, and what each one did.
+    """Return the fastest candidate that keeps the image, and what each one did.
 
     Args:
         shapes: how often each kind of call occurs.
@@ -124,25 +124,24 @@ def probe(
                 result = attention(query, key, value)
                 spent = measure(functools.partial(attention, query, key, value), device)
             except Exception as error:  # noqa: BLE001 - whatever a kernel raises at this shape
-                said = str(error).strip().splitlines() or [""]
-                failed[name] = f"{type(error).__name__}: {said[0]}"[:200]
+                lines = str(error).strip().splitlines() or [""]
+                failed[name] = f"{type(error).__name__}: {lines[0]}"[:200]
                 continue
             distance = torch.linalg.vector_norm(result.float() - reference)
             distance = float(distance / torch.linalg.vector_norm(reference))
             distance = float("inf") if math.isnan(distance) else distance
             errors[name] = max(errors[name], distance)
             seconds[name] += count * spent
-    tried = {}
     allowed = TOLERANCE * errors["as-is"]
-    for name in candidates:
+
+    def outcome(name: str) -> Tried:
         if name in failed:
-            tried[name] = Tried(None, None, failed[name])
-        elif errors[name] > allowed:
-            why = f"its error is {errors[name]:.1e}, and {allowed:.1e} is allowed"
-            tried[name] = Tried(seconds[name], errors[name], why)
-        else:
-            tried[name] = Tried(seconds[name], errors[name])
-    good = {name: done.seconds or 0.0 for name, done in tried.items() if done.reason is None}
+            return Tried(None, None, failed[name])
+        why = f"its error is {errors[name]:.1e}, and {allowed:.1e} is allowed"
+        return Tried(seconds[name], errors[name], why if errors[name] > allowed else None)
+
+    tried = {name: outcome(name) for name in candidates}
+    good = {name: seconds[name] for name in candidates if tried[name].reason is None}
     fastest = min(good, key=lambda name: good[name]) if good else "as-is"
     if "as-is" in good and good[fastest] > MARGIN * good["as-is"]:
         fastest = "as-is"
@@ -153,18 +152,18 @@ def cuda_candidates() -> dict[str, Attention]:
     """Return what this machine's torch and packages have, and ``as-is``."""
     import torch.nn.functional as functional
 
-    found: dict[str, Attention] = {"as-is": functional.scaled_dot_product_attention}
+    candidates: dict[str, Attention] = {"as-is": functional.scaled_dot_product_attention}
     for name in SDPA:
         if _sdp_backend(name) is not None:
-            found[name] = _with_kernel(name)
+            candidates[name] = _with_kernel(name)
     for name in DISPATCHED:
         if missing(name) is None:
-            found[name] = _through_dispatcher(name)
-    return found
+            candidates[name] = _through_dispatcher(name)
+    return candidates
 
 
 def missing(name: str) -> str | None:
-    """Say why attention ``name`` is not to be had here, or None."""
+    """Return why attention ``name`` is not to be had here, or None."""
     if name in SDPA:
         return None if _sdp_backend(name) is not None else "this torch has no such kernel to choose"
     _dispatched, package = DISPATCHED[name]
@@ -293,12 +292,12 @@ def _reference(query: Any, key: Any, value: Any) -> Any:
 
     query, key, value = query.float(), key.float(), value.float()
     scale = query.shape[-1] ** -0.5
-    found = torch.empty_like(query)
-    for picture in range(query.shape[0]):
+    result = torch.empty_like(query)
+    for image in range(query.shape[0]):
         for head in range(query.shape[1]):
-            scores = query[picture, head] @ key[picture, head].T * scale
-            found[picture, head] = scores.softmax(-1) @ value[picture, head]
-    return found
+            scores = query[image, head] @ key[image, head].T * scale
+            result[image, head] = scores.softmax(-1) @ value[image, head]
+    return result
 
 
 def _sdp_backend(name: str) -> Any:

@@ -17,7 +17,7 @@ WARM_CALLS = 2
 """Calls before a capture: the first compiles and lets cuDNN choose, the second finds all of it."""
 
 MOST_MOVES = 1
-"""How often weights may move: once is an arrangement, oftener is what happens in every picture."""
+"""How often weights may move: once is an arrangement, oftener is what happens in every image."""
 
 REASON_LENGTH = 200
 
@@ -32,7 +32,7 @@ class Recorder(Protocol):
     """Turns a function of fixed tensors into something that can be replayed."""
 
     def holds(self, tensor: Any) -> bool:
-        """Say whether ``tensor`` lives where a replay can read it."""
+        """Return whether ``tensor`` lives where a replay can read it."""
         ...
 
     def record(self, function: Callable[[], Any]) -> tuple[Replay, Any]:
@@ -85,7 +85,7 @@ class CudaRecorder:
                 self._pool = None
                 if any("out of memory" in str(each).lower() for each in _causes(error)):
                     raise
-                raise CaptureError(_told(error)) from error
+                raise CaptureError(_cause(error)) from error
         return graph.replay, result
 
 
@@ -115,7 +115,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-def _told(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
     first = list(_causes(error))[-1]
     lines = [line.strip() for line in str(first).splitlines() if line.strip()]
     return f"{type(first).__name__}: {lines[0] if lines else 'no message'}"[:REASON_LENGTH]
@@ -273,7 +273,7 @@ class _Weights:
             self._held = [weight.detach() for weight in self._owner.parameters()]
 
     def moved(self) -> bool:
-        """Say whether they have moved since, and let go of them if so."""
+        """Return whether they have moved since, and let go of them if so."""
         if not self._held:
             return False
         if getattr(self._holder, self._name).data_ptr() == self._held[-1].data_ptr():

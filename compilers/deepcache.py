@@ -29,11 +29,7 @@ class DeepCacheOptions:
     cache_block_id: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what would cache nothing or does not exist.
-
-        Raises:
-            ValueError: a number out of range.
-        """
+        """Refuse what would cache nothing or does not exist, with a ValueError."""
         if self.cache_interval < 2:
             raise ValueError(
                 f"cache_interval: {self.cache_interval} caches nothing; it must be 2 or more"
@@ -42,6 +38,10 @@ class DeepCacheOptions:
             raise ValueError(f"cache_layer_id: {self.cache_layer_id} is not 0, 1 or 2")
         if self.cache_block_id < 0:
             raise ValueError(f"cache_block_id: {self.cache_block_id} is negative")
+
+    @property
+    def branch(self) -> int:
+        return self.cache_layer_id + LAYERS_A_BLOCK * self.cache_block_id
 
 
 class DeepCache:
@@ -57,7 +57,7 @@ class DeepCache:
         self._steps: list[bool] = []
 
     def probe(self, device: str) -> Verdict:
-        """Say whether the package is there; it is plain Python and runs wherever torch does."""
+        """Return whether the package is there; it is plain Python and runs wherever torch does."""
         if importlib.util.find_spec("DeepCache") is None:
             return lacking("DeepCache is not installed (pip install DeepCache)")
         try:
@@ -69,12 +69,7 @@ class DeepCache:
         return Verdict(True)
 
     def prepare(self, pipeline: Any, options: DeepCacheOptions) -> Scope:
-        """Cut the UNet, and count which steps run whole.
-
-        Raises:
-            UnsupportedPipelineError: there is no UNet of blocks, no such block, or a scheduler that
-                takes several evaluations a step.
-        """
+        """Cut the UNet, and count which steps run whole."""
         unet = getattr(pipeline, "unet", None)
         if unet is None or getattr(unet, "mid_block", None) is None:
             raise UnsupportedPipelineError(
@@ -94,10 +89,7 @@ class DeepCache:
         from DeepCache import DeepCacheSDHelper
 
         helper = DeepCacheSDHelper(pipe=pipeline)
-        helper.set_params(
-            cache_interval=options.cache_interval,
-            cache_branch_id=options.cache_layer_id + LAYERS_A_BLOCK * options.cache_block_id,
-        )
+        helper.set_params(cache_interval=options.cache_interval, cache_branch_id=options.branch)
         helper.enable()
         self._options = options
         self._count_steps(pipeline, helper)
@@ -148,7 +140,7 @@ class DeepCache:
             details={
                 "versions": packages.versions("DeepCache"),
                 "cache_interval": options.cache_interval,
-                "cache_branch_id": options.cache_layer_id + LAYERS_A_BLOCK * options.cache_block_id,
+                "cache_branch_id": options.branch,
                 "full_steps": sum(self._steps),
                 "shallow_steps": shallow,
             },

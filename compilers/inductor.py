@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -59,11 +58,7 @@ class InductorOptions:
 
 def compile_arguments(options: InductorOptions) -> dict[str, Any]:
     """Return the keyword arguments of ``torch.compile`` for ``options``."""
-    return {
-        "mode": options.mode,
-        "dynamic": options.dynamic,
-        "fullgraph": options.fullgraph,
-    }
+    return {"mode": options.mode, "dynamic": options.dynamic, "fullgraph": options.fullgraph}
 
 
 def arrange_weights(pipeline: Any, scope: tuple[str, ...], options: InductorOptions) -> None:
@@ -90,7 +85,7 @@ def arrange_weights(pipeline: Any, scope: tuple[str, ...], options: InductorOpti
 
 
 def uses_cuda_graphs(pipeline: Any, mode: str) -> bool:
-    """Say whether ``mode`` replays CUDA graphs for a pipeline where this one is."""
+    """Return whether ``mode`` replays CUDA graphs for a pipeline where this one is."""
     return mode in CUDA_GRAPH_MODES and str(getattr(pipeline, "device", "cpu")).startswith("cuda")
 
 
@@ -125,12 +120,19 @@ def _begin_graph_generation() -> None:
         compiler.cudagraph_mark_step_begin()
 
 
-def own_outputs(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function that replays CUDA graphs so that its results outlive the next replay.
+def own_outputs(call: Any) -> Any:
+    """Let the results of a function or module that replays CUDA graphs outlive the next replay.
 
     Each call starts a new graph generation: without the mark, torch guesses where one ends, and a
-    region that runs several times in one step overwrites results which are still needed.
+    region that runs several times in one step overwrites results which are still needed. A
+    module's hooks run outside its compiled region.
     """
+    import torch
+
+    if isinstance(call, torch.nn.Module):
+        call.register_forward_pre_hook(lambda _module, _args: _begin_graph_generation())
+        call.register_forward_hook(lambda _module, _args, output: _own_memory(output))
+        return call
 
     @functools.wraps(call)
     def owned(*args: Any, **kwargs: Any) -> Any:
@@ -140,14 +142,8 @@ def own_outputs(call: Callable[..., Any]) -> Callable[..., Any]:
     return owned
 
 
-def own_module_outputs(module: Any) -> None:
-    """Do the same for a module whose own hooks run outside its compiled region."""
-    module.register_forward_pre_hook(lambda _module, _args: _begin_graph_generation())
-    module.register_forward_hook(lambda _module, _args, output: _own_memory(output))
-
-
 def probe(device: str) -> Verdict:
-    """Say whether torch.compile with Inductor can work on ``device``, by trying what it needs.
+    """Return whether torch.compile with Inductor can work on ``device``, by trying what it needs.
 
     ``device`` is ``cpu``, ``cuda:N`` or ``mps``.
     """

@@ -62,11 +62,7 @@ class NexfortOptions:
     quantize: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what nexfort would refuse only after the model is loaded.
-
-        Raises:
-            ValueError: an unknown mode or part.
-        """
+        """Refuse unknown modes and parts, which nexfort would only after the model is loaded."""
         for name in self.mode.split(":"):
             if name not in MODES:
                 whose = "torch.compile's" if name in inductor.MODES else "no"
@@ -90,7 +86,7 @@ class Nexfort:
         self._details: dict[str, Any] = {}
 
     def probe(self, device: str) -> Verdict:
-        """Say whether the installed wheels can work together on ``device``.
+        """Return whether the installed wheels can work together on ``device``.
 
         Looks for what the mis-packaged wheels lack. Whether code really comes out is for
         ``python -m bench.worker.check nexfort``, which compiles.
@@ -110,12 +106,7 @@ class Nexfort:
         return inductor.probe(device)
 
     def prepare(self, pipeline: Any, options: NexfortOptions) -> Scope:
-        """Hand the pipeline to ``onediffx.compile_pipe``.
-
-        Raises:
-            UnsupportedPipelineError: dynamic shapes were asked for on a CPU, or nothing is left to
-                compile.
-        """
+        """Hand the pipeline to ``onediffx.compile_pipe``; dynamic shapes fail on a CPU."""
         on_cpu = str(getattr(pipeline, "device", "cpu")).split(":")[0] == "cpu"
         if on_cpu and options.dynamic:
             raise UnsupportedPipelineError(
@@ -123,10 +114,6 @@ class Nexfort:
                 "sizes; write false"
             )
         parts = onediff.parts_of(pipeline, options.ignores)
-        if not parts:
-            raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} has no part left to compile after ignores"
-            )
         # nexfort reads it when it is imported; the folder is that of TORCHINDUCTOR_CACHE_DIR.
         os.environ["NEXFORT_GRAPH_CACHE"] = "1"
         import onediffx
@@ -153,15 +140,14 @@ class Nexfort:
     @staticmethod
     def _compiler_options(options: NexfortOptions, on_cpu: bool) -> dict[str, Any]:
         """Return a mapping of its own for ``compile_pipe``, which takes entries out of it."""
-        found: dict[str, Any] = {"mode": options.mode, "fullgraph": options.fullgraph}
-        dynamic = False if on_cpu else options.dynamic
-        if dynamic is not None:
-            found["dynamic"] = dynamic
-        if options.memory_format is not None:
-            found["memory_format"] = options.memory_format
-        if options.options:
-            found["options"] = copy.deepcopy(options.options)
-        return found
+        given = {
+            "mode": options.mode,
+            "fullgraph": options.fullgraph,
+            "dynamic": False if on_cpu else options.dynamic,
+            "memory_format": options.memory_format,
+            "options": copy.deepcopy(options.options) or None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
     def evidence(self) -> Evidence:
         """Leave the proof to torch's own counters: nexfort compiles through torch.compile."""
@@ -169,13 +155,13 @@ class Nexfort:
 
 
 def _packaged(version: str) -> Verdict:
-    """Say whether the nexfort on the path has the module that compiling needs."""
+    """Return whether the nexfort on the path has the module that compiling needs."""
     known = " This wheel is known to be mis-packaged." if version in MISPACKAGED else ""
     try:
-        found = importlib.util.find_spec("nexfort.inductor.codegen") is not None
+        complete = importlib.util.find_spec("nexfort.inductor.codegen") is not None
     except Exception as error:  # noqa: BLE001 - finding a submodule imports the package
         return lacking(f"nexfort {version} does not import: {type(error).__name__}: {error}")
-    if found:
+    if complete:
         return Verdict(True)
     return lacking(
         f"nexfort {version} imports, and cannot compile: No module named "

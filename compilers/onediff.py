@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from compilers.base import UnsupportedPipelineError
+
 PARTS = {
     "text_encoder": "text_encoder",
     "text_encoder_2": "text_encoder_2",
@@ -39,13 +41,22 @@ def check_ignores(ignores: tuple[str, ...]) -> None:
 
 
 def parts_of(pipeline: Any, ignores: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the parts of ``pipeline`` that ``onediffx.compile_pipe`` replaces."""
-    return tuple(
+    """Return the parts of ``pipeline`` that ``onediffx.compile_pipe`` replaces.
+
+    Raises:
+        UnsupportedPipelineError: nothing is left.
+    """
+    parts = tuple(
         part
         for part in PARTS
         if not any(part == ignored or part.startswith(f"{ignored}.") for ignored in ignores)
         and attribute(pipeline, part) is not None
     )
+    if not parts:
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} has no part left to compile after ignores"
+        )
+    return parts
 
 
 def scopes_of(parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compilers import onediff, packages
-from compilers.base import (
-    CACHE_VARIABLE,
-    Evidence,
-    Scope,
-    UnsupportedPipelineError,
-    Verdict,
-    lacking,
-)
+from compilers.base import CACHE_VARIABLE, Evidence, Scope, Verdict, lacking
 
 PLACEHOLDER = "0.7.0"
 METER = "oneflow.device_used"
@@ -59,11 +52,7 @@ class OneflowOptions:
     fuse_qkv: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse unknown parts and sizes.
-
-        Raises:
-            ValueError: a part that there is not, or no graph to keep.
-        """
+        """Refuse unknown parts and sizes, with a ValueError."""
         onediff.check_ignores(self.ignores)
         if self.max_cached_graph_size < 1:
             raise ValueError("max_cached_graph_size: at least one graph must be kept")
@@ -88,7 +77,7 @@ class Oneflow:
         self._loaded: list[str] = []
 
     def probe(self, device: str) -> Verdict:
-        """Say whether OneFlow and OneDiff import together here and see ``device``."""
+        """Return whether OneFlow and OneDiff import together here and see ``device``."""
         kind = device.split(":")[0]
         if kind not in ("cpu", "cuda"):
             return Verdict(False, f"OneFlow runs on cpu and cuda, not on {device}")
@@ -104,35 +93,24 @@ class Oneflow:
             return there
         try:
             flow = importlib.import_module("oneflow")
-            found = importlib.util.find_spec("oneflow.framework.args_tree") is not None
+            complete = importlib.util.find_spec("oneflow.framework.args_tree") is not None
         except Exception as error:  # noqa: BLE001 - whatever a broken package raises
             return lacking(f"oneflow {version} does not import: {type(error).__name__}: {error}")
-        if not found:
+        if not complete:
             return lacking(
                 f"oneflow {version} imports, and OneDiff {packages.version_of('onediff')} cannot "
                 f"compile with it: No module named 'oneflow.framework.args_tree'. {PUBLISHED}",
             )
         if kind == "cuda" and not flow.cuda.is_available():
             return Verdict(False, f"oneflow {version} sees no CUDA device")
-        try:
-            importlib.import_module("onediff.infer_compiler.backends.oneflow.deployable_module")
-        except Exception as error:  # noqa: BLE001 - whatever a broken package raises
-            return lacking(
-                f"OneDiff's part for OneFlow does not import: {type(error).__name__}: {error}",
-            )
-        return Verdict(True)
+        module = "onediff.infer_compiler.backends.oneflow.deployable_module"
+        return packages.attempt(
+            lambda: importlib.import_module(module), "OneDiff's part for OneFlow does not import"
+        )
 
     def prepare(self, pipeline: Any, options: OneflowOptions) -> Scope:
-        """Hand the pipeline to ``onediffx.compile_pipe`` and load graphs that the cache holds.
-
-        Raises:
-            UnsupportedPipelineError: nothing is left to compile.
-        """
+        """Hand the pipeline to ``onediffx.compile_pipe`` and load graphs that the cache holds."""
         parts = onediff.parts_of(pipeline, options.ignores)
-        if not parts:
-            raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} has no part left to compile after ignores"
-            )
         onediffx = importlib.import_module("onediffx")
         self._pipeline, self._options, self._parts = pipeline, options, parts
         self._on_cuda = str(getattr(pipeline, "device", "cpu")).startswith("cuda")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from collections.abc import Callable
 
 from compilers.base import Verdict, lacking
 
@@ -23,13 +24,29 @@ def versions(*distributions: str) -> dict[str, str | None]:
 
 def numbers(version: str) -> tuple[int, int]:
     """Return major and minor of a version; 0 for what it does not have."""
-    found = [int(part) for part in re.findall(r"\d+", version)[:2]]
-    major, minor = [*found, 0, 0][:2]
+    parts = [int(part) for part in re.findall(r"\d+", version)[:2]]
+    major, minor = [*parts, 0, 0][:2]
     return major, minor
 
 
+def attempt(action: Callable[[], object], sentence: str) -> Verdict:
+    """Return whether ``action`` works; if not, the reason is ``sentence`` and what was raised."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 - whatever a broken package raises
+        return lacking(f"{sentence}: {type(error).__name__}: {error}")
+    return Verdict(True)
+
+
+def beside_torch(distribution: str) -> str:
+    """Return the beginning of a sentence on a package that does not work with this torch."""
+    return (
+        f"{distribution} {version_of(distribution)} does not {{}} with torch {version_of('torch')}"
+    )
+
+
 def installed(*distributions: str) -> Verdict:
-    """Say which of these distributions is missing, if one is."""
+    """Return which of these distributions is missing, if one is."""
     missing = [name for name in distributions if version_of(name) is None]
     if not missing:
         return Verdict(True)

@@ -11,17 +11,16 @@ from compilers.base import UnsupportedPipelineError, Verdict, lacking
 
 Precision = Literal["fp8", "int8"]
 
-FP8_CAPABILITY = (8, 9)
 MULTIPLE = 16
 """Eight-bit matrix products want both sides of a weight to be a multiple of this."""
 
 ONE_ROW = ("emb", "norm", "adaln", "modulation")
-"""In names of layers that see one row for each picture (what is made of the timestep): nothing to
+"""In names of layers that see one row for each image (what is made of the timestep): nothing to
 gain there, and torch's int8 product on CUDA takes no fewer than 17 rows."""
 
 
 def probe(precision: Precision, device: str) -> Verdict:
-    """Say whether torchao can compute in ``precision`` on ``device``."""
+    """Return whether torchao can compute in ``precision`` on ``device``."""
     if importlib.util.find_spec("torchao") is None:
         return lacking(f"{precision} is done by torchao, which is not installed")
     try:
@@ -30,18 +29,22 @@ def probe(precision: Precision, device: str) -> Verdict:
         return lacking(f"torchao is installed but does not import: {error}")
     kind = device.split(":")[0]
     if kind == "cuda" and precision == "fp8":
-        import torch
-
-        found = torch.cuda.get_device_capability(device)
-        if found < FP8_CAPABILITY:
-            return Verdict(
-                False,
-                f"fp8 matrix products need compute capability 8.9; {device} has "
-                f"{found[0]}.{found[1]}",
-            )
-    elif kind != "cuda" and not (kind == "cpu" and precision == "int8"):
+        why = fp8_missing(device)
+        return Verdict(why is None, why)
+    if kind != "cuda" and not (kind == "cpu" and precision == "int8"):
         return Verdict(False, f"{precision} on {kind} has no matrix product to gain from")
     return Verdict(True)
+
+
+def fp8_missing(device: str) -> str | None:
+    """Return why the hardware cannot multiply fp8, or None."""
+    import torch
+
+    needs = "fp8 needs a GPU of compute capability 8.9 or newer"
+    if not device.startswith("cuda"):
+        return f"{needs}, and this is {device}"
+    major, minor = torch.cuda.get_device_capability(device)
+    return None if (major, minor) >= (8, 9) else f"{needs}; {device} has {major}.{minor}"
 
 
 def quantise(

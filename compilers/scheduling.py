@@ -4,9 +4,9 @@ Where diffusers (0.29 to 0.42) waits with a scheduler of the Euler family on CUD
 
 - ``step`` of the ancestral kind draws noise with a generator on the CPU and uploads it from
   pageable memory: one wait at **each step**;
-- ``set_timesteps`` uploads the sigmas and reads them back: once a picture, behind all of the text
+- ``set_timesteps`` uploads the sigmas and reads them back: once an image, behind all of the text
   encoders' work;
-- ``index_for_timestep`` searches on the device and reads the answer: once a picture, in pipelines
+- ``index_for_timestep`` searches on the device and reads the answer: once an image, in pipelines
   that do not say where they begin (InstructPix2Pix).
 
 Sigmas themselves are kept on the CPU and become kernel arguments, which needs no wait.
@@ -34,9 +34,9 @@ def apply(scheduler: Any, kind: StepKind) -> dict[str, str]:
     ``no-sync`` gives the same numbers to the last bit. ``fused`` besides takes each step in two or
     three kernels instead of six and more, and rounds less on the way.
     """
-    said: dict[str, str] = {}
+    notes: dict[str, str] = {}
     if kind == "as-is":
-        return said
+        return notes
     name = type(scheduler).__name__
     if name not in FAMILY:
         why = f"left out: {name} is not among {', '.join(FAMILY)}"
@@ -44,15 +44,15 @@ def apply(scheduler: Any, kind: StepKind) -> dict[str, str]:
     _keep_schedules(scheduler)
     _find_steps_on_host(scheduler)
     _upload_without_waiting(scheduler)
-    said["scheduler_no_sync"] = "on"
+    notes["scheduler_no_sync"] = "on"
     if kind == "fused":
         prediction = scheduler.config.prediction_type
         if prediction == "epsilon":
             _fuse(scheduler, ancestral="Ancestral" in name)
-            said["scheduler_fused"] = "on"
+            notes["scheduler_fused"] = "on"
         else:
-            said["scheduler_fused"] = f"left out: for epsilon prediction, and this is {prediction}"
-    return said
+            notes["scheduler_fused"] = f"left out: for epsilon prediction, and this is {prediction}"
+    return notes
 
 
 def upload_noise(
@@ -222,12 +222,12 @@ def _fuse(scheduler: Any, *, ancestral: bool) -> None:
 
 def _coefficients(sigmas: Any, ancestral: bool) -> list[tuple[float, float, float]]:
     """Return (sigma, dt, up) for each step, computed as diffusers does, in single precision."""
-    found = []
+    steps = []
     for here, after in itertools.pairwise(sigmas):
         if ancestral:
             up = (after**2 * (here**2 - after**2) / here**2) ** 0.5
             down = (after**2 - up**2) ** 0.5
         else:
             up, down = here * 0, after
-        found.append((float(here), float(down - here), float(up)))
-    return found
+        steps.append((float(here), float(down - here), float(up)))
+    return steps

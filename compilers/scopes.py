@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from compilers.base import UnsupportedPipelineError
@@ -19,6 +19,22 @@ def denoiser_name(pipeline: Any) -> str | None:
     return None
 
 
+def denoiser_of(pipeline: Any) -> Any:
+    """Return the denoiser, or None where there is none."""
+    return getattr(pipeline, denoiser_name(pipeline) or "", None)
+
+
+def replace_part(pipeline: Any, name: str, change: Callable[[Any], Any]) -> None:
+    """Put what ``change`` returns for a part where the pipeline calls it.
+
+    The VAE is replaced by method: pipelines call ``vae.decode``, which a wrapped VAE would look up
+    on the module inside, unchanged.
+    """
+    owner, _, method = name.partition(".")
+    holder, attribute = (getattr(pipeline, owner), method) if method else (pipeline, owner)
+    setattr(holder, attribute, change(getattr(holder, attribute)))
+
+
 def text_encoder_names(pipeline: Any) -> tuple[str, ...]:
     """Return the attributes that hold a text encoder, in the order in which they are numbered."""
     return tuple(name for name in TEXT_ENCODERS if getattr(pipeline, name, None) is not None)
@@ -33,27 +49,20 @@ def resolve_scope(pipeline: Any, asked: Iterable[str]) -> tuple[str, ...]:
     Raises:
         UnsupportedPipelineError: the pipeline lacks a part that was asked for.
     """
-    found: list[str] = []
+    names: list[str] = []
     for name in asked:
-        if name in ("unet", "transformer"):
-            denoiser = denoiser_name(pipeline)
-            if denoiser is None or (name == "transformer" and denoiser != "transformer"):
-                raise UnsupportedPipelineError(
-                    f"{type(pipeline).__name__} has no {name} to compile"
-                )
-            found.append(denoiser)
-        elif name == "text_encoders":
-            encoders = text_encoder_names(pipeline)
-            if not encoders:
-                raise UnsupportedPipelineError(
-                    f"{type(pipeline).__name__} has no text encoder to compile"
-                )
-            found.extend(encoders)
+        owner, _, method = name.partition(".")
+        if name == "text_encoders":
+            parts = text_encoder_names(pipeline)
+        elif name == "unet":
+            parts = tuple(filter(None, [denoiser_name(pipeline)]))
         else:
-            owner = getattr(pipeline, name.split(".")[0], None)
-            if owner is None or (name.startswith("vae.") and not hasattr(owner, name[4:])):
-                raise UnsupportedPipelineError(
-                    f"{type(pipeline).__name__} has no {name} to compile"
-                )
-            found.append(name)
-    return tuple(dict.fromkeys(found))
+            holder = getattr(pipeline, owner, None)
+            known = holder is not None and (not method or hasattr(holder, method))
+            known = known and (name != "transformer" or denoiser_name(pipeline) == name)
+            parts = (name,) if known else ()
+        if not parts:
+            what = "text encoder" if name == "text_encoders" else name
+            raise UnsupportedPipelineError(f"{type(pipeline).__name__} has no {what} to compile")
+        names.extend(parts)
+    return tuple(dict.fromkeys(names))

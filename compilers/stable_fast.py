@@ -24,7 +24,7 @@ class StableFastOptions:
         preserve_parameters: keep weights exchangeable in frozen traces, at some cost.
         enable_cnn_optimization: fuse convolutions with what follows.
         enable_fused_linear_geglu: fuse GEGLU; accumulates in half precision.
-        prefer_lowp_gemm: multiply matrices in low precision, which can change the picture.
+        prefer_lowp_gemm: multiply matrices in low precision, which can change the image.
         enable_xformers: attention by xformers; needs a GPU.
         enable_cuda_graph: replay CUDA graphs; needs a GPU.
         enable_triton: generated Triton kernels; needs a GPU.
@@ -54,19 +54,18 @@ class StableFast:
         self._vae: Any = None
 
     def probe(self, device: str) -> Verdict:
-        """Say whether the extension loads, by loading it: it fits one build of torch only."""
+        """Return whether the extension loads, by loading it: it fits one build of torch only."""
         kind = device.split(":")[0]
         if kind not in ("cpu", "cuda"):
             return Verdict(False, f"stable-fast runs on cpu and cuda, not on {device}")
         if importlib.util.find_spec("sfast") is None:
             return lacking("stable-fast is not installed")
-        try:
-            importlib.import_module("sfast.compilers.diffusion_pipeline_compiler")
-        except Exception as error:  # noqa: BLE001 - whatever a broken extension raises
-            return lacking(
-                f"stable-fast {packages.version_of('stable-fast')} does not load with torch "
-                f"{packages.version_of('torch')}: {type(error).__name__}: {error}",
-            )
+        loads = packages.attempt(
+            lambda: importlib.import_module("sfast.compilers.diffusion_pipeline_compiler"),
+            packages.beside_torch("stable-fast").format("load"),
+        )
+        if not loads.supported:
+            return loads
         if kind == "cuda" and not _built_with_cuda():
             return lacking(
                 "this stable-fast was built without CUDA (WITH_CUDA=0): it runs on cpu only"
@@ -74,11 +73,7 @@ class StableFast:
         return Verdict(True)
 
     def prepare(self, pipeline: Any, options: StableFastOptions) -> Scope:
-        """Hand the pipeline to ``sfast``'s ``compile``.
-
-        Raises:
-            UnsupportedPipelineError: there is no UNet, or the options need a GPU.
-        """
+        """Hand the pipeline to ``sfast``'s ``compile``."""
         unet = getattr(pipeline, "unet", None)
         if unet is None:
             raise UnsupportedPipelineError(

@@ -1,7 +1,7 @@
 """Deep features of a UNet, computed at some steps and reused at those between.
 
 Neighbouring steps change the deep, low-resolution features little (DeepCache, arXiv:2312.00858). At
-a step that reuses them, only the outermost down and up block run. The picture changes.
+a step that reuses them, only the outermost down and up block run. The image changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from compilers.base import UnsupportedPipelineError
 class DeepFeatures:
     """Wraps the inner blocks of a UNet in place.
 
-    Steps are counted from each ``scheduler.set_timesteps``, so every picture begins with a step
+    Steps are counted from each ``scheduler.set_timesteps``, so every image begins with a step
     that computes everything.
 
     Attributes:

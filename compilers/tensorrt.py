@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from compilers import inductor, packages
-from compilers.base import Evidence, Scope, Verdict, lacking
-from compilers.scopes import resolve_scope
+from compilers.base import Evidence, Scope, Verdict
+from compilers.scopes import replace_part, resolve_scope
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,7 @@ class TensorrtOptions:
     pass_through_build_failures: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range.
-
-        Raises:
-            ValueError: with the range.
-        """
+        """Refuse numbers out of range, with a ValueError that names the range."""
         if self.min_block_size < 1:
             raise ValueError("min_block_size: at least one operator makes a block")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
@@ -55,44 +51,27 @@ class Tensorrt:
     lossy = False
 
     def probe(self, device: str) -> Verdict:
-        """Say whether torch-tensorrt is there, fits this torch, and ``device`` is an NVIDIA GPU."""
+        """Return whether torch-tensorrt fits this torch, and ``device`` is an NVIDIA GPU."""
         if not device.startswith("cuda"):
             return Verdict(False, f"TensorRT runs on NVIDIA GPUs only, and this is {device}")
         there = packages.installed("torch-tensorrt", "tensorrt")
         if not there.supported:
             return there
-        try:
-            importlib.import_module("torch_tensorrt")
-        except Exception as error:  # noqa: BLE001 - whatever a build that does not fit raises
-            return lacking(
-                f"torch-tensorrt {packages.version_of('torch-tensorrt')} does not import with "
-                f"torch {packages.version_of('torch')}: {type(error).__name__}: {error}",
-            )
-        return Verdict(True)
+        return packages.attempt(
+            lambda: importlib.import_module("torch_tensorrt"),
+            packages.beside_torch("torch-tensorrt").format("import"),
+        )
 
     def prepare(self, pipeline: Any, options: TensorrtOptions) -> Scope:
-        """Wrap each part where the pipeline calls it.
-
-        Raises:
-            UnsupportedPipelineError: the pipeline lacks a part.
-        """
+        """Wrap each part where the pipeline calls it."""
         import torch
 
         importlib.import_module("torch_tensorrt")
         scope = resolve_scope(pipeline, options.scope)
+        how = {"backend": "torch_tensorrt", "dynamic": options.dynamic}
         for name in scope:
-            owner, _, method = name.partition(".")
-            holder = getattr(pipeline, owner) if method else pipeline
-            part = getattr(holder, method or owner)
-            setattr(
-                holder,
-                method or owner,
-                torch.compile(
-                    part,
-                    backend="torch_tensorrt",
-                    dynamic=options.dynamic,
-                    options=settings(options),
-                ),
+            replace_part(
+                pipeline, name, lambda part: torch.compile(part, **how, options=settings(options))
             )
         return Scope(scope)
 
@@ -106,11 +85,5 @@ class Tensorrt:
 
 def settings(options: TensorrtOptions) -> dict[str, Any]:
     """Return what ``torch.compile`` hands to torch-tensorrt."""
-    found: dict[str, Any] = {
-        "min_block_size": options.min_block_size,
-        "workspace_size": options.workspace_size,
-        "pass_through_build_failures": options.pass_through_build_failures,
-    }
-    if options.optimization_level is not None:
-        found["optimization_level"] = options.optimization_level
-    return found
+    own = {k: v for k, v in vars(options).items() if k not in ("scope", "dynamic")}
+    return {key: value for key, value in own.items() if value is not None}

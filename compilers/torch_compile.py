@@ -7,7 +7,7 @@ from typing import Any
 
 from compilers import inductor
 from compilers.base import Evidence, Scope, Verdict
-from compilers.scopes import resolve_scope
+from compilers.scopes import replace_part, resolve_scope
 
 
 @dataclass(frozen=True)
@@ -31,36 +31,24 @@ class TorchCompile:
     lossy = False
 
     def probe(self, device: str) -> Verdict:
-        """Say whether Inductor works on ``device``."""
+        """Return whether Inductor works on ``device``."""
         return inductor.probe(device)
 
     def prepare(self, pipeline: Any, options: TorchCompileOptions) -> Scope:
-        """Wrap each part where the pipeline calls it.
-
-        The VAE is compiled by method: pipelines call ``vae.decode``, which a wrapped VAE would
-        look up on the module inside, uncompiled.
-
-        Raises:
-            UnsupportedPipelineError: the pipeline lacks a part, or cannot fuse its projections.
-        """
+        """Wrap each part where the pipeline calls it."""
         import torch
 
         scope = resolve_scope(pipeline, options.scope)
         inductor.arrange_weights(pipeline, scope, options)
         arguments = inductor.compile_arguments(options)
         replayed = inductor.uses_cuda_graphs(pipeline, options.mode)
+
+        def compiled(part: Any) -> Any:
+            made = torch.compile(part, **arguments)
+            return inductor.own_outputs(made) if replayed else made
+
         for name in scope:
-            if name.startswith("vae."):
-                method = name[len("vae.") :]
-                compiled = torch.compile(getattr(pipeline.vae, method), **arguments)
-                setattr(
-                    pipeline.vae, method, inductor.own_outputs(compiled) if replayed else compiled
-                )
-            else:
-                module = torch.compile(getattr(pipeline, name), **arguments)
-                if replayed:
-                    inductor.own_module_outputs(module)
-                setattr(pipeline, name, module)
+            replace_part(pipeline, name, compiled)
         return Scope(scope)
 
     def evidence(self) -> Evidence:

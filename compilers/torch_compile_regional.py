@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from compilers import inductor
+from compilers import inductor, packages
 from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
 from compilers.scopes import resolve_scope
 
@@ -28,13 +26,11 @@ class TorchCompileRegional:
     lossy = False
 
     def probe(self, device: str) -> Verdict:
-        """Say whether Inductor works on ``device`` and diffusers knows repeated blocks."""
-        try:
-            version = importlib.metadata.version("diffusers")
-        except importlib.metadata.PackageNotFoundError:
+        """Return whether Inductor works on ``device`` and diffusers knows repeated blocks."""
+        version = packages.version_of("diffusers")
+        if version is None:
             return Verdict(False, "diffusers is not installed")
-        numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-        if numbers < FIRST_DIFFUSERS:
+        if packages.numbers(version) < FIRST_DIFFUSERS:
             return Verdict(
                 False,
                 "regional compilation needs diffusers 0.35 or newer "
@@ -43,11 +39,7 @@ class TorchCompileRegional:
         return inductor.probe(device)
 
     def prepare(self, pipeline: Any, options: TorchCompileRegionalOptions) -> Scope:
-        """Compile the denoiser's repeated blocks in place, lazily at their first call.
-
-        Raises:
-            UnsupportedPipelineError: the denoiser's class names no repeated blocks.
-        """
+        """Compile the denoiser's repeated blocks in place, lazily at their first call."""
         scope = resolve_scope(pipeline, ("unet",))
         denoiser = getattr(pipeline, scope[0])
         if not getattr(denoiser, "_repeated_blocks", None):
@@ -58,7 +50,7 @@ class TorchCompileRegional:
         inductor.arrange_weights(pipeline, scope, options)
         denoiser.compile_repeated_blocks(**inductor.compile_arguments(options))
         if inductor.uses_cuda_graphs(pipeline, options.mode):
-            inductor.own_module_outputs(denoiser)
+            inductor.own_outputs(denoiser)
         return Scope(scope)
 
     def evidence(self) -> Evidence:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from compilers import inductor, packages
 from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
+from compilers.quantise import fp8_missing
 from compilers.scopes import resolve_scope
 
 Kind = Literal["int8", "int8-weights", "fp8", "fp8-weights"]
@@ -19,7 +20,6 @@ CONFIGS = {
     "fp8-weights": "Float8WeightOnlyConfig",
     "fp8": "Float8DynamicActivationFloat8WeightConfig",
 }
-FP8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True)
@@ -59,44 +59,35 @@ class Torchao:
         self._details: dict[str, Any] = {}
 
     def probe(self, device: str) -> Verdict:
-        """Say whether torchao quantises a small layer on ``device``, by doing it."""
+        """Return whether torchao quantises a small layer on ``device``, by doing it."""
         if packages.version_of("torchao") is None:
             return lacking("torchao is not installed")
-        try:
+
+        def compute() -> None:
             import torch
 
             layer = torch.nn.Sequential(torch.nn.Linear(32, 32)).to(device)
             quantise(layer, "int8")
             with torch.no_grad():
                 layer(torch.ones(2, 32, device=device))
-        except Exception as error:  # noqa: BLE001 - whatever a package that does not fit raises
-            return lacking(
-                f"torchao {packages.version_of('torchao')} does not work with torch "
-                f"{packages.version_of('torch')} on {device}: {type(error).__name__}: {error}",
-            )
-        return Verdict(True)
+
+        begins = packages.beside_torch("torchao").format("work")
+        return packages.attempt(compute, f"{begins} on {device}")
 
     def prepare(self, pipeline: Any, options: TorchaoOptions) -> Scope:
-        """Quantise the denoiser in place, and compile it if asked to.
-
-        Raises:
-            UnsupportedPipelineError: there is no denoiser, nothing in it to quantise, or fp8 was
-                asked for where the hardware has none.
-        """
+        """Quantise the denoiser in place, and compile it if asked to."""
         import torch
 
         (name,) = resolve_scope(pipeline, ("unet",))
         denoiser = getattr(pipeline, name)
-        wanted = kinds_of(
-            [
-                layer
-                for layer, part in denoiser.named_modules()
-                if isinstance(part, torch.nn.Linear)
-            ],
-            options,
-        )
+        layers = [
+            layer for layer, part in denoiser.named_modules() if isinstance(part, torch.nn.Linear)
+        ]
+        wanted = kinds_of(layers, options)
         if any(kind.startswith("fp8") for kind in wanted.values()):
-            check_fp8(str(getattr(pipeline, "device", "cpu")))
+            why = fp8_missing(str(getattr(pipeline, "device", "cpu")))
+            if why is not None:
+                raise UnsupportedPipelineError(why)
         by_kind = {
             kind: quantise(denoiser, kind, {name for name, own in wanted.items() if own == kind})
             for kind in dict.fromkeys(wanted.values())
@@ -118,10 +109,8 @@ class Torchao:
 
     def evidence(self) -> Evidence:
         """Show how many layers were quantised; compiled graphs are counted by the worker."""
-        return Evidence(
-            runtime="dynamo" if self._compiled else "modules",
-            details=self._details,
-        )
+        runtime = "dynamo" if self._compiled else "modules"
+        return Evidence(runtime=runtime, details=self._details)
 
 
 def kinds_of(layers: Sequence[str], options: TorchaoOptions) -> Mapping[str, str]:
@@ -136,17 +125,15 @@ def kinds_of(layers: Sequence[str], options: TorchaoOptions) -> Mapping[str, str
                 f"{pattern!r} fits none of the {len(layers)} linear layers, such as "
                 f"{', '.join(layers[:2]) or 'none'}"
             )
-    found: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for name in layers:
-        if any(_fits(name, pattern) for pattern in options.ignores):
-            continue
         fitting = [pattern for pattern in options.modules if _fits(name, pattern)]
-        kind = options.modules[max(fitting, key=len)] if fitting else None
-        if not options.modules:
-            kind = options.kind
-        if kind is not None:
-            found[name] = kind
-    return found
+        kind = options.kind if not options.modules else None
+        if fitting:
+            kind = options.modules[max(fitting, key=len)]
+        if kind is not None and not any(_fits(name, pattern) for pattern in options.ignores):
+            kinds[name] = kind
+    return kinds
 
 
 def _fits(name: str, pattern: str) -> bool:
@@ -175,22 +162,3 @@ def quantise(module: Any, kind: str, names: Collection[str] | None = None) -> in
         type(part.weight.data) is not kind_before
         for part, kind_before in zip(linear, before, strict=True)
     )
-
-
-def check_fp8(device: str) -> None:
-    """Refuse fp8 where the hardware cannot multiply it.
-
-    Raises:
-        UnsupportedPipelineError: with what the device has.
-    """
-    import torch
-
-    if not device.startswith("cuda"):
-        raise UnsupportedPipelineError(
-            f"fp8 needs a GPU of compute capability 8.9 or newer, and this is {device}"
-        )
-    found = torch.cuda.get_device_capability(device)
-    if tuple(found) < FP8_CAPABILITY:
-        raise UnsupportedPipelineError(
-            f"fp8 needs compute capability 8.9 or newer; {device} has {found[0]}.{found[1]}"
-        )

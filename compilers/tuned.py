@@ -20,7 +20,7 @@ from typing import Any, Literal
 from compilers import attention, inductor, quantise, scheduling
 from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
 from compilers.cuda_graphs import CudaRecorder, GraphedCall
-from compilers.scopes import denoiser_name, resolve_scope
+from compilers.scopes import denoiser_name, denoiser_of, resolve_scope
 from compilers.step_cache import DeepFeatures
 
 REGIONS = ("BasicTransformerBlock", "ResnetBlock2D", "CLIPEncoderLayer", "T5Block")
@@ -28,6 +28,12 @@ REGIONS = ("BasicTransformerBlock", "ResnetBlock2D", "CLIPEncoderLayer", "T5Bloc
 
 RECOMPILES = 64
 """One region's code is compiled for each of its shapes; torch's own limit of 8 is soon reached."""
+
+TUNING = {
+    "autotune": ["max_autotune"],
+    "coordinate_descent": ["coordinate_descent_tuning", "coordinate_descent_check_all_directions"],
+}
+"""What of Inductor's settings each option switches on."""
 
 ARTIFACTS = "artifacts.bin"
 
@@ -68,11 +74,11 @@ class TunedOptions:
         channels_last: put convolution weights in channels-last memory format.
         fuse_qkv: fuse the attention projections.
         attention: ``probe`` times the kernels that are present at this pipeline's own shapes and
-            takes the fastest that keeps the picture; or the name of one.
+            takes the fastest that keeps the image; or the name of one.
         scheduler: ``no-sync`` removes waits of the host and changes no bit; ``fused`` besides takes
             a step in fewer kernels.
         hold_vae: keep the decoder in the precision that it decodes in, instead of converting all of
-            its weights there and back for each picture.
+            its weights there and back for each image.
         cudnn_benchmark: let cuDNN choose convolution algorithms by timing them.
         ship_cache: keep what was compiled as one file beside the cell's compile cache.
         alone: keep this technique as it is set, and switch off all others.
@@ -124,7 +130,7 @@ class TunedCacheOptions(TunedOptions):
 
 
 class Tuned:
-    """The techniques together. What a device or pipeline cannot have is left out, and said.
+    """The techniques together. What a device or pipeline cannot have is left out, with the reason.
 
     Attributes:
         before_denoiser: for relatives: called with the denoiser's arguments before each call of it.
@@ -136,7 +142,7 @@ class Tuned:
     lossy = False
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._techniques: dict[str, str] = {}
         self._details: dict[str, Any] = {}
         self._graphs: dict[str, GraphedCall] = {}
         self._compiles = True
@@ -145,15 +151,11 @@ class Tuned:
         self.before_denoiser: Callable[..., None] | None = None
 
     def probe(self, device: str) -> Verdict:
-        """Say whether Inductor works on ``device``."""
+        """Return whether Inductor works on ``device``."""
         return inductor.probe(device)
 
     def prepare(self, pipeline: Any, options: Any) -> Scope:
-        """Change ``pipeline`` in place; regions compile and calls are captured when first called.
-
-        Raises:
-            UnsupportedPipelineError: the pipeline has none of the parts.
-        """
+        """Change ``pipeline`` in place; all of it compiles and is captured at its first call."""
         if options.alone is not None:
             others = {name: off for name, off in OFF.items() if name != options.alone}
             options = dataclasses.replace(options, **others)
@@ -165,50 +167,45 @@ class Tuned:
         # Before what else listens to the scheduler: a schedule that is kept is not computed again.
         scheduler = getattr(pipeline, "scheduler", None)
         if scheduler is not None:
-            self._said.update(scheduling.apply(scheduler, options.scheduler))
+            self._techniques.update(scheduling.apply(scheduler, options.scheduler))
         self._arrange(pipeline, parts, options)
         self.change_denoiser(pipeline, options)
         if options.hold_vae and "vae.decode" in parts:
             self._held = _HeldDecoder(pipeline.vae)
         if options.cudnn_benchmark:
-            self._say_cuda("cudnn_benchmark", on_cuda)
+            self._note_cuda("cudnn_benchmark", on_cuda)
             if on_cuda:
-                _benchmark_convolutions()
+                import torch
+
+                torch.backends.cudnn.benchmark = True
         self._wrap(pipeline, parts, options, device)
         return Scope(self._claimed(pipeline, parts, options))
 
     def change_denoiser(self, pipeline: Any, options: Any) -> None:
-        """For relatives that change the picture: called between arranging and compiling."""
+        """For relatives that change the image: called between arranging and compiling."""
 
     def denoiser_variant(self) -> Any:
         """For relatives: on what else the work of the denoiser's call depends."""
         return None
 
     def evidence(self) -> Evidence:
-        """Say which techniques are on, which were left out and why, and what the graphs did."""
+        """Return which techniques are on, which were left out and why, and what the graphs did."""
         if self._ship is not None:
             self._ship()
-        graphs = {
-            name: {
-                "captures": graphed.counts.captures,
-                "replays": graphed.counts.replays,
-                "uncaptured": dict(graphed.counts.uncaptured),
-            }
-            for name, graphed in self._graphs.items()
-        }
+        graphs = {name: dataclasses.asdict(each.counts) for name, each in self._graphs.items()}
         if self._held is not None:
-            self._said["hold_vae"] = self._held.said()
+            self._techniques["hold_vae"] = self._held.outcome()
         if self._graphs:
-            self._said["cuda_graphs"] = _said_of_graphs(self._graphs)
-        details = {"techniques": dict(self._said), "cuda_graphs": graphs, **self._details}
+            self._techniques["cuda_graphs"] = _graph_status(self._graphs)
+        details = {"techniques": dict(self._techniques), "cuda_graphs": graphs, **self._details}
         return Evidence(
             runtime="dynamo" if self._compiles else "modules",
             details=details,
             brought_bytes=self._details.get("cache_loaded_bytes", 0),
         )
 
-    def _say_cuda(self, technique: str, on_cuda: bool) -> None:
-        self._said[technique] = "on" if on_cuda else "left out: it needs CUDA"
+    def _note_cuda(self, technique: str, on_cuda: bool) -> None:
+        self._techniques[technique] = "on" if on_cuda else "left out: it needs CUDA"
 
     def _arrange(self, pipeline: Any, parts: tuple[str, ...], options: Any) -> None:
         denoiser = denoiser_name(pipeline)
@@ -216,37 +213,36 @@ class Tuned:
             asked = inductor.InductorOptions(fuse_qkv=True)
             try:
                 inductor.arrange_weights(pipeline, (str(denoiser),), asked)
-                self._said["fuse_qkv"] = "on"
+                self._techniques["fuse_qkv"] = "on"
             except (UnsupportedPipelineError, ValueError) as error:
-                self._said["fuse_qkv"] = f"left out: {error}"
+                self._techniques["fuse_qkv"] = f"left out: {error}"
         if options.channels_last:
             inductor.arrange_weights(pipeline, parts, inductor.InductorOptions(channels_last=True))
-            self._said["channels_last"] = "on"
+            self._techniques["channels_last"] = "on"
 
     def _wrap(self, pipeline: Any, parts: tuple[str, ...], options: Any, device: str) -> None:
         """Compile each part and put a graph around its call."""
         on_cuda = device.startswith("cuda")
         recorder = CudaRecorder(device) if on_cuda and options.cuda_graphs else None
         if options.cuda_graphs:
-            self._say_cuda("cuda_graphs", on_cuda)
+            self._note_cuda("cuda_graphs", on_cuda)
         arguments = self._compile_arguments(options, on_cuda)
         regions = _regions_of(pipeline)
         for part in parts:
             owner_name, _, method = part.partition(".")
             owner = getattr(pipeline, owner_name)
+            weights = getattr(owner, "decoder", owner) if method == "decode" else owner
             name = method or "forward"
             is_denoiser = part == denoiser_name(pipeline)
             written = getattr(owner, name)
             if options.compile == "regional":
-                inside = getattr(owner, "decoder", owner) if method == "decode" else owner
-                self._compile_regions(part, inside, regions, arguments)
+                self._compile_regions(part, weights, regions, arguments)
             elif options.compile == "whole":
                 import torch
 
                 setattr(owner, name, torch.compile(written, **arguments))
             if recorder is not None:
-                weights = getattr(owner, "decoder", owner) if method == "decode" else owner
-                variant = self.denoiser_variant if is_denoiser else _no_variant
+                variant = self.denoiser_variant if is_denoiser else lambda: None
                 graphed = GraphedCall(getattr(owner, name), recorder, weights, variant)
                 self._graphs[part] = graphed
                 setattr(owner, name, _plain(graphed, drops=_unused_arguments(owner, method)))
@@ -254,7 +250,7 @@ class Tuned:
                 self._guide(owner, written, options.attention, device)
 
     def _compile_arguments(self, options: Any, on_cuda: bool) -> dict[str, Any]:
-        """Return what torch.compile is told: each shape for itself, tuned as asked."""
+        """Return the arguments of torch.compile: each shape for itself, tuned as asked."""
         if not self._compiles:
             return {}
         import torch._dynamo
@@ -262,35 +258,26 @@ class Tuned:
         config: Any = torch._dynamo.config
         limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
         setattr(config, limit, max(getattr(config, limit), RECOMPILES))
-        self._said["compile"] = options.compile
+        self._techniques["compile"] = options.compile
         tuning: dict[str, Any] = {}
-        for wanted, settings in (
-            ("autotune", {"max_autotune": True}),
-            (
-                "coordinate_descent",
-                {
-                    "coordinate_descent_tuning": True,
-                    "coordinate_descent_check_all_directions": True,
-                },
-            ),
-        ):
+        for wanted, settings in TUNING.items():
             if getattr(options, wanted):
-                self._say_cuda(wanted, on_cuda)
-                tuning.update(settings if on_cuda else {})
+                self._note_cuda(wanted, on_cuda)
+                tuning.update(dict.fromkeys(settings, True) if on_cuda else {})
         return {"dynamic": False, **({"options": tuning} if tuning else {})}
 
     def _compile_regions(
         self, part: str, module: Any, regions: set[str], arguments: dict[str, Any]
     ) -> None:
-        found = [each for each in module.modules() if type(each).__name__ in regions]
-        if not found:
+        inside = [each for each in module.modules() if type(each).__name__ in regions]
+        if not inside:
             raise UnsupportedPipelineError(
                 f"{part}: {type(module).__name__} has none of the blocks "
                 f"{', '.join(sorted(regions))}; use compile: whole, or take it out of parts"
             )
-        for region in found:
+        for region in inside:
             region.compile(**arguments)
-        self._details.setdefault("regions", {})[part] = len(found)
+        self._details.setdefault("regions", {})[part] = len(inside)
 
     def _guide(self, denoiser: Any, written: Any, choice: str, device: str) -> None:
         """Put around the denoiser what happens once before, and what before each of its calls."""
@@ -298,12 +285,12 @@ class Tuned:
         pending = []
         if choice != "as-is":
             technique = f"attention {choice}"
-            self._say_cuda(technique, device.startswith("cuda"))
+            self._note_cuda(technique, device.startswith("cuda"))
             if device.startswith("cuda"):
                 if choice == "probe":
                     pending.append(technique)
                 elif why := attention.missing(choice):
-                    self._said[technique] = f"left out: {why}"
+                    self._techniques[technique] = f"left out: {why}"
                 else:
                     attention.use(choice, denoiser)
 
@@ -315,7 +302,8 @@ class Tuned:
             if self.before_denoiser is not None:
                 self.before_denoiser(*args, **kwargs)
             if pending:
-                self._choose_attention(pending.pop(), denoiser, written, device, args, kwargs)
+                call = functools.partial(written, *args, **kwargs)
+                self._choose_attention(pending.pop(), denoiser, device, call)
             return inner(*args, **kwargs)
 
         denoiser.forward = guided
@@ -324,17 +312,15 @@ class Tuned:
         self,
         technique: str,
         denoiser: Any,
-        written: Any,
         device: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        call: Callable[[], Any],
     ) -> None:
         with attention.eager():
-            shapes = attention.watch_shapes(lambda: written(*args, **kwargs))
+            shapes = attention.watch_shapes(call)
         chosen, tried = attention.probe(
             shapes, attention.cuda_candidates(), device, attention.seconds_of
         )
-        self._said[technique] = f"on: {chosen}"
+        self._techniques[technique] = f"on: {chosen}"
         self._details["attention"] = {
             "chosen": chosen,
             "tried": {
@@ -349,36 +335,30 @@ class Tuned:
         """Return the parts that can be proved: compiled, captured, or with changed weights."""
         if self._compiles or self._graphs:
             return parts
-        arranged = {denoiser_name(pipeline)} if self._said.get("fuse_qkv") == "on" else set()
+        arranged = {denoiser_name(pipeline)} if self._techniques.get("fuse_qkv") == "on" else set()
         if options.channels_last:
             arranged |= {denoiser_name(pipeline), "vae.decode"}
         return tuple(part for part in parts if part in arranged)
 
     def _load_cache(self, options: Any, on_cuda: bool) -> None:
-        """Start from what was compiled before, and arrange that it is kept afterwards.
-
-        Raises:
-            FileNotFoundError: there is no such ``cache_file``.
-            ValueError: it is no compile cache that this torch can read.
-        """
+        """Start from what was compiled before, and arrange that it is kept afterwards."""
         import torch
 
         compiler: Any = getattr(torch, "compiler", None)
-        wanted = self._compiles and (options.ship_cache or options.cache_file is not None)
-        if not wanted:
+        if not self._compiles or not (options.ship_cache or options.cache_file is not None):
             return
         if not hasattr(compiler, "save_cache_artifacts"):
-            self._said["ship_cache"] = "left out: this torch cannot save its compile cache"
+            self._techniques["ship_cache"] = "left out: this torch cannot save its compile cache"
             return
         folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         kept = Path(folder).parent / ARTIFACTS if folder else None
         source = Path(options.cache_file) if options.cache_file is not None else kept
-        if options.cache_file is not None and not (source and source.is_file()):
+        if options.cache_file is not None and not Path(options.cache_file).is_file():
             raise FileNotFoundError(f"cache_file: there is no file {options.cache_file}")
         if source is not None and source.is_file() and not _holds_graphs(folder):
             self._load_artifacts(source, on_cuda, asked=options.cache_file is not None)
         if options.ship_cache and kept is not None:
-            self._said["ship_cache"] = "on"
+            self._techniques["ship_cache"] = "on"
             self._ship = functools.partial(self._save_cache, kept)
             atexit.register(self._ship)
 
@@ -393,13 +373,13 @@ class Tuned:
                 "can read: it was cut off, or saved by another version"
             )
         if loaded is None:
-            self._said["cache_loaded"] = "nothing: this torch cannot read what was kept"
+            self._techniques["cache_loaded"] = "nothing: this torch cannot read what was kept"
         elif on_cuda:
-            self._said["cache_loaded"] = "on"
+            self._techniques["cache_loaded"] = "on"
             self._details["cache_loaded_bytes"] = source.stat().st_size
         else:
             # Found again are graphs and their code, not what the C++ compiler made of it.
-            self._said["cache_loaded"] = "graphs alone: C++ kernels are compiled anew"
+            self._techniques["cache_loaded"] = "graphs alone: C++ kernels are compiled anew"
 
     def _save_cache(self, target: Path) -> None:
         import torch
@@ -423,13 +403,13 @@ class TunedEightBit(Tuned):
     precision: quantise.Precision
 
     def probe(self, device: str) -> Verdict:
-        """Say whether torchao and Inductor work on ``device``."""
+        """Return whether torchao and Inductor work on ``device``."""
         verdict = quantise.probe(self.precision, device)
         return inductor.probe(device) if verdict.supported else verdict
 
     def change_denoiser(self, pipeline: Any, options: Any) -> None:
         """Quantise the denoiser's large linear layers."""
-        denoiser = getattr(pipeline, denoiser_name(pipeline) or "", None)
+        denoiser = denoiser_of(pipeline)
         if denoiser is None:
             raise UnsupportedPipelineError(f"{type(pipeline).__name__} has no denoiser to quantise")
         regions = _regions_of(pipeline)
@@ -442,7 +422,7 @@ class TunedEightBit(Tuned):
             options.min_features,
             within=compiled if options.compile == "regional" else None,
         )
-        self._said[self.precision] = "on"
+        self._techniques[self.precision] = "on"
         self._details["quantised_layers"] = count
 
 
@@ -480,7 +460,7 @@ class TunedCache(Tuned):
             features.begin_call(args[0] if args else kwargs["sample"])
 
         self._features, self.before_denoiser = features, begin
-        self._said["step_cache"] = "on"
+        self._techniques["step_cache"] = "on"
 
     def denoiser_variant(self) -> Any:
         """A call that reuses does other work than one that computes."""
@@ -492,8 +472,8 @@ class TunedCache(Tuned):
         return ["shallow" if each else "full" for each in reused]
 
 
-def _said_of_graphs(graphs: dict[str, GraphedCall]) -> str:
-    """Say of the parts whose calls ran as they are why they did."""
+def _graph_status(graphs: dict[str, GraphedCall]) -> str:
+    """Return of the parts whose calls ran as they are why they did."""
     why = [
         f"{reason} ({part}, {calls} calls)"
         for part, graphed in graphs.items()
@@ -502,14 +482,9 @@ def _said_of_graphs(graphs: dict[str, GraphedCall]) -> str:
     return "on" if not why else f"on, but {'; '.join(why)}"
 
 
-def _no_variant() -> None:
-    return None
-
-
 def _regions_of(pipeline: Any) -> set[str]:
     """Return the names of the classes that are compiled as regions."""
-    denoiser = getattr(pipeline, denoiser_name(pipeline) or "", None)
-    return {*REGIONS, *(getattr(denoiser, "_repeated_blocks", None) or ())}
+    return {*REGIONS, *(getattr(denoiser_of(pipeline), "_repeated_blocks", None) or ())}
 
 
 def _unused_arguments(owner: Any, method: str) -> tuple[str, ...]:
@@ -530,23 +505,23 @@ def _plain(graphed: GraphedCall, drops: tuple[str, ...]) -> Callable[..., Any]:
 
 
 def _parts_of(pipeline: Any, asked: tuple[str, ...]) -> tuple[str, ...]:
-    found: list[str] = []
+    parts: list[str] = []
     for name in asked:
         try:
-            found.extend(resolve_scope(pipeline, (name,)))
+            parts.extend(resolve_scope(pipeline, (name,)))
         except UnsupportedPipelineError:
             continue
-    if not found:
+    if not parts:
         raise UnsupportedPipelineError(
             f"{type(pipeline).__name__} has none of the parts {', '.join(asked)}"
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(parts))
 
 
 class _HeldDecoder:
     """Keeps the decoding half of a VAE in the precision in which its pipeline decodes.
 
-    Pipelines whose VAE overflows in float16 convert all of its weights to float32 for each picture
+    Pipelines whose VAE overflows in float16 convert all of its weights to float32 for each image
     and back. The first time that a pipeline does so, the decoding half goes along and stays; the
     other half still follows every time, so what pipelines ask the VAE for its type stays true. Not
     all pipelines do: some decode in float16 with a VAE of the same kind, which stays as it is then.
@@ -591,17 +566,11 @@ class _HeldDecoder:
 
         vae.to = to
 
-    def said(self) -> str:
+    def outcome(self) -> str:
         """Return what became of it."""
         if self.left_out is not None:
             return self.left_out
         return "on" if self.asked else "left out: this pipeline converts no VAE"
-
-
-def _benchmark_convolutions() -> None:
-    import torch
-
-    torch.backends.cudnn.benchmark = True
 
 
 def _holds_graphs(folder: str | None) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections import Counter
 from typing import Any
 
 from compilers import packages
 from compilers.base import Evidence, NoOptions, Scope, UnsupportedPipelineError, Verdict, lacking
-from compilers.scopes import denoiser_name
+from compilers.scopes import denoiser_name, denoiser_of
 
 
 class Xformers:
@@ -20,37 +21,29 @@ class Xformers:
     lossy = False
 
     def __init__(self) -> None:
-        self._processors: dict[str, int] = {}
+        self._processors: Counter[str] = Counter()
 
     def probe(self, device: str) -> Verdict:
-        """Say whether xformers' kernels work on ``device``, by running one."""
+        """Return whether xformers' kernels work on ``device``, by running one."""
         if importlib.util.find_spec("xformers") is None:
             return lacking("xformers is not installed")
         if not device.startswith("cuda"):
             return Verdict(
                 False, f"diffusers uses xformers' attention on CUDA only, and this is {device}"
             )
-        try:
+
+        def attend() -> None:
             import torch
 
-            attend = importlib.import_module("xformers.ops").memory_efficient_attention
             ones = torch.ones(1, 16, 2, 32, dtype=torch.float16, device=device)
-            attend(ones, ones, ones)
-        except Exception as error:  # noqa: BLE001 - whatever a build that does not fit raises
-            return lacking(
-                f"xformers {packages.version_of('xformers')} does not work with torch "
-                f"{packages.version_of('torch')} on {device}: {type(error).__name__}: {error}",
-            )
-        return Verdict(True)
+            importlib.import_module("xformers.ops").memory_efficient_attention(ones, ones, ones)
+
+        begins = packages.beside_torch("xformers").format("work")
+        return packages.attempt(attend, f"{begins} on {device}")
 
     def prepare(self, pipeline: Any, options: NoOptions) -> Scope:
-        """Turn it on in every part that knows it.
-
-        Raises:
-            UnsupportedPipelineError: the denoiser does not know xformers.
-        """
-        name = denoiser_name(pipeline)
-        denoiser: Any = getattr(pipeline, name or "", None)
+        """Turn it on in every part that knows it."""
+        name, denoiser = denoiser_name(pipeline), denoiser_of(pipeline)
         if name is None or not hasattr(denoiser, "enable_xformers_memory_efficient_attention"):
             raise UnsupportedPipelineError(
                 f"the denoiser of {type(pipeline).__name__} has no switch for xformers"
@@ -60,9 +53,10 @@ class Xformers:
         if hasattr(vae, "enable_xformers_memory_efficient_attention"):
             vae.enable_xformers_memory_efficient_attention()
         for part in (denoiser, vae):
-            kinds = [type(p).__name__ for p in getattr(part, "attn_processors", {}).values()]
-            for kind in kinds:
-                self._processors[kind] = self._processors.get(kind, 0) + 1
+            self._processors.update(
+                type(processor).__name__
+                for processor in getattr(part, "attn_processors", {}).values()
+            )
         return Scope((name,))
 
     def evidence(self) -> Evidence:
@@ -72,7 +66,7 @@ class Xformers:
             runtime="modules",
             details={
                 "versions": packages.versions("xformers"),
-                "attention_processors": self._processors,
+                "attention_processors": dict(self._processors),
             },
             fallback=None if taken else "no attention processor of xformers is in place",
         )

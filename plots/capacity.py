@@ -8,11 +8,7 @@ the second, a point of the law: workload, series, mpixels, gib.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from plots import style
 
@@ -29,95 +25,57 @@ SERIES = {
 """Marker, line and name of the two ways to grow."""
 
 
-def figure(
-    points: pd.DataFrame, lines: pd.DataFrame, colours: Mapping[str, str] | None = None
-) -> Figure:
-    """Return one panel for each search: a mark for each trial, the law, and the limit."""
-
-    def draw(axes: Axes, rows: pd.DataFrame, shades: Mapping[str, str]) -> None:
-        own = lines[lines["workload"] == rows["workload"].iloc[0]]
-        _panel(axes, rows, own, shades)
-
-    return style.panels(
-        points,
-        TITLE,
-        draw,
-        nothing="No run tried what fits into memory.",
-        notes=[
-            (
-                "Each mark is one trial in a process of its own (n in the axis): its largest peak "
-                "in any phase. A cross ran out of memory; it stands on the limit, as its own need "
-                "is not known. Lines: the fitted law; whether it has a quadratic term was tested. "
-                "Ringed: off the law, and without weight in it. Trials that were skipped because "
-                "a smaller one had run out of memory are not drawn."
-            ),
-        ],
-        height=lambda rows: 3.6,
-        colours=colours,
-        key=[
-            *[style.mark(name, shape) for shape, _, name in SERIES.values()],
-            style.mark("ran out of memory", "x"),
-        ],
-    )
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, lines: pd.DataFrame, colours: Mapping[str, str]) -> None:
-    colour = colours[rows["backend"].iloc[0]]
-    limits = [v for v in rows["limit_gib"] if style.present(v)]
+@style.figure_of(
+    TITLE,
+    nothing="No run tried what fits into memory.",
+    notes=(
+        "Each mark is one trial in a process of its own (n in the axis): its largest peak "
+        "in any phase. A cross ran out of memory; it stands on the limit, as its need "
+        "is not known. Lines: the fitted law; whether it has a quadratic term was tested. "
+        "Ringed: off the law, and without weight in it. Trials that were skipped because "
+        "a smaller one had run out of memory are not drawn."
+    ),
+    height=lambda *_: 3.6,
+    key=[
+        *[style.mark(name, shape) for shape, _, name in SERIES.values()],
+        style.mark("ran out of memory", "x"),
+    ],
+)
+def figure(panel: style.Panel) -> None:
+    """Draw one search: a mark for each trial, the law, and the limit."""
+    axes, (rows, lines) = panel.axes, panel.tables
+    colour = panel.colour(rows)
+    limit = next((v for v in rows["limit_gib"] if style.present(v)), None)
+    fits = rows["fits"].astype(bool)
+    measured = rows[fits & rows["gib"].map(style.present).astype(bool)]
+    top = max([v for v in [*rows["gib"], limit] if style.present(v)], default=1.0)
+    widest = float(rows["mpixels"].max())
+    named: list[pd.Series] = []
     for series, (shape, dashes, _) in SERIES.items():
         law = lines[lines["series"] == series]
         if not law.empty:
             axes.plot(law["mpixels"], law["gib"], dashes, color=colour, alpha=0.6, linewidth=1.4)
-        part = _measured(rows, series)
-        axes.plot(part["mpixels"], part["gib"], shape, color=colour, markersize=6, zorder=3)
-    heights = [v for v in rows["gib"] if style.present(v)]
-    top = max([*heights, *limits], default=1.0)
-    bad = rows[~rows["fits"].astype(bool)]
-    axes.plot(
-        bad["mpixels"],
-        [limits[0] if limits else 1.06 * top] * len(bad),
-        "x",
-        color=style.BAD,
-        markersize=7,
-        markeredgewidth=1.8,
-        zorder=4,
-    )
-    out = rows[rows["outlier"].astype(bool)]
-    axes.plot(
-        out["mpixels"], out["gib"], "o", markersize=12, markerfacecolor="none",
-        markeredgecolor=style.BAD,
-    )  # fmt: skip
-    if limits:
-        axes.axhline(limits[0], color=style.BAD, linewidth=1.2)
-        axes.annotate(
-            f"limit {limits[0]:.3g} GiB", (0.01, limits[0]), (0, 4),
-            xycoords=axes.get_yaxis_transform(), textcoords="offset points", fontsize=8,
-            color=style.BAD,
-        )  # fmt: skip
-    _edges(axes, rows)
-    axes.set_xlim(0, 1.12 * float(rows["mpixels"].max()))
-    axes.set_ylim(0, 1.18 * top)
-    law_text = str(rows["law"].iloc[0])
-    axes.set_xlabel(
-        f"10^6 pixels of a call (size x batch), n = {len(rows)}"
-        + (f"\nlaw, {style.wrap(law_text, 84)}" if law_text else "")
-    )
-    axes.set_ylabel(f"peak of {rows['meter'].iloc[0]} [GiB]")
-
-
-def _measured(rows: pd.DataFrame, series: str) -> pd.DataFrame:
-    """Return the trials of a series that fit and have a figure."""
-    known = rows["gib"].map(style.present).astype(bool)
-    return rows[(rows["series"] == series) & rows["fits"].astype(bool) & known]
-
-
-def _edges(axes: Axes, rows: pd.DataFrame) -> None:
-    """Write beside the largest that fits in each series what it is."""
-    for series, offset in zip(SERIES, (-11, -23), strict=True):
-        part = _measured(rows, series)
+        part = measured[measured["series"] == series]
+        style.dot(axes, part["mpixels"], part["gib"], shape, colour, 6, zorder=3)
         if len(part):
             last = part.loc[part["mpixels"].idxmax()]
-            axes.annotate(
-                str(last["shown"]), (last["mpixels"], last["gib"]), (5, offset),
-                textcoords="offset points", fontsize=8, ha="left", va="center",
-            )  # fmt: skip
+            near = any(
+                abs(last["mpixels"] - other["mpixels"]) < 0.13 * widest
+                and abs(last["gib"] - other["gib"]) < 0.08 * top
+                for other in named
+            )
+            named.append(last)
+            at, away = (last["mpixels"], last["gib"]), (5, -23 if near else -11)
+            style.write(axes, str(last["shown"]), at, away, ha="left", va="center")
+    bad = rows.loc[~fits, "mpixels"]
+    height = 1.06 * top if limit is None else limit
+    style.dot(axes, bad, [height] * len(bad), "x", style.BAD, 7, markeredgewidth=1.8, zorder=4)
+    style.ring(axes, rows[rows["outlier"].astype(bool)], 12)
+    if limit is not None:
+        axes.axhline(limit, color=style.BAD, linewidth=1.2)
+        place = axes.get_yaxis_transform()
+        text = f"limit {limit:.3g} GiB"
+        style.write(axes, text, (0.01, limit), (0, 4), xycoords=place, color=style.BAD)
+    axes.set_xlim(0, 1.12 * widest)
+    axes.set_ylim(0, 1.18 * top)
+    style.label_law(axes, "a call (size x batch)", rows)

@@ -8,11 +8,6 @@ or None), processes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from plots import style
@@ -20,32 +15,25 @@ from plots import style
 TITLE = "The denoiser against the device's limits"
 
 
-def figure(table: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
-    """Return one panel for each workload: the roof, and each backend under it."""
-    return style.panels(
-        table,
-        TITLE,
-        _panel,
-        nothing="No record counted the model's operations and measured the device's limits.",
-        notes=[
-            (
-                "Up: operations of the denoiser in one call over the time of its loop. The roof is "
-                "what this device reached in the same run: a copy (slope) and a matrix product in "
-                "the workload's type (level). Across: operations for each byte moved. The mark "
-                "stands where each of diffusers' operators reads and writes by itself, and its "
-                "line reaches to where nothing but weights is read: what fuses lies between. "
-                "Backends that skip work or narrow it are left out, and of a backend's variants "
-                "all but the fastest. Per cent: share of the matrix product's rate; busy: of the "
-                "loop in which the device computes. Hollow: under 90 %, bound by launches. "
-                "n = processes."
-            )
-        ],
-        height=lambda rows: 3.6 + 0.19 * rows["label"].nunique(),
-        colours=colours,
-    )
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
+@style.figure_of(
+    TITLE,
+    nothing="No record counted the model's operations and measured the device's limits.",
+    notes=(
+        "Up: operations of the denoiser in one call over the time of its loop. The roof is "
+        "what this device reached in the same run: a copy (slope) and a matrix product in "
+        "the workload's type (level). Across: operations for each byte moved. The mark "
+        "stands where each of diffusers' operators reads and writes by itself, and its "
+        "line reaches to where nothing but weights is read: what fuses lies between. "
+        "Backends that skip work or narrow it are left out, and of a backend's variants "
+        "all but the fastest. Per cent: share of the matrix product's rate; busy: of the "
+        "loop in which the device computes. Hollow: under 90 %, bound by launches. "
+        "n = processes."
+    ),
+    height=lambda rows: 3.6 + 0.19 * rows["label"].nunique(),
+)
+def figure(panel: style.Panel) -> None:
+    """Draw one workload: the roof, and each backend under it."""
+    axes, rows = panel.axes, panel.rows
     peak = float(rows["matmul_flops_per_s"].median())
     copy = float(rows["copy_bytes_per_s"].median())
     ridge = peak / copy
@@ -56,14 +44,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
     axes.text(
         right, peak, f"{_si(peak)}FLOP/s measured ", ha="right", va="bottom", fontsize=8,
     )  # fmt: skip
-    axes.annotate(
-        f"{_si(copy)}B/s measured",
-        (left, copy * left),
-        xytext=(10, -2),
-        textcoords="offset points",
-        va="top",
-        fontsize=8,
-    )
+    style.write(axes, f"{_si(copy)}B/s measured", (left, copy * left), (10, -2), va="top")
     shapes = style.markers(rows["label"])
     for row in rows.itertuples():
         label = style.shorten(row.label, 33)
@@ -71,26 +52,15 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: Mapping[str, str]) -> None:
             axes.plot([], [], linestyle="", label=f"{label}: no figure")
             continue
         busy = f", busy {row.busy_pct:.0f} %" if style.present(row.busy_pct) else ""
-        colour = colours[row.backend]
-        axes.hlines(
-            row.flops_per_s,
-            row.flop_per_byte,
-            row.flop_per_weight_byte,
-            color=colour,
-            linewidth=1,
-            alpha=0.6,
-        )
-        axes.plot(
-            row.flop_per_byte,
-            row.flops_per_s,
-            shapes[str(row.label)],
-            color=colour,
-            markerfacecolor="white" if row.launch_bound is True else colour,
-            markersize=7,
-            linestyle="",
+        colour = panel.colours[row.backend]
+        reads = (row.flop_per_byte, row.flop_per_weight_byte)
+        axes.hlines(row.flops_per_s, *reads, color=colour, linewidth=1, alpha=0.6)
+        style.dot(
+            axes, row.flop_per_byte, row.flops_per_s, shapes[str(row.label)], colour, 7,
+            filled=row.launch_bound is not True, linestyle="",
             label=f"{label}: {_si(row.flops_per_s)}FLOP/s, {row.mfu_pct:.1f} %{busy} · "
             f"n = {row.processes}",
-        )
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(left, right)

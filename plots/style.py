@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -60,6 +62,7 @@ OTHERS = (
 MARKERS = "osD^vP*XphH<>d"
 
 DPI = 120
+GIB = 1024**3
 ROW_LABEL = 30
 """Characters of a line of a row's label."""
 PANEL_WIDTH = 6.6
@@ -68,6 +71,10 @@ MOST_ROWS = 80
 FIRST_ROWS = 16
 """A figure holds all workloads if they fit ``MOST_PANELS`` and ``MOST_ROWS``. If not, it is a
 sample in any case, and shows the first workloads within ``FIRST_ROWS``: quick to read and draw."""
+LEFT_OUT = (
+    "{drawn} of {total} workloads are drawn, the first of the report; the tables have all, and "
+    "--workload NAME draws others."
+)
 
 # For signs that DejaVu lacks, where the machine has one of them; else a PNG shows boxes.
 _FURTHER_FONTS = [
@@ -132,22 +139,18 @@ def colours(backends: Iterable[str]) -> dict[str, str]:
     """
     names = sorted(set(backends))
     further = [name for name in names if name not in KNOWN]
-    return {
-        **{name: KNOWN[name] for name in names if name in KNOWN},
-        **{name: OTHERS[i % len(OTHERS)] for i, name in enumerate(further)},
-    }
+    return {name: KNOWN.get(name) or OTHERS[further.index(name) % len(OTHERS)] for name in names}
 
 
 def markers(labels: Iterable[str]) -> dict[str, str]:
     """Return a marker for each label, in the order of first appearance."""
-    return {
-        label: MARKERS[i % len(MARKERS)] for i, label in enumerate(dict.fromkeys(map(str, labels)))
-    }
+    names = dict.fromkeys(map(str, labels))
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
 
 
-def colour_of(table: pd.DataFrame, given: Mapping[str, str] | None) -> Mapping[str, str]:
-    own = colours(str(name) for name in table["backend"].dropna()) if len(table) else {}
-    return {**own, **(given or {})}
+def own_colours(table: pd.DataFrame) -> dict[str, str]:
+    """Return the colours of the backends of a table, if it has any."""
+    return colours(map(str, table["backend"].dropna())) if "backend" in table else {}
 
 
 def workloads(table: pd.DataFrame) -> list[str]:
@@ -161,10 +164,6 @@ def workloads(table: pd.DataFrame) -> list[str]:
     return names[: max(1, min(MOST_PANELS, int((lines.cumsum() <= FIRST_ROWS).sum())))]
 
 
-def of(table: pd.DataFrame, workload: str) -> pd.DataFrame:
-    return table[table["workload"] == workload]
-
-
 def labels(rows: pd.DataFrame) -> list[str]:
     """Return the labels of a panel's rows, each once, in their order."""
     return [str(label) for label in dict.fromkeys(rows["label"])]
@@ -172,15 +171,8 @@ def labels(rows: pd.DataFrame) -> list[str]:
 
 def mark(text: str, shape: str = "o", *, filled: bool = True) -> Line2D:
     """Return an entry of a key: a mark that stands for ``text`` whatever its colour."""
-    return Line2D(
-        [],
-        [],
-        marker=shape,
-        linestyle="",
-        color=INK,
-        markerfacecolor=INK if filled else "white",
-        label=text,
-    )
+    face = INK if filled else "white"
+    return Line2D([], [], marker=shape, linestyle="", color=INK, markerfacecolor=face, label=text)
 
 
 def legend_below(axes: Axes, distance: float = 0.17, **how: Any) -> None:
@@ -221,7 +213,7 @@ def shorten(label: str, width: int) -> str:
 
 
 class Page:
-    """A figure of panels, one for each workload, with a title above and notes below.
+    """A figure of panels, with a title above and notes below.
 
     Args:
         title: the subject.
@@ -238,26 +230,22 @@ class Page:
         notes: Sequence[str] = (),
         key: Sequence[Artist] = (),
     ) -> None:
-        panels = max(1, len(heights))
-        columns = min(2, panels)
-        rows = math.ceil(panels / columns)
-        tallest = [max(heights[i * columns : (i + 1) * columns], default=2.0) for i in range(rows)]
+        columns = min(2, len(heights))
+        rows = math.ceil(len(heights) / columns)
+        tallest = [max(heights[i * columns : (i + 1) * columns]) for i in range(rows)]
         width = PANEL_WIDTH * columns + (0.8 if columns == 1 else 0.0)
-        characters = int(width * 16.5)
-        told = "\n".join(textwrap.fill(note, characters) for note in notes if note)
-        heading = textwrap.fill(title, int(width * 8.5))
-        if key:
-            heading += "\n"
-        lines = (told.count("\n") + 1 if told else 0, heading.count("\n") + 1)
-        height = sum(tallest) + 0.17 * lines[0] + 0.24 * lines[1] + 0.25
+        foot = "\n".join(textwrap.fill(note, int(width * 16.5)) for note in notes if note)
+        heading = textwrap.fill(title, int(width * 8.5)) + ("\n" if key else "")
+        lines = heading.count("\n") + 1
+        height = sum(tallest) + 0.17 * len(foot.splitlines()) + 0.24 * lines + 0.25
         self.figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(self.figure)
         engine: Any = self.figure.get_layout_engine()
         engine.set(w_pad=0.12, h_pad=0.08, hspace=0.03, wspace=0.03)
         self.figure.suptitle(heading, x=0.012, ha="left", fontsize=12, fontweight="bold")
-        if told:
+        if foot:
             self.figure.supxlabel(
-                told, x=0.012, ha="left", fontsize=8, color=FAINT, linespacing=1.35
+                foot, x=0.012, ha="left", fontsize=8, color=FAINT, linespacing=1.35
             )
         if key:
             # In the line that the heading leaves free; layout would put it over the heading.
@@ -265,87 +253,130 @@ class Page:
                 handles=list(key),
                 ncols=len(key),
                 loc="upper left",
-                bbox_to_anchor=(0.006, 1 - (0.24 * (lines[1] - 1) + 0.05) / height),
+                bbox_to_anchor=(0.006, 1 - (0.24 * (lines - 1) + 0.05) / height),
                 borderaxespad=0.0,
                 columnspacing=1.4,
             )
             legend.set_in_layout(False)
         grid = self.figure.add_gridspec(rows, columns, height_ratios=tallest)
-        self.cells = [grid[i // columns, i % columns] for i in range(panels)]
+        self.cells = [grid[i // columns, i % columns] for i in range(len(heights))]
 
-    def axes(self, place: int, title: str = "") -> Axes:
-        axes = self.figure.add_subplot(self.cells[place])
+    def axes(self, place: int, title: str = "", ratios: Sequence[float] = (1.0,)) -> list[Axes]:
+        """Return the axes of a panel from the top, which share their horizontal axis."""
+        inner = self.cells[place].subgridspec(len(ratios), 1, height_ratios=ratios)
+        cells = [inner[i] for i in range(len(ratios))] if len(ratios) > 1 else [self.cells[place]]
+        axes: list[Axes] = []
+        for cell in cells:
+            axes.append(self.figure.add_subplot(cell, sharex=axes[0] if axes else None))
         if title:
-            axes.set_title(wrap(title, 46, 2))
+            axes[0].set_title(wrap(title, 46, 2))
+        for upper in axes[:-1]:
+            upper.tick_params(axis="x", labelbottom=False)
         return axes
 
-    def pair(self, place: int, title: str, ratios: tuple[float, float]) -> tuple[Axes, Axes]:
-        """Return two axes above one another in one panel, which share their horizontal axis."""
-        inner = self.cells[place].subgridspec(2, 1, height_ratios=ratios)
-        upper = self.figure.add_subplot(inner[0])
-        lower = self.figure.add_subplot(inner[1], sharex=upper)
-        upper.set_title(wrap(title, 46, 2))
-        return upper, lower
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel is drawn from.
+
+    Attributes:
+        stack: its axes, from the top.
+        tables: the panel's rows of each of the figure's tables.
+        colours: of the backends.
+    """
+
+    stack: Sequence[Axes]
+    tables: Sequence[pd.DataFrame]
+    colours: Mapping[str, str]
+
+    @property
+    def axes(self) -> Axes:
+        return self.stack[0]
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        return self.tables[0]
+
+    def colour(self, rows: pd.DataFrame) -> str:
+        """Return the colour of the backend of ``rows``."""
+        return self.colours[rows["backend"].iloc[0]]
+
+    def series(self) -> Iterator[tuple[str, pd.DataFrame, str]]:
+        """Yield the label, the rows and the colour of each series."""
+        for label, rows in self.rows.groupby("label", sort=False):
+            yield str(label), rows, self.colour(rows)
+
+    def heights(self) -> dict[str, float]:
+        """Make the vertical axis a list of the labels; return the height of each."""
+        names = labels(self.rows)
+        return dict(zip(names, list_rows(self.axes, names), strict=True))
 
 
-def panels(
-    table: pd.DataFrame,
+def figure_of(
     title: str,
-    draw: Callable[[Axes, pd.DataFrame, Mapping[str, str]], None],
     *,
     nothing: str,
-    notes: Sequence[str],
-    height: Callable[[pd.DataFrame], float],
-    colours: Mapping[str, str] | None,
-    key: Sequence[Artist] = (),
-) -> Figure:
-    """Return a figure with one panel for each workload that has room.
+    notes: str | Callable[..., Sequence[str]],
+    height: Callable[..., float],
+    key: Sequence[Artist] | Callable[..., Sequence[Artist]] = (),
+    ratios: Sequence[float] | Callable[[pd.DataFrame], Sequence[float]] = (1.0,),
+    by: str = "workload",
+    most: int = MOST_PANELS,
+    left_out: str = LEFT_OUT,
+) -> Callable[[Callable[[Panel], None]], Callable[..., Figure]]:
+    """Make of a function that draws one panel one that takes tables and returns a figure.
 
     Args:
-        draw: fills the axes of a panel from the rows of its workload and the backends' colours.
-        nothing: why there is no figure, if the table is empty.
-        notes, key: as of `Page`; workloads without a panel are noted besides.
-        height: of a panel with these rows, in inches.
+        nothing: why there is no figure, if the first table is empty.
+        notes, key: as of `Page`, or what returns them for the figure's tables.
+        height: of a panel in inches, for its rows of each table.
+        ratios: heights of the axes in a panel, as parts of it.
+        by: the column that has a value for each panel, in each table.
+        most: panels, unless they are by workload, of which there are those of `workloads`.
+        left_out: the note where there are more.
     """
-    names = workloads(table)
-    if not names:
-        return empty(title, nothing)
-    shades = colour_of(table, colours)
-    with settings():
-        parts = [of(table, name) for name in names]
-        page = Page(title, list(map(height, parts)), notes=[*notes, left_out(table)], key=key)
-        for place, (name, rows) in enumerate(zip(names, parts, strict=True)):
-            draw(page.axes(place, name), rows, shades)
-        return page.figure
+
+    def decorate(draw: Callable[[Panel], None]) -> Callable[..., Figure]:
+        @functools.wraps(draw)
+        def figure(*tables: pd.DataFrame, colours: Mapping[str, str] | None = None) -> Figure:
+            table = tables[0]
+            every = [str(name) for name in dict.fromkeys(table[by])] if len(table) else []
+            names = workloads(table) if by == "workload" else every[:most]
+            if not names:
+                return empty(title, nothing)
+            shades = {**own_colours(table), **(colours or {})}
+            parts = [[each[each[by] == name] for each in tables] for name in names]
+            texts = [notes] if isinstance(notes, str) else [*notes(*tables)]
+            if len(names) < len(every):
+                texts.append(left_out.format(drawn=len(names), total=len(every)))
+            marks = key(*tables) if callable(key) else key
+            with settings():
+                page = Page(title, [height(*part) for part in parts], notes=texts, key=marks)
+                for place, (name, part) in enumerate(zip(names, parts, strict=True)):
+                    each = ratios(part[0]) if callable(ratios) else ratios
+                    draw(Panel(page.axes(place, name, each), part, shades))
+                return page.figure
+
+        return figure
+
+    return decorate
 
 
 def empty(title: str, why: str) -> Figure:
     """Return a figure that says why there is nothing to draw."""
     with settings():
         page = Page(title, [1.0])
-        axes = page.axes(0)
+        (axes,) = page.axes(0)
         axes.set_axis_off()
         axes.text(0.0, 0.5, textwrap.fill(why, 80), transform=axes.transAxes, va="center")
         return page.figure
 
 
-def left_out(table: pd.DataFrame) -> str:
-    """Return the note on workloads that have no panel, or nothing."""
-    total = table["workload"].nunique() if len(table) else 0
-    drawn = len(workloads(table))
-    if total <= drawn:
-        return ""
-    return (
-        f"{drawn} of {total} workloads are drawn, the first of the report; the tables have all, "
-        "and --workload NAME draws others."
-    )
-
-
-def rows(axes: Axes, labels: Sequence[str], *, last: float | None = None) -> list[float]:
+def list_rows(axes: Axes, labels: Sequence[str]) -> list[float]:
     """Make the vertical axis a list of labels from the top; return the height of each."""
     heights = [-float(i) for i in range(len(labels))]
     axes.set_yticks(heights, [_row_label(label) for label in labels])
-    axes.set_ylim((-len(labels) + 0.4) if last is None else last, 0.6)
+    axes.set_ylim(-len(labels) + 0.4, 0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     # There is no label to keep off the ticks; without this they are measured twice in every pass.
@@ -353,18 +384,22 @@ def rows(axes: Axes, labels: Sequence[str], *, last: float | None = None) -> lis
     return heights
 
 
-def panel_height(labels: Sequence[str], each: float = 0.34, base: float = 1.0) -> float:
-    """Return the height of a panel that lists ``labels``, in inches."""
-    lines = sum(_row_label(label).count("\n") + 1 for label in labels)
-    return base + each * len(labels) + 0.13 * (lines - len(labels))
+def list_height(each: float, base: float = 1.05) -> Callable[[pd.DataFrame], float]:
+    """Return what tells the height in inches of a panel that lists labels."""
+
+    def height(rows: pd.DataFrame) -> float:
+        names = labels(rows)
+        return base + each * len(names) + 0.13 * sum(_row_label(n).count("\n") for n in names)
+
+    return height
 
 
-def missing(axes: Axes, height: float, why: str) -> None:
+def missing(axes: Axes, height: float, why: str | None) -> None:
     """Say in a row of a list why it has no mark."""
     axes.text(
         0.01,
         height,
-        textwrap.shorten(why, 60, placeholder="…"),
+        textwrap.shorten(str(why or "no figure"), 60, placeholder="…"),
         transform=axes.get_yaxis_transform(),
         va="center",
         ha="left",
@@ -374,24 +409,155 @@ def missing(axes: Axes, height: float, why: str) -> None:
     )
 
 
-def beside(
-    axes: Axes,
-    values: Sequence[float],
-    heights: Sequence[float],
-    texts: Sequence[str],
-    colour: str = INK,
+def write(
+    axes: Axes, text: str, at: tuple[Any, Any], away: tuple[float, float], **how: Any
 ) -> None:
-    """Write a text to the right of each mark."""
-    for value, height, text in zip(values, heights, texts, strict=True):
-        axes.annotate(
-            text,
-            (value, height),
-            (7, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=colour,
-        )
+    """Write a small text, ``away`` points from a place."""
+    axes.annotate(text, at, away, textcoords="offset points", **{"fontsize": 8, **how})
+
+
+def beside(axes: Axes, value: float, height: float, text: str, colour: str = INK) -> None:
+    """Write a text to the right of a mark."""
+    write(axes, text, (value, height), (7, 0), va="center", color=colour)
+
+
+def dot(
+    axes: Axes,
+    x: Any,
+    y: Any,
+    shape: str,
+    colour: str,
+    size: float,
+    *,
+    filled: bool = True,
+    **how: Any,
+) -> None:
+    """Draw one or several marks, filled or hollow."""
+    face = {"markerfacecolor": colour if filled else "white"}
+    axes.plot(x, y, shape, color=colour, markersize=size, **{**face, **how})
+
+
+def ring(axes: Axes, rows: pd.DataFrame, size: float, **how: Any) -> None:
+    """Ring the points of a law that lie off it."""
+    how = {"markerfacecolor": "none", **how}
+    dot(axes, rows["mpixels"], rows["gib"], "o", BAD, size, **how)
+
+
+def label_law(axes: Axes, whose: str, rows: pd.DataFrame) -> None:
+    """Label the axes of peak memory over pixels; the law stands below the horizontal one."""
+    law = str(rows["law"].iloc[0])
+    below = f"\nlaw, {wrap(law, 84)}" if law else ""
+    axes.set_xlabel(f"10^6 pixels of {whose}, n = {len(rows)}{below}")
+    axes.set_ylabel(f"peak of {rows['meter'].iloc[0]} [GiB]")
+
+
+def band(axes: Axes, x: Any, low: Any, high: Any, colour: str, alpha: float) -> None:
+    """Shade what lies between two lines."""
+    axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
+
+
+Segment = tuple[float, float, float, float]
+"""Height of its middle, left end, width, and thickness."""
+
+
+def segment(axes: Axes, place: Segment, text: str, ink: str, **how: Any) -> None:
+    """Draw a part of a horizontal bar, with a text in its middle."""
+    height, left, width, thickness = place
+    axes.barh(height, width, thickness, left, **how)
+    axes.text(left + width / 2, height, text, ha="center", va="center", fontsize=8, color=ink)
+
+
+def marks_on_line(
+    axes: Axes,
+    height: float,
+    colour: str,
+    values: Mapping[str, float],
+    shapes: Mapping[str, tuple[str, str]],
+    filled: str,
+) -> float:
+    """Draw the values of a row, each with its shape, and a line through them.
+
+    Returns:
+        the largest value.
+    """
+    ends = [min(values.values()), max(values.values())]
+    axes.plot(ends, [height, height], color=colour, alpha=0.35)
+    for name, value in values.items():
+        shape, _ = shapes[name]
+        size = 10 if shape == "|" else 6.5
+        dot(axes, value, height, shape, colour, size, filled=name == filled, markeredgewidth=1.6)
+    return ends[1]
+
+
+def from_zero(axes: Axes, furthest: float, room: float) -> None:
+    """Let the horizontal axis go from 0 to ``room`` times the furthest mark, for texts beside."""
+    axes.set_xlim(0, furthest * room if furthest else 1)
+
+
+def number_steps(axes: Axes, last: int) -> None:
+    """Let the horizontal axis be the numbers of steps, and the vertical one their time."""
+    axes.set_xlim(0.5, last + 0.5)
+    axes.set_xticks(range(1, last + 1, max(1, round(last / 10))))
+    axes.set_ylabel("time of the step [ms]")
+    legend_below(axes, 0.2)
+
+
+def count(processes: int, calls: int) -> str:
+    """Return n as processes × calls of each."""
+    each = calls / max(processes, 1)
+    return f"n = {processes} × {f'{each:.0f}' if each == int(each) else f'{each:.1f}'}"
+
+
+Reach = tuple[float, float]
+"""Least and largest value at which bars of intervals end."""
+
+
+def reach(values: Iterable[Any]) -> Reach:
+    """Return where bars end: an interval of two processes may be a thousand times the values."""
+    known = [float(value) for value in values if present(value)] or [0.0]
+    return min(known) / 1.6, 1.6 * max(known)
+
+
+def arrows(table: pd.DataFrame, reach_of: Callable[[pd.DataFrame], Reach], more: str = "") -> str:
+    """Return the note on arrows if an interval in a panel goes on beyond its reach, or nothing."""
+    for name in workloads(table):
+        rows = table[table["workload"] == name]
+        least, most = reach_of(rows)
+        if any(present(value) and value < least for value in rows["low"]) or any(
+            present(value) and value > most for value in rows["high"]
+        ):
+            return f"Arrow: the interval goes on beyond the axis{more}."
+    return ""
+
+
+def interval(
+    axes: Axes,
+    at: float,
+    low: Any,
+    high: Any,
+    within: Reach,
+    colour: str,
+    *,
+    upright: bool = False,
+    arrow: float = 7,
+    zorder: float | None = None,
+    **line: Any,
+) -> None:
+    """Draw an interval, if there is one, as a bar at ``at``; arrows where it is cut."""
+    if not (present(low) and present(high)):
+        return
+
+    def draw(along: list[float], *shape: str, **how: Any) -> None:
+        across = [at] * len(along)
+        places = (across, along) if upright else (along, across)
+        axes.plot(*places, *shape, color=colour, zorder=zorder, **how)
+
+    least, most = within
+    draw([min(max(end, least), most) for end in (low, high)], **line)
+    if low < least:
+        draw([least], "v" if upright else "<", markersize=arrow)
+    if high > most:
+        draw([most], "^" if upright else ">", markersize=arrow)
 
 
 WIDE = 12.25

@@ -19,7 +19,6 @@ is broken.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import math
@@ -36,6 +35,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from scripts.bare_loop import take_turns  # noqa: E402 - the path comes first
+
 ASSETS = ROOT / "bench" / "assets" / "embedded"
 
 PAIRS = 20
@@ -66,18 +69,11 @@ class Result:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the harness itself.")
-    parser.add_argument(
-        "--pairs",
-        type=int,
-        default=PAIRS,
-        help="calls of the bare loop in each process (%(default)s)",
-    )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=PROCESSES,
-        help="processes; the interval narrows with their square root (%(default)s)",
-    )
+    for name, default, text in (
+        ("--pairs", PAIRS, "calls of the bare loop in each process"),
+        ("--processes", PROCESSES, "the interval narrows with their square root"),
+    ):
+        parser.add_argument(name, type=int, default=default, help=f"{text} (%(default)s)")
     parser.add_argument("--truth-only", action="store_true", help="leave the costs out")
     parser.add_argument("--truth-json", choices=("bare", "harness"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -119,15 +115,7 @@ def truth(processes: int, pairs: int) -> Iterator[Result]:
 
 def compared(pairs: int, first: str) -> dict[str, Any]:
     """Run ``compare_with_bare_loop`` in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--truth-json", first, "--pairs", str(pairs)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"the comparison failed:\n{done.stderr}")
+    done = python(__file__, "--truth-json", first, "--pairs", str(pairs))
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -152,105 +140,31 @@ def mean_with_interval(values: list[float]) -> tuple[float, float, float]:
 
 
 def compare_with_bare_loop(pairs: int, first: str) -> dict[str, Any]:
-    """Run one cell; after each of its measured calls, time one call of the bare pipeline.
-
-    Args:
-        first: whose pipeline is loaded first, "bare" or "harness".
-
-    Returns:
-        harness_s and bare_s in seconds, the former with one more value, and hashes of the pictures.
-    """
+    """Run one cell and a bare pipeline in turns; ``first`` of them, "bare" or "harness", loads."""
     import torch
 
     from bench.config import make_plan, parse_config
-    from bench.worker.cell import run_job
 
-    cell = make_plan(
-        parse_config(
-            {
-                "device": "cpu",
-                "threads": THREADS,
-                "protocol": {
-                    "warmup": {"min_calls": 3, "max_calls": 3},
-                    "calls": {
-                        "min_calls": pairs + 1,
-                        "max_calls": pairs + 1,
-                        "time_cap": "1h",
-                    },
-                    "rounds": 1,
-                },
-                "matrix": {
-                    "workload": [
-                        {
-                            "name": "truth",
-                            "task": "text-to-image",
-                            "model": "embedded:sdxl",
-                            "prompt": PROMPT,
-                            "seed": SEED,
-                            "steps": STEPS,
-                            "size": SIDE,
-                            "dtype": "float32",
-                        }
-                    ],
-                    "backend": ["none"],
-                },
-            }
-        )
-    ).cells[0]
+    workload = {"name": "truth", "task": "text-to-image", "model": "embedded:sdxl",
+                "prompt": PROMPT, "seed": SEED, "steps": STEPS, "size": SIDE,
+                "dtype": "float32"}  # fmt: skip
+    config = {"device": "cpu", "threads": THREADS,
+              "matrix": {"workload": [workload], "backend": ["none"]}}  # fmt: skip
+    cell = make_plan(parse_config(config)).cells[0]
     torch.set_num_threads(THREADS)
-    bare: Any = bare_pipeline() if first == "bare" else None
-    bare_s: list[float] = []
-    harness_s: list[float] = []
-    harness_pictures: list[str] = []
-    bare_picture: Any = None
-    ending: dict[str, Any] = {}
+    loaded = [bare_pipeline()] if first == "bare" else []
 
-    def one_bare_call() -> float:
-        nonlocal bare, bare_picture
-        if bare is None:
-            bare = bare_pipeline()
+    def bare() -> list[Any]:
+        if not loaded:
+            loaded.append(bare_pipeline())
         generator = torch.Generator("cpu").manual_seed(SEED)
-        begin = time.perf_counter()
-        bare_picture = bare(
-            prompt=PROMPT, height=SIDE, width=SIDE, num_inference_steps=STEPS, generator=generator
-        ).images[0]
-        return time.perf_counter() - begin
+        size = {"height": SIDE, "width": SIDE}
+        images: list[Any] = loaded[0](
+            prompt=PROMPT, **size, num_inference_steps=STEPS, generator=generator
+        ).images
+        return images
 
-    def listen(event: dict[str, Any]) -> None:
-        fields = event.get("fields", {})
-        if "warmup_s" in fields:
-            one_bare_call()
-        elif event["event"] == "append" and "e2e_s" in fields:
-            harness_s.append(fields["e2e_s"])
-            if len(harness_s) <= pairs:
-                bare_s.append(one_bare_call())
-        elif "images" in fields:
-            harness_pictures.extend(image["sha256"] for image in fields["images"])
-        elif event["event"] == "end":
-            ending.update(event)
-
-    with tempfile.TemporaryDirectory() as folder:
-        run_job(
-            {
-                "cell": cell,
-                "round": 0,
-                "device": "cpu",
-                "pictures_dir": folder,
-                "pictures_relative_to": folder,
-                "cache_dir": folder,
-                "prime_only": False,
-            },
-            listen,
-        )
-    if ending.get("outcome") != "ok":
-        raise SystemExit(f"the cell ended {ending.get('outcome')}: {ending.get('reason')}")
-    pixels = bare_picture.convert("RGB").tobytes()
-    return {
-        "harness_s": harness_s,
-        "bare_s": bare_s,
-        "harness_pictures": harness_pictures,
-        "bare_pictures": [hashlib.sha256(pixels).hexdigest()],
-    }
+    return take_turns(cell, "cpu", pairs, bare)
 
 
 def bare_pipeline() -> Any:
@@ -273,16 +187,10 @@ def command_line() -> Iterator[Result]:
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "print(*sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    done = python("-c", code)
     heavy = sorted({"torch", "diffusers", "pandas", "numpy", "pydantic"} & {*done.stderr.split()})
-    yield Result(
-        "heavy imports of bench --help",
-        ", ".join(heavy) or "none",
-        "none",
-        "broken" if heavy else "ok",
-    )
+    verdict = "broken" if heavy else "ok"
+    yield Result("heavy imports of bench --help", ", ".join(heavy) or "none", "none", verdict)
 
 
 def planning() -> Iterator[Result]:
@@ -339,7 +247,7 @@ made = make.records(workloads, backends, rounds=5, calls=10)
 assert len(made) == {count}, len(made)
 make.write_run(Path({str(run)!r}), made)
 """
-            subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+            python("-c", code)
             cost, peak = one_process("report", str(run), "--out", str(run / "out"))
             peaks.append(peak)
             bound = RENDER_S if count == max(RENDER_RECORDS) else None
@@ -408,6 +316,19 @@ def judged(what: str, found: list[Cost], bound_s: float | None) -> Result:
     sure = min(processor) >= bound_s if processor else best >= bound_s
     verdict = "ok" if middle < bound_s else "broken" if sure else "unclear"
     return Result(what, text, f"< {bound_s:g} s", verdict)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python with ``arguments`` to its end.
+
+    Raises:
+        SystemExit: it failed; with what it wrote.
+    """
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+    return done
 
 
 def quietly(*arguments: str) -> Callable[[], object]:

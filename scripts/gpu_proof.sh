@@ -9,7 +9,7 @@
 #
 # Needs a Python with torch, diffusers and this project's other requirements (PYTHON=..., default
 # python3), and no network; docs/gpu-proof.md says how to bring them and what to bring back. Call
-# it again until it says that all slices are done: each call goes on where the last one stopped, be
+# it again until it says that all slices are done: each call resumes where the last one stopped, be
 # it by time, by Ctrl-C or killed. --minutes (default 8.5) is for one call; a cell under way when it
 # is over is measured anew, so let it be more where nothing limits a call. Records, a report, the
 # self-check's lines and results/ (what to bring back) land in --out, default runs/gpu-proof.
@@ -26,50 +26,37 @@ device=cuda
 small=no
 minutes=8.5
 out=
-only=
+slice=
 status=no
 retry=no
 
-usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
+complain() { echo "gpu_proof: $*" >&2; }
+end() { local code=$1; shift; complain "$@"; exit "$code"; }
 
 while [ $# -gt 0 ]; do
   case $1 in
     --device | --minutes | --out | --slice)
-      if [ $# -lt 2 ]; then echo "gpu_proof: $1 needs a value" >&2; exit 2; fi
-      case $1 in
-        --device) device=$2 ;;
-        --minutes) minutes=$2 ;;
-        --out) out=$2 ;;
-        --slice) only=$2 ;;
-      esac
-      shift 2 ;;
-    --small) small=yes; shift ;;
-    --status) status=yes; shift ;;
-    --retry) retry=yes; shift ;;
-    -h | --help) usage; exit 0 ;;
-    *) echo "gpu_proof: unknown option $1; see --help" >&2; exit 2 ;;
+      if [ $# -lt 2 ]; then end 2 "$1 needs a value"; fi
+      printf -v "${1#--}" %s "$2"
+      shift ;;
+    --small | --status | --retry) printf -v "${1#--}" yes ;;
+    -h | --help) sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) end 2 "unknown option $1; see --help" ;;
   esac
+  shift
 done
 if [[ $device != cuda* ]] && [ "$small" = no ]; then
-  echo "gpu_proof: at full size a CPU takes days; add --small" >&2
-  exit 2
+  end 2 "at full size a CPU takes days; add --small"
 fi
-if ! [[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]]; then
-  echo "gpu_proof: --minutes $minutes is no number" >&2
-  exit 2
-fi
-if ! command -v "$python" > /dev/null; then
-  echo "gpu_proof: there is no $python; name a Python with torch in PYTHON" >&2
-  exit 2
-fi
+[[ $minutes =~ ^[0-9]+(\.[0-9]+)?$ ]] || end 2 "--minutes $minutes is no number"
+command -v "$python" > /dev/null || end 2 "there is no $python; name a Python with torch in PYTHON"
 begun=$(date +%s)
 deadline=$(awk -v now="$begun" -v minutes="$minutes" 'BEGIN { printf "%d", now + 60 * minutes }')
 left() { echo $((deadline - $(date +%s))); }
 slice_needs=20   # seconds; less is not worth a start
 report_needs=120
 if [ "$(left)" -lt "$slice_needs" ]; then
-  echo "gpu_proof: --minutes $minutes is too short to measure anything; 8.5 is usual" >&2
-  exit 2
+  end 2 "--minutes $minutes is too short to measure anything; 8.5 is usual"
 fi
 out=${out:-runs/gpu-proof$([ "$small" = yes ] && echo -small)}
 config=configs/gpu-sdxl.yaml
@@ -149,23 +136,22 @@ small_cells_of() {
   esac
 }
 
-if [ -n "$only" ] && [[ " ${slices[*]} " != *" $only "* ]]; then
-  echo "gpu_proof: there is no slice $only; there are: ${slices[*]}" >&2
-  exit 2
+if [ -n "$slice" ] && [[ " ${slices[*]} " != *" $slice "* ]]; then
+  end 2 "there is no slice $slice; there are: ${slices[*]}"
 fi
 wanted=("${slices[@]}")
-if [ -n "$only" ]; then wanted=("$only"); fi
+if [ -n "$slice" ]; then wanted=("$slice"); fi
 
 # How far each slice is, and how many of its measurements have a record.
 declare -A states counts
 look() {
-  local told state_of name count
-  told=$("$python" "$state" slices "$out" "$@")
-  case $? in 0) ;; 2) return 2 ;; *) told= ;; esac
-  if [ -z "$told" ]; then echo "gpu_proof: $python is no Python that works" >&2; return 2; fi
+  local lines state_of name count
+  lines=$("$python" "$state" slices "$out" "$@")
+  case $? in 0) ;; 2) return 2 ;; *) lines= ;; esac
+  if [ -z "$lines" ]; then complain "$python is no Python that works"; return 2; fi
   while IFS=$'\t' read -r state_of name count; do
     states[$name]=$state_of counts[$name]=$count
-  done <<< "$told"
+  done <<< "$lines"
 }
 
 if [ "$status" = yes ]; then
@@ -178,15 +164,11 @@ fi
 
 # From here on one call at a time works in the folder, until its last child is gone.
 if ! why=$( { mkdir -p "$out" && : >> "$out/.lock"; } 2>&1 ); then
-  echo "gpu_proof: nothing can be written in $out (${why##*: }); choose another folder with --out" >&2
-  exit 2
+  end 2 "nothing can be written in $out (${why##*: }); choose another folder with --out"
 fi
 exec 9>> "$out/.lock"
-if ! flock -n 9; then
-  echo "gpu_proof: another call is at work in $out; wait for it, or choose another folder with" \
-    "--out" >&2
-  exit 2
-fi
+flock -n 9 ||
+  end 2 "another call is at work in $out; wait for it, or choose another folder with --out"
 look "${slices[@]}" || exit 2
 "$python" "$state" ready "$device" "$out" $([ "$small" = yes ] && echo --small) || exit 2
 if [ "$small" = yes ]; then
@@ -197,8 +179,7 @@ fi
 # In the foreground, so that Ctrl-C reaches the command; it ends with this script, however that ends.
 within() { "$python" "$state" within "$@"; }
 interrupted() {
-  echo "gpu_proof: interrupted${1:+ in $1}; what was measured is kept; call again to go on" >&2
-  exit 130
+  end 130 "interrupted${1:+ in $1}; what was measured is kept; call again to continue"
 }
 trap interrupted INT
 
@@ -207,7 +188,7 @@ shipped_arguments() {
   local side=$1 file=$out/shipped-$1.bin
   if [ ! -e "$file" ]; then
     cp "$out/core-$side"/cache/*/artifacts.bin "$file.part" 2> /dev/null || {
-      echo "gpu_proof: core-$side has compiled nothing yet that could be shipped" >&2
+      complain "core-$side has compiled nothing yet that could be shipped"
       return 1
     }
     mv "$file.part" "$file"
@@ -259,7 +240,7 @@ for name in "${wanted[@]}"; do
     if [ "$retry" = no ] || ! [[ $before =~ failed|timeout|oom ]]; then continue; fi
   fi
   if [ "$(left)" -lt "$slice_needs" ]; then
-    echo "gpu_proof: stopped before $name by time; call again to go on"
+    echo "gpu_proof: stopped before $name by time; call again to continue"
     exit 75
   fi
   echo "== $name, $(left) s left"
@@ -273,14 +254,13 @@ for name in "${wanted[@]}"; do
     124 | 137)
       if [ "$(left)" -gt 0 ]; then
         failed+=("$name")
-        echo "gpu_proof: $name was killed ($now); if memory ran out, the kernel's log says so" >&2
+        complain "$name was killed ($now); if memory ran out, the kernel's log says so"
         continue
       fi
       if [ "$before" = "$now" ] && [ "$had_all_the_time" = yes ]; then
-        echo "gpu_proof: $name got no further in $minutes minutes; give it more with --minutes" >&2
-        exit 1
+        end 1 "$name got no further in $minutes minutes; give it more with --minutes"
       fi
-      echo "gpu_proof: stopped in $name by time ($now); call again to go on"
+      echo "gpu_proof: stopped in $name by time ($now); call again to continue"
       exit 75 ;;
     130) interrupted "$name ($now)" ;;
   esac
@@ -288,11 +268,11 @@ for name in "${wanted[@]}"; do
     done) pack "$name" || failed+=("pack $name") ;;
     failed)
       failed+=("$name")
-      echo "gpu_proof: in $name nothing is ok ($now); mend the cause and call again" >&2 ;;
+      complain "in $name nothing is ok ($now); fix the cause and call again" ;;
     *)
       failed+=("$name")
-      echo "gpu_proof: $name cannot go on (see above); mend the cause and call again, or rename" \
-        "$out/$name to measure it anew" >&2 ;;
+      complain "$name cannot continue (see above); fix the cause and call again, or rename" \
+        "$out/$name to measure it anew" ;;
   esac
 done
 
@@ -301,8 +281,7 @@ for name in "${slices[@]}"; do
   if [ "${states[$name]}" = done ]; then done_slices+=("$name"); fi
 done
 if [ ${#done_slices[@]} -eq 0 ]; then
-  echo "gpu_proof: nothing was measured; failed: ${failed[*]}" >&2
-  exit 1
+  end 1 "nothing was measured; failed: ${failed[*]}"
 fi
 if [ "$measured" = yes ] && [ "$(left)" -lt "$report_needs" ]; then
   echo "gpu_proof: slices are measured, the report and the self-check are left; call again"
@@ -329,9 +308,8 @@ if [ "$code" -ne 0 ]; then
   grep -q '^self-check:' "$out/self-check.txt" || tail -n 1 "$out/self-check.log" >&2
 fi
 if [ ${#failed[@]} -gt 0 ]; then
-  echo "gpu_proof: failed: ${failed[*]}; done: ${done_slices[*]}" >&2
-  exit 1
+  end 1 "failed: ${failed[*]}; done: ${done_slices[*]}"
 fi
-echo "gpu_proof: $([ -n "$only" ] && echo "the slice is" || echo "all slices are") done: ${wanted[*]}"
+echo "gpu_proof: $([ -n "$slice" ] && echo "the slice is" || echo "all slices are") done: ${wanted[*]}"
 echo "gpu_proof: copy $out/results/* to reports/results, and run make report-results; see" \
   "docs/gpu-proof.md"

@@ -1,18 +1,18 @@
-"""Put the pictures of a run on one labelled sheet, such as the one in the README.
+"""Put the images of a run on one labelled sheet, such as the one in the README.
 
     python scripts/picture_sheet.py runs/quickstart docs/images/quickstart.png
 
-A row for each backend, a column for each workload; the first picture of the first round.
+A row for each backend, a column for each workload; the first image of the first round.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bench.contract import Record
 from bench.store import RunFolder
 
 SCALE = 2
@@ -21,45 +21,40 @@ LABEL = 22
 
 
 def sheet(run: Path) -> Image.Image:
-    """Return the sheet of the run in ``run``; pictures are enlarged twice, pixel by pixel.
+    """Return the sheet of the run in ``run``; images are enlarged twice, pixel by pixel.
 
     Raises:
-        SystemExit: the run has no picture.
+        SystemExit: the run has no image.
     """
-    found: dict[tuple[str, str], Record] = {}
+    kept: dict[tuple[str, str], dict[str, Any]] = {}
     for record in RunFolder.open(run).raw_records():
         cell = record["cell"]
         if record.get("images"):
-            found.setdefault((cell["backend"]["name"], cell["workload"]["name"]), record)
-    if not found:
-        raise SystemExit(f"{run} has no pictures")
-    backends = list(dict.fromkeys(backend for backend, _ in found))
-    workloads = list(dict.fromkeys(workload for _, workload in found))
-    pictures = {key: _enlarged(run / record["images"][0]["path"]) for key, record in found.items()}
-    width = max(picture.width for picture in pictures.values())
-    height = max(picture.height for picture in pictures.values())
-    made = Image.new(
-        "RGB",
-        (
-            MARGIN + len(workloads) * (width + MARGIN),
-            MARGIN + len(backends) * (height + LABEL + MARGIN),
-        ),
-        "white",
-    )
+            kept.setdefault((cell["backend"]["name"], cell["workload"]["name"]), record)
+    if not kept:
+        raise SystemExit(f"{run} has no images")
+    backends = list(dict.fromkeys(backend for backend, _ in kept))
+    workloads = list(dict.fromkeys(workload for _, workload in kept))
+    images = {key: _enlarged(run / record["images"][0]["path"]) for key, record in kept.items()}
+    width = max(image.width for image in images.values())
+    height = max(image.height for image in images.values())
+    across, down = width + MARGIN, height + LABEL + MARGIN
+    size = (MARGIN + len(workloads) * across, MARGIN + len(backends) * down)
+    made = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(made)
     font = ImageFont.load_default(14)
-    for (backend, workload), picture in pictures.items():
-        left = MARGIN + workloads.index(workload) * (width + MARGIN)
-        top = MARGIN + backends.index(backend) * (height + LABEL + MARGIN)
-        made.paste(picture, (left, top))
+    for (backend, workload), image in images.items():
+        left = MARGIN + workloads.index(workload) * across
+        top = MARGIN + backends.index(backend) * down
+        made.paste(image, (left, top))
         draw.text((left, top + height + 3), f"{workload} · {backend}", "black", font)
     return made
 
 
 def _enlarged(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        size = (picture.width * SCALE, picture.height * SCALE)
-        return picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
+    with Image.open(path) as image:
+        size = (image.width * SCALE, image.height * SCALE)
+        return image.convert("RGB").resize(size, Image.Resampling.NEAREST)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 GIB = 1024**3
 DISK_BYTES = {"full": 10 * GIB, "small": GIB // 4}
-"""What all slices take: records, pictures and compile caches. ``bench plan`` says 7.3 GB for the
+"""What all slices take: records, images and compile caches. ``bench plan`` says 7.3 GB for the
 full ones; caches are larger where max-autotune keeps every kernel that it tried."""
 
 USED_IF_THERE = {"torchao": "the eight-bit backends end as unsupported"}
@@ -150,9 +150,12 @@ def loads(device: str, load: Callable[[str], Any] = importlib.import_module) -> 
         return
     if isinstance(resolved, Unsupported):
         yield f"{resolved.reason}; without a GPU, --device cpu --small takes the same road"
-        return
-    if not resolved.startswith("cuda"):
-        return
+    elif resolved.startswith("cuda"):
+        yield from gpu_tools()
+
+
+def gpu_tools() -> Iterator[str]:
+    """Say what torch or Triton lacks to use the GPU."""
     import torch
 
     if not torch.cuda.is_available():

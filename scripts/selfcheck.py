@@ -10,12 +10,8 @@ Needs torch for the loop alone; without a run's baseline cell, or with ``--pairs
 from __future__ import annotations
 
 import argparse
-import copy
-import hashlib
 import json
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,8 +22,6 @@ sys.path.insert(0, str(ROOT))
 
 from bench import selfcheck  # noqa: E402 - the path comes first
 from bench.store import RunFolder, StoreError  # noqa: E402
-
-WARMUP_CALLS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,14 +67,8 @@ def bare_loop(
     records: Sequence[Mapping[str, Any]], pairs: int, kept: Path | None
 ) -> selfcheck.Loop | None:
     """Return the loop's figures, from ``kept`` if they are of the same cell."""
-    baseline = next(
-        (
-            record
-            for record in records
-            if record["cell"]["backend"]["name"] == "none" and record.get("outcome") == "ok"
-        ),
-        None,
-    )
+    eager = [each for each in records if each["cell"]["backend"]["name"] == "none"]
+    baseline = next((each for each in eager if each.get("outcome") == "ok"), None)
     if pairs < 1 or baseline is None:
         return None
     counted = {scope: work["flops"] for scope, work in (baseline.get("work") or {}).items()}
@@ -100,83 +88,22 @@ def bare_loop(
 def _take_turns(
     recorded: Mapping[str, Any], device: str, pairs: int, counted: Mapping[str, int]
 ) -> selfcheck.Loop:
-    """Run the cell once more; after each measured call, time a bare one."""
-    import torch
-
+    """Run the cell once more, in turns with bare calls of a pipeline loaded the same way."""
     from bench.worker import sources, tasks
-    from bench.worker.cell import run_job
+    from scripts.bare_loop import take_turns
 
-    cell: Any = copy.deepcopy(dict(recorded))
-    cell["protocol"] = {
-        "warmup": {
-            "min_calls": WARMUP_CALLS, "max_calls": WARMUP_CALLS,
-            "stable_calls": 2, "stable_pct": 5.0,
-        },
-        "calls": {
-            "min_calls": pairs + 1, "max_calls": pairs + 1,
-            "noise_target_pct": 0.0, "time_cap_s": 1e9,
-        },
-        "rounds": 1,
-    }  # fmt: skip
-    cell.update(sweep=None, profile=False, cache="fresh")
-    workload = cell["workload"]
+    workload = recorded["workload"]
     pipeline = sources.load(workload, device, allow_remote_code=False).pipeline
     pipeline.set_progress_bar_config(disable=True)
     inputs = tasks.prepare_inputs(pipeline, workload, device)
-    times: dict[str, list[float]] = {"harness_s": [], "bare_s": []}
-    drawn: dict[str, list[str]] = {"bare": [], "harness": []}
-    ending: dict[str, Any] = {}
-
-    def wait() -> None:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-
-    def one_bare_call() -> float:
-        wait()
-        begin = time.perf_counter()
-        images = pipeline(**inputs.call_kwargs()).images
-        wait()
-        taken = time.perf_counter() - begin
-        drawn["bare"] = [
-            hashlib.sha256(image.convert("RGB").tobytes()).hexdigest() for image in images
-        ]
-        return taken
-
-    def listen(event: dict[str, Any]) -> None:
-        fields = event.get("fields", {})
-        if "steps_effective" in fields:
-            ending.update(steps_effective=fields["steps_effective"])
-        if "warmup_s" in fields:
-            one_bare_call()
-        elif event["event"] == "append" and "e2e_s" in fields:
-            times["harness_s"].append(fields["e2e_s"])
-            if len(times["harness_s"]) <= pairs:
-                times["bare_s"].append(one_bare_call())
-        elif "images" in fields:
-            drawn["harness"] = [image["sha256"] for image in fields["images"]]
-        elif event["event"] == "end":
-            ending.update(event)
-
-    with tempfile.TemporaryDirectory() as folder:
-        run_job(
-            {
-                "cell": cell,
-                "round": 0,
-                "device": device,
-                "pictures_dir": folder,
-                "pictures_relative_to": folder,
-                "cache_dir": folder,
-                "prime_only": False,
-            },
-            listen,
-        )
-    if ending.get("outcome") != "ok":
-        raise SystemExit(f"the loop's cell ended {ending.get('outcome')}: {ending.get('reason')}")
+    turns = take_turns(
+        recorded, device, pairs, lambda: list(pipeline(**inputs.call_kwargs()).images)
+    )
     return selfcheck.Loop(
-        harness_s=times["harness_s"],
-        bare_s=times["bare_s"],
-        same_pictures=drawn["bare"] == drawn["harness"],
-        flops=_denoiser_flops(pipeline, workload, counted, ending["steps_effective"]),
+        harness_s=turns["harness_s"],
+        bare_s=turns["bare_s"],
+        same_pictures=turns["bare_pictures"] == turns["harness_pictures"],
+        flops=_denoiser_flops(pipeline, workload, counted, turns["steps_effective"]),
         counted=counted,
     )
 

@@ -237,7 +237,7 @@ class TestCudaGraphs:
                 return (self.static,)
 
         module = Replay()
-        inductor.own_module_outputs(module)
+        inductor.own_outputs(module)
         first = module(1.0)
         module(2.0)
         assert first[0].tolist() == [1.0, 1.0]

@@ -38,6 +38,21 @@ def walk(
     return found
 
 
+def pair(kind: scheduling.StepKind, steps: int | None = None) -> tuple[Any, Any]:
+    """Return diffusers' own scheduler and a changed one, both at the beginning of ``steps``."""
+    plain, changed = make(FAMILY[0]), make(FAMILY[0])
+    scheduling.apply(changed, kind)
+    for scheduler in (plain, changed) if steps else ():
+        scheduler.set_timesteps(steps)
+    return plain, changed
+
+
+def first_step(scheduler: Any, **more: Any) -> Any:
+    timestep, sample = scheduler.timesteps[0], torch.ones(1, 4, 2, 2)
+    scheduler.scale_model_input(sample, timestep)
+    return scheduler.step(sample / 3, timestep, sample, **more)
+
+
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("begin", [0, 2, None])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -62,28 +77,16 @@ def test_a_fused_step_differs_by_rounding_alone(name: str, spacing: str) -> None
 
 
 def test_a_fused_step_returns_the_predicted_original_too() -> None:
-    plain, changed = make(FAMILY[0]), make(FAMILY[0])
-    scheduling.apply(changed, "fused")
-    found = []
-    for scheduler in (plain, changed):
-        scheduler.set_timesteps(4)
-        timestep, sample = scheduler.timesteps[0], torch.ones(1, 4, 2, 2)
-        scheduler.scale_model_input(sample, timestep)
-        found.append(scheduler.step(sample / 3, timestep, sample, return_dict=False)[1])
-    assert torch.allclose(*found)
+    expected, own = (first_step(each, return_dict=False)[1] for each in pair("fused", 4))
+    assert torch.allclose(own, expected)
 
 
 def test_a_caller_with_other_habits_gets_the_original_step() -> None:
-    plain, changed = make(FAMILY[0]), make(FAMILY[0])
-    scheduling.apply(changed, "fused")
-    found = []
-    for scheduler in (plain, changed):
-        scheduler.set_timesteps(4)
-        timestep, sample = scheduler.timesteps[0], torch.ones(1, 4, 2, 2)
-        scheduler.scale_model_input(sample, timestep)
-        generator = torch.Generator().manual_seed(1)
-        found.append(scheduler.step(sample / 3, timestep, sample, s_churn=2.0, generator=generator))
-    assert torch.equal(found[0].prev_sample, found[1].prev_sample)
+    expected, own = (
+        first_step(each, s_churn=2.0, generator=torch.Generator().manual_seed(1)).prev_sample
+        for each in pair("fused", 4)
+    )
+    assert torch.equal(own, expected)
 
 
 def test_changing_between_step_counts_and_back_keeps_each_schedule() -> None:
@@ -97,9 +100,7 @@ def test_changing_between_step_counts_and_back_keeps_each_schedule() -> None:
 
 
 def test_a_schedule_of_the_callers_own_is_not_kept() -> None:
-    plain, changed = make(FAMILY[0]), make(FAMILY[0])
-    scheduling.apply(changed, "no-sync")
-    changed.set_timesteps(4)
+    plain, changed = pair("no-sync", 4)
     for scheduler in (plain, changed):
         scheduler.set_timesteps(sigmas=[10.0, 5.0, 1.0, 0.0])
     assert torch.equal(changed.timesteps, plain.timesteps)
@@ -109,10 +110,7 @@ def test_a_schedule_of_the_callers_own_is_not_kept() -> None:
 
 
 def test_a_place_is_found_without_searching_and_a_stranger_is_searched() -> None:
-    plain, changed = make(FAMILY[0]), make(FAMILY[0])
-    scheduling.apply(changed, "no-sync")
-    for scheduler in (plain, changed):
-        scheduler.set_timesteps(5)
+    plain, changed = pair("no-sync", 5)
     for view, value in zip(changed.timesteps[1:], plain.timesteps[1:], strict=True):
         assert changed.index_for_timestep(view) == plain.index_for_timestep(value)
     assert changed.index_for_timestep(changed.timesteps[3].clone()) == 3
@@ -121,10 +119,8 @@ def test_a_place_is_found_without_searching_and_a_stranger_is_searched() -> None
 
 
 def test_doubled_timesteps_begin_at_the_second_as_diffusers_does() -> None:
-    plain, changed = make(FAMILY[0]), make(FAMILY[0])
-    scheduling.apply(changed, "no-sync")
+    plain, changed = pair("no-sync", 3)
     for scheduler in (plain, changed):
-        scheduler.set_timesteps(3)
         scheduler.timesteps = torch.tensor([9.0, 5.0, 5.0, 1.0])
     assert changed.index_for_timestep(changed.timesteps[1]) == 2
     assert plain.index_for_timestep(plain.timesteps[1]) == 2

@@ -271,7 +271,7 @@ class FakeCuda:
         self.used: list[str] = []
         monkeypatch.setattr(tuned, "CudaRecorder", lambda device: Recorder())
         monkeypatch.setattr(attention, "use", lambda name, denoiser: self.used.append(name))
-        monkeypatch.setattr(tuned, "_benchmark_convolutions", lambda: None)
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
         self.measured = iter(float(10 - i) for i in range(1000))
         monkeypatch.setattr(
             attention, "seconds_of", lambda call, device: next(self.measured)

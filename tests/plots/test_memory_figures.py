@@ -45,6 +45,16 @@ def test_without_a_limit_a_law_or_a_trial_that_fits() -> None:
     assert "No run tried" in nothing.axes[0].texts[0].get_text()
 
 
+@pytest.mark.parametrize(("gib", "away"), [(0.6, -11), (0.88, -23)])
+def test_what_fits_is_named_at_its_mark(gib: float, away: int) -> None:
+    size = points(series="size").iloc[[0]].assign(shown="128x128", mpixels=0.038, gib=gib)
+    empty = pd.DataFrame(columns=plots.capacity.LINES)
+    figure = plots.capacity.figure(pd.concat([points(), size]), empty)
+    places = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
+    assert places["64x64 x 4"] == (5, -11)
+    assert places["128x128"] == (5, away)
+
+
 def test_an_outlier_is_ringed_and_named() -> None:
     table = pd.DataFrame([
         {"workload": "w", "label": "w", "backend": "none", "shown": f"{n}x{n}", "mpixels": n / 10,

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import plots.end_to_end
 from plots import style
 from reports import analyse, figures, frames, gather
 from reports.fidelity import Pictures, judge
@@ -36,6 +37,19 @@ def usual(tmp_path_factory):
     return tables(comparisons(folder, caches=("fresh", "warm"), sizes=(128, 192)))
 
 
+def drawn(plots, name, **changes):
+    """Return a figure from its tables, with other values in some of their columns."""
+    tables = [
+        table.assign(**{key: value for key, value in changes.items() if key in table})
+        for table in plots[name].tables
+    ]
+    return plots[name].module.figure(*tables)
+
+
+def words(figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
 def overhang(figure) -> float:
     """Return by how many inches what is drawn leaves the figure at most."""
     with style.settings():
@@ -47,10 +61,9 @@ def overhang(figure) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_says_its_subject_units_and_n(usual, name):
-    module, own = usual[name].module, usual[name].tables
-    figure = module.figure(*own)
-    said = " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
-    assert module.TITLE in said.replace("\n", " ")
+    figure = drawn(usual, name)
+    said = words(figure)
+    assert usual[name].module.TITLE in said.replace("\n", " ")
     assert "t2i" in said
     labelled = [a.get_xlabel() or a.get_ylabel() for a in figure.axes]
     assert all(labelled)
@@ -61,8 +74,7 @@ def test_says_its_subject_units_and_n(usual, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_the_same_each_time(usual, name):
-    module, own = usual[name].module, usual[name].tables
-    first, second = (style.save(module.figure(*own)) for _ in range(2))
+    first, second = (style.save(drawn(usual, name)) for _ in range(2))
     assert first == second
     assert Image.open(io.BytesIO(first[0])).width > 600
     root = ET.fromstring(first[1])
@@ -98,59 +110,47 @@ def crowded(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_twelve_backends_with_long_names_fit(crowded, name):
-    module, own = crowded[name].module, crowded[name].tables
-    figure = module.figure(*own)
-    assert overhang(figure) < 0.02
+    assert overhang(drawn(crowded, name)) < 0.02
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_single_point(tmp_path, name):
-    found = tables(comparisons(tmp_path, make.BACKENDS[:2], rounds=1, calls=1))
-    module, own = found[name].module, found[name].tables
-    style.save(module.figure(*own))
+    style.save(drawn(tables(comparisons(tmp_path, make.BACKENDS[:2], rounds=1, calls=1)), name))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_key_hides_nothing(usual, name):
     """A key that shares a line with a long title once lay over it, with one panel only."""
-    module, own = usual[name].module, usual[name].tables
-    figure = module.figure(*own)
+    figure = drawn(usual, name)
     with style.settings():
         figure.draw_without_rendering()
-        drawn = figure.canvas.get_renderer()
-        title = figure._suptitle.get_window_extent(drawn)
+        renderer = figure.canvas.get_renderer()
+        title = figure._suptitle.get_window_extent(renderer)
         lowest = title.y0 + title.height * figure._suptitle.get_text().count("\n") / 2
         for key in figure.legends:
-            box = key.get_window_extent(drawn)
+            box = key.get_window_extent(renderer)
             assert box.y1 <= lowest + 4
             assert box.x1 < figure.bbox.x1
-            assert all(box.y0 > axes.title.get_window_extent(drawn).y1 for axes in figure.axes)
+            assert all(box.y0 > axes.title.get_window_extent(renderer).y1 for axes in figure.axes)
 
 
 def test_an_interval_a_thousand_times_the_value_leaves_the_dots_apart(usual):
-    module, (table,) = usual["end_to_end"].module, usual["end_to_end"].tables
-    wide = table.assign(low=1e-5, high=7000.0)
-    figure = module.figure(wide)
+    (table,) = usual["end_to_end"].tables
+    figure = drawn(usual, "end_to_end", low=1e-5, high=7000.0)
     axes = figure.axes[0]
-    assert axes.get_xlim()[1] < 4 * wide["value"].max()
+    assert axes.get_xlim()[1] < 4 * table["value"].max()
     arrows = [line for line in axes.lines if line.get_marker() == ">"]
-    assert len(arrows) == len(wide)
-    said = " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
-    assert "beyond the axis" in said
-    near = module.figure(table).findobj(matplotlib.text.Text)
-    assert "beyond the axis" not in " ".join(text.get_text() for text in near)
+    assert len(arrows) == len(table)
+    assert "beyond the axis" in words(figure)
+    assert "beyond the axis" not in words(drawn(usual, "end_to_end"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_intervals_of_any_width_leave_every_mark_on_the_page(usual, name):
     """Two processes that differ by a per cent have an interval of a hundred times the value."""
-    module, own = usual[name].module, usual[name].tables
     ends = {"low": 1e-9, "high": 1e9, "low_images": 0.0, "high_images": 1e15,
             "slope_half_s": 1e6, "mean_half_s": 1e6}  # fmt: skip
-    wide = [
-        table.assign(**{key: value for key, value in ends.items() if key in table}) for table in own
-    ]
-    figure = module.figure(*wide)
+    figure = drawn(usual, name, **ends)
     assert overhang(figure) < 0.02
     for axes in figure.axes:
         for limits, scale in (
@@ -171,7 +171,7 @@ def test_intervals_of_any_width_leave_every_mark_on_the_page(usual, name):
     ],
 )
 def test_an_axis_of_ratios_is_as_wide_as_they_are(low, high, widest, wanted):
-    axes = style.Page("x", [2.0]).axes(0)
+    (axes,) = style.Page("x", [2.0]).axes(0)
     style.plain_log(axes, "x", low, high, least=style.CLOSE)
     left, right = axes.get_xlim()
     assert left < low <= high < right
@@ -234,29 +234,23 @@ def test_sizes_show_what_a_new_one_costs(usual):
 
 
 def test_signs_that_no_font_has_are_no_flood_of_warnings(usual, recwarn):
-    module, (table,) = usual["end_to_end"].module, usual["end_to_end"].tables
-    _, svg = style.save(module.figure(table.assign(workload="\U00016f00 t2i")))
+    _, svg = style.save(drawn(usual, "end_to_end", workload="\U00016f00 t2i"))
     assert "\U00016f00" in svg.decode()
     assert not [w for w in recwarn if "Glyph" in str(w.message)]
 
 
 def test_missing_values_keep_their_row(crowded):
-    module, own = crowded["end_to_end"].module, crowded["end_to_end"].tables
-    said = [t.get_text() for t in module.figure(*own).findobj(matplotlib.text.Text)]
-    assert "broken" in said
-    assert "failed" in said
+    figure = drawn(crowded, "end_to_end")
+    assert {"broken", "failed"} <= {t.get_text() for t in figure.findobj(matplotlib.text.Text)}
 
 
 def test_marks_lie_where_the_figures_are(usual):
-    module, own = usual["end_to_end"].module, usual["end_to_end"].tables
-    axes = module.figure(*own).axes[0]
-    drawn = {round(float(line.get_xdata()[0]), 9) for line in axes.lines}
-    for value in own[0]["value"]:
-        assert round(value, 9) in drawn
-    warm, (table,) = usual["warmup"].module, usual["warmup"].tables
-    figure = warm.figure(table)
-    assert figure.axes[0].get_xscale() == "log"
-    open_marks = [m for m in figure.axes[0].lines if m.get_markerfacecolor() == "white"]
+    axes = drawn(usual, "end_to_end").axes[0]
+    places = {round(float(line.get_xdata()[0]), 9) for line in axes.lines}
+    assert {round(value, 9) for value in usual["end_to_end"].tables[0]["value"]} <= places
+    axes = drawn(usual, "warmup").axes[0]
+    assert axes.get_xscale() == "log"
+    open_marks = [m for m in axes.lines if m.get_markerfacecolor() == "white"]
     assert len(open_marks) == 2
 
 
@@ -272,9 +266,10 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path):
     found = comparisons(tmp_path, make.BACKENDS[:2], workloads, rounds=1, calls=2, sweep=())
     table = frames.end_to_end(found, {})
     assert style.workloads(table) == [f"w{i}" for i in range(8)]
-    assert "8 of 20 workloads" in style.left_out(table)
     few = table[table["workload"].isin(["w0", "w1"])]
     assert style.workloads(few) == ["w0", "w1"]
-    assert style.left_out(few) == ""
+    for rows, partial in ((table, True), (few, False)):
+        notes = plots.end_to_end.figure(rows)._supxlabel.get_text().replace("\n", " ")
+        assert ("8 of 20 workloads are drawn" in notes) is partial
     many = pd.concat([table.assign(label=table["label"] + str(i)) for i in range(10)])
     assert style.workloads(many) == ["w0"]

@@ -219,7 +219,7 @@ def test_what_ended_a_slice_early_is_said(proof: Proof, how: str, code: int, say
 def test_a_slice_that_cannot_run_fails_the_whole_and_not_the_others(proof: Proof) -> None:
     done = proof.run("--device", "cpu", "--small", BROKEN="/alone-128")
     assert done.returncode == 1
-    assert "alone-128 cannot go on" in done.stderr
+    assert "alone-128 cannot continue" in done.stderr
     assert "failed: alone-128; done: core-64 shipped-64 edits-64" in done.stderr
     assert "done" in proof.run("--status", "--device", "cpu", "--small").stdout
 

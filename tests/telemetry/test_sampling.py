@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -14,23 +13,13 @@ import psutil
 import pytest
 
 from bench.telemetry import Sampler, Watcher, sampler, sources
+from scripts import record_nvml
 from tests.passes.test_telemetry import summary
+from tests.telemetry.nvml_replay import Replayer
 
 HERE = Path(__file__).parent
 SESSION = json.loads((HERE / "session-a100-constructed.json").read_text())
 PERIOD_S = 0.1
-
-
-def script():
-    path = HERE.parents[1] / "scripts" / "record_nvml.py"
-    spec = importlib.util.spec_from_file_location("record_nvml", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["record_nvml"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-nvml_session = script()
 
 
 class Time:
@@ -64,7 +53,7 @@ class Tree(sources.ProcessTree):
 
 def sample(monkeypatch, session=SESSION, samples=71, device="cuda:0", tree=Tree):
     monkeypatch.setattr(sources, "ProcessTree", tree)
-    library = nvml_session.Replayer(session)
+    library = Replayer(session)
     time = Time(samples)
     watcher = Watcher(lambda: ["GPU-1"], library)
     opened = lambda: watcher._opened(device, 4242)  # noqa: E731
@@ -216,7 +205,7 @@ def test_this_process_has_a_tree():
 
 
 def test_the_recorder_keeps_what_the_replayer_gives(tmp_path):
-    recorder = nvml_session.Recorder(nvml_session.Replayer(SESSION))
+    recorder = record_nvml.Recorder(Replayer(SESSION))
     recorder.nvmlInit()
     handle = recorder.nvmlDeviceGetHandleByUUID("GPU-1")
     assert recorder.nvmlDeviceGetUtilizationRates(handle).gpu == 0
