@@ -28,19 +28,15 @@ DEFAULT_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class Work:
-    """What a sync will do, before it does it.
-
-    Attributes:
-        python: to build with.
-        exact: its version, such as 3.11.7.
-        version: its version as locks name it, such as 3.11.
-        packages: how many will be installed.
-    """
+    """What a sync will do, before it does it."""
 
     declaration: Declaration
     python: Path
+    """To build with."""
     exact: str
+    """Its version, such as 3.11.7."""
     version: str
+    """Its version as locks name it, such as 3.11."""
     folder: Path
     packages: int
 
@@ -75,8 +71,6 @@ def sync(
     """Make an environment ready: nothing if it is, else build or mend it.
 
     Args:
-        declared: which.
-        cache: folder of environments.
         say: called with what is going to be done, in a sentence.
         progress: called with lines of uv that show how far it is.
 
@@ -156,7 +150,7 @@ def bytes_text(count: int) -> str:
 
 
 def remove(name: str, cache: Path | None = None) -> list[tuple[Path, int]]:
-    """Remove all built environments of a name, finished or not, also those of older locks.
+    """Remove all built environments of a name, also unfinished ones and those of older locks.
 
     Returns:
         Their folders and sizes in bytes.
@@ -322,7 +316,7 @@ def _install(
     for metadata in built.packages_in(folder).glob("*.dist-info"):
         name, _, exact = metadata.stem.partition("-")
         installed[lock.normalised(name)] = exact
-    wanted = {**packages, **{name: lock.wheel_version(path) for name, path in wheels.items()}}
+    wanted = {**packages, **{name: path.name.split("-")[1] for name, path in wheels.items()}}
     for name, exact in wanted.items():
         # A build of the same version, such as 2.4.0+cpu, is what the lock leaves open.
         if _public(installed.get(name, "")) != _public(exact):

@@ -43,19 +43,12 @@ _PRECEDENCE: tuple[State, ...] = ("broken", "unusable", "unfinished", "absent")
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What workers of an environment run with.
-
-    Attributes:
-        path: of the Python.
-        name: of the environment.
-        identity: hash of what it was made from; None for the harness's own.
-        variables: environment variables of its processes.
-        folder: of the built environment; None for an interpreter that was not built here.
-    """
+    """What workers of an environment run with; only one that was built here has a folder."""
 
     path: str
     name: str = CURRENT
     identity: str | None = None
+    """Hash of what it was made from; None for the harness's own."""
     variables: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
 
@@ -75,14 +68,10 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Status:
-    """How an environment stands.
+    """How an environment stands, and a sentence on why it is not ready.
 
-    Attributes:
-        state: ``ready``; ``broken`` if a built one is not whole any more; ``unusable`` if it cannot
-            be built as declared; ``unfinished`` if a sync was interrupted; ``absent``.
-        reason: why it is not ready, in a sentence.
-        folder: of the built environment, if there is one.
-        bytes: on disk, if it is built.
+    ``broken``: a built one is not whole any more; ``unusable``: it cannot be built as declared;
+    ``unfinished``: a sync was interrupted.
     """
 
     declaration: Declaration

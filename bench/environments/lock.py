@@ -108,11 +108,6 @@ def wanted(declaration: Declaration, version: str) -> tuple[dict[str, str], dict
     return packages, wheels
 
 
-def wheel_version(path: Path) -> str:
-    """Return the version in a wheel's name."""
-    return path.name.split("-")[1]
-
-
 def requirements_sha256(declaration: Declaration) -> str:
     """Return the hash of the file that the lock is resolved from.
 

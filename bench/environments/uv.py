@@ -21,23 +21,20 @@ _PR_SET_PDEATHSIG = 1
 _POLITE_S = 5.0
 _LIBC = ctypes.CDLL(None)
 _LEFT_OUT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
+_NO_DOWNLOADS = {"UV_PYTHON_DOWNLOADS": "never"}
+_PROGRESS = re.compile(r" *(Resolved|Downloading|Building|Built|Prepared|Installed|Bytecode) ")
 
 
 def find() -> Path:
-    """Return uv's executable: from the package of that name, or from the PATH.
-
-    Raises:
-        EnvironmentUnavailable: there is none.
-    """
+    """Return uv's executable: from the package of that name, or from the PATH."""
     with contextlib.suppress(ImportError, FileNotFoundError):
         return Path(importlib.import_module("uv").find_uv_bin())
-    on_path = shutil.which("uv")
-    if on_path is None:
-        raise EnvironmentUnavailable(
-            "uv, which builds environments, is not installed; "
-            '`pip install "diffusion-compiler-bench[environments]"` brings it'
-        )
-    return Path(on_path)
+    if found := shutil.which("uv"):
+        return Path(found)
+    raise EnvironmentUnavailable(
+        "uv, which builds environments, is not installed; "
+        '`pip install "diffusion-compiler-bench[environments]"` brings it'
+    )
 
 
 def cache_folder() -> Path:
@@ -47,31 +44,17 @@ def cache_folder() -> Path:
 
 
 def find_python(version: str) -> Path | None:
-    """Return a CPython of a version such as 3.11: this one, on the PATH, pyenv's or uv's.
-
-    Raises:
-        EnvironmentUnavailable: uv is not installed.
-    """
+    """Return a CPython of a version such as 3.11: this one, on the PATH, pyenv's or uv's."""
     base = getattr(sys, "_base_executable", None) or sys.executable
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    places = [
-        os.path.dirname(base),
-        os.environ.get("PATH", os.defpath),
-        *(str(folder) for folder in sorted(pyenv.glob(f"{version}.*/bin"), reverse=True)),
-    ]
+    places = [os.path.dirname(base), os.environ.get("PATH", os.defpath)]
+    places += map(str, sorted(pyenv.glob(f"{version}.*/bin"), reverse=True))
+    command = [str(find()), "python", "find", "--no-project", "--system", f"cpython{version}"]
+    search = {"PATH": os.pathsep.join(places)}
+    environment = {"UV_PYTHON_PREFERENCE": "system", **_NO_DOWNLOADS, **os.environ, **search}
+    # In no project's folder, whose settings of uv would count.
     process = subprocess.run(
-        [str(find()), "python", "find", "--no-project", "--system", f"cpython{version}"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd="/",  # no folder of a project, whose settings of uv would count
-        env={
-            "UV_PYTHON_PREFERENCE": "system",
-            "UV_PYTHON_DOWNLOADS": "never",
-            **os.environ,
-            "PATH": os.pathsep.join(places),
-        },
-        check=False,
+        command, env=environment, cwd="/", capture_output=True, text=True, check=False
     )
     return Path(process.stdout.strip()) if process.returncode == 0 else None
 
@@ -88,11 +71,11 @@ def run(
     """Run a command of uv in the log's folder, with the user's pip settings.
 
     uv keeps the environment's lock as long as it lives, and on Linux dies with this process, so
-    that an orphan never writes into what somebody else builds.
+    that an orphan never writes into what somebody else builds. Log and result hold no passwords.
 
     Args:
         command: arguments of uv.
-        log: file that the output is appended to, without passwords.
+        log: file that the output is appended to.
         find_links: folders of wheels besides the user's.
         variables: further environment variables.
         lock_fd: descriptor of the environment's lock.
@@ -100,13 +83,10 @@ def run(
 
     Returns:
         None, or all that uv wrote if it failed.
-
-    Raises:
-        EnvironmentUnavailable: uv is not installed.
     """
     settings, options = pip_settings.translated()
     environment = {
-        "UV_PYTHON_DOWNLOADS": "never",
+        **_NO_DOWNLOADS,
         **{name: text for name, text in os.environ.items() if name not in _LEFT_OUT},
         **settings,
         **(variables or {}),
@@ -152,9 +132,6 @@ def run(
     return None if status == 0 else "\n".join(lines)
 
 
-_PROGRESS = re.compile(r" *(Resolved|Downloading|Building|Built|Prepared|Installed|Bytecode) ")
-
-
 def without_passwords(text: str) -> str:
     """Return a text in which no address holds a user or a password."""
     return re.sub(r"://[^/\s]*@", "://****@", text)
@@ -181,14 +158,7 @@ def unreachable(output: str) -> bool:
 
 
 def explain(output: str, name: str, log: Path, source: str = "the lock") -> str:
-    """Return what uv's failure means, in a sentence that helps.
-
-    Args:
-        output: of uv.
-        name: of the environment.
-        log: where all of the output is.
-        source: what asked for the packages.
-    """
+    """Return what uv's failure means, in a sentence that helps; ``source`` asked for packages."""
     text = " ".join(output.split())
     for pattern, sentence in _MEANINGS.items():
         match = re.search(pattern, text)
@@ -196,9 +166,9 @@ def explain(output: str, name: str, log: Path, source: str = "the lock") -> str:
             package = next((group for group in match.groups() if group), "named in the log")
             meaning = sentence.format(package=package, name=name, source=source)
             return f"{meaning} (all of it: {log})"
-    causes = re.findall(r"^(?:error|\s*cause|\s*Caused by):\s*(.+)$", output, re.MULTILINE)
-    ends = (causes or output.strip().splitlines()[-1:])[:: max(len(causes) - 1, 1)]
-    return f"uv failed: {': '.join(ends)[:300] or 'no output'} (all of it: {log})"
+    error = re.search(r"^(?:error:|  ×) *(.*)", output, re.MULTILINE | re.DOTALL)
+    words = re.sub("[╰─▶├│]", " ", error[1] if error else output[-300:]).split()
+    return f"uv failed: {' '.join(words)[:300] or 'no output'} (all of it: {log})"
 
 
 _UNREACHABLE = (

@@ -59,10 +59,7 @@ def test_a_real_environment_from_wheels_and_nothing_else(tmp_path: Path) -> None
     assert ready.state == "ready"
     assert ready.interpreter is not None
     assert "2 packages" in said[0]
-    assert [line.split(" in ")[0] for line in progress][-2:] == [
-        "Installed 2 packages",
-        "Bytecode compiled 2 files",
-    ]
+    assert [line.split()[0] for line in progress][-2:] == ["Installed", "Bytecode"]
     program = "import aaa, bbb; print(aaa.WORD, bbb.WORD)"
     printed = subprocess.run(
         [ready.interpreter.path, "-c", program], capture_output=True, text=True
