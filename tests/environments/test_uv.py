@@ -213,7 +213,7 @@ NOT_HERE = "which the lock asks for, is not to be had here"
         (f"{NO_SOLUTION} gone was not found in the package registry", f"gone, {NOT_HERE}"),
         (f"{NO_SOLUTION} aaa==1.0 has no wheels with a matching", f"aaa==1.0, {NOT_HERE}"),
         (
-            "error: x\n  Caused by: x is incompatible with the current platform: a-1-py2-none-any.whl",
+            "error: x\n  Caused by: incompatible with the current platform: a-1-py2-none-any.whl",
             "the wheel a-1-py2-none-any.whl is not made for",
         ),
         ("error: Failed to download `aaa==1`\n  cause: Invalid zip file", "is damaged (aaa==1)"),
