@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config import Plan, estimate, load_config, make_plan, parse_config
 from bench.contract import Cell
-from bench.environments.provide import Provider
+from bench.environments.build import provide
 from bench.gate import session
 from bench.records import Record
 from bench.runner import RunSummary, Silent, Start, Ui, execute
@@ -141,7 +142,7 @@ def measure(plan: Plan, out: Path, *, ui: Ui | None = None, sync: bool = True, *
         out,
         ui=session.watched(ui),
         estimate=round_seconds,
-        interpreters=Provider(sync=sync, say=ui.note),
+        interpreters=partial(provide, may_build=sync, say=ui.note),
         **how,
     )
     if summary.interrupted:

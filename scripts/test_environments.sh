@@ -27,7 +27,6 @@ for name in "$@"; do
   interpreter=$("$PYTHON" -m bench.cli env list --json | "$PYTHON" -c '
 import json, sys
 rows = json.load(sys.stdin)
-rows = rows if isinstance(rows, list) else rows["environments"]
 print(next(row["interpreter"] for row in rows if row["name"] == sys.argv[1]))' "$name")
   # Beside the environment, so that its packages stay those of the lock.
   "$PYTHON" -m pip install -q --target "$tools/$name" --only-binary=:all: --python-version \

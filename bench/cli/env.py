@@ -6,16 +6,13 @@ import json
 import shutil
 import signal
 import sys
-from enum import Enum
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bench.environments import Declaration, Interpreter, Status
-    from bench.environments.install import Choice
+    from bench.environments import Status
 
 env = typer.Typer(
     add_completion=False,
@@ -24,34 +21,29 @@ env = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
-class InstallerName(str, Enum):
-    """What installs packages."""
-
-    auto = "auto"
-    pip = "pip"
-    uv = "uv"
-
-
 _Names = Annotated[
     list[str], typer.Argument(metavar="NAME…", help="Environments.", show_default=False)
 ]
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Environment.", show_default=False)]
-_Installer = Annotated[
-    InstallerName,
-    typer.Option(
-        "--installer",
-        help="auto takes uv if it is there and pip has no settings that uv would pass over.",
-    ),
-]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_STYLES = {
+    "ready": "green",
+    "broken": "bold red",
+    "unfinished": "yellow",
+    "absent": "dim",
+    "unusable": "yellow",
+    "ok": "green",
+    "limited": "yellow",
+    "missing": "bold red",
+}
 
 
 @env.callback()
 def root() -> None:
     """Build, check and remove the interpreters that backends live in.
 
-    Each is declared in one TOML file with a lock, and built into a cache folder outside the
+    Each is declared in one TOML file with a lock, and built by uv into a cache folder outside the
     project; docs/environments.md has all of it.
 
     \b
@@ -80,44 +72,32 @@ def list_(json_: _Json = False) -> None:
     """  # noqa: D301 - click reads \b as a character
     from bench.environments import built, declarations
 
-    found = [built.status(each) for each in declarations().values()]
+    statuses = [built.status(each) for each in declarations().values()]
     if json_:
-        print(json.dumps([_as_json(each) for each in found], indent=1))
+        print(json.dumps([_as_json(each) for each in statuses], indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("environment", "state", "python", "size", "what it is"):
-        table.add_column(heading, no_wrap=heading != "what it is")
-    for each in found:
-        says = Text(each.declaration.description, overflow="fold")
+    rows = []
+    for each in statuses:
         reason = each.declaration.known_problem if each.state == "absent" else each.reason
-        if reason:
-            says.append(f"\n{reason}", style="italic")
-        table.add_row(
-            Text(each.declaration.name),
-            Text(each.state, style=_STYLES[each.state]),
-            Text(each.python or " or ".join(each.declaration.pythons)),
-            Text(_size(each)),
-            says,
+        python = each.python or " or ".join(each.declaration.pythons)
+        description = [each.declaration.description, *([reason] if reason else [])]
+        rows.append(
+            (each.declaration.name, each.state, python, _size(each), "\n".join(description))
         )
-    Console(highlight=False, markup=False).print(table)
+    _print_table(rows, ("environment", "state", "python", "size", "what it is"), styled=1)
     print(f"\nIn {built.cache_folder()}; `bench env sync NAME` builds one.")
 
 
 @env.command()
-def sync(names: _Names, installer: _Installer = InstallerName.auto) -> None:
+def sync(names: _Names) -> None:
     """Build environments, or mend them; nothing is done for one that is ready.
 
-    Says first what is going to be installed and how large it is. A sync that is ended leaves
-    nothing that is taken for an environment; the next one begins anew.
+    Says first what is going to be installed and how large it is. Nothing that an interrupted sync
+    leaves is taken for an environment; the next one begins anew.
 
     \b
-    Examples:
+    Example:
       bench env sync nexfort
-      bench env sync nexfort oneflow --installer pip
 
     \b
     Exit codes:
@@ -129,28 +109,22 @@ def sync(names: _Names, installer: _Installer = InstallerName.auto) -> None:
     from bench.environments.declare import declaration
 
     wanted = [declaration(name) for name in dict.fromkeys(names)]
-    # A polite end takes the installer and its compilers along, as Ctrl-C does.
+    # A polite end takes uv and its compilers along, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failed = False
     for declared in wanted:
         if declared.known_problem:
             print(f"Note: {declared.known_problem}.")
-        progress, finish = _progress()
         try:
-            found = build.sync(
-                declared, choice=_choice(installer), say=print_now, progress=progress
-            )
+            status = build.sync(declared, say=print_now, progress=print_now)
         except EnvironmentUnavailable as error:
-            finish()
             print(f"bench: {error}", file=sys.stderr)
             failed = True
-            continue
         except KeyboardInterrupt:
-            finish()
             print("Interrupted; what was begun is removed.", file=sys.stderr)
             raise typer.Exit(130) from None
-        finish()
-        print(f"{declared.name} is ready: {_ready_text(found)}")
+        else:
+            print(f"{declared.name} is ready: {_ready_text(status)}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -183,16 +157,15 @@ def check(
 
     backends = _backends_of(name)
     try:
-        interpreter: Interpreter = resolve(name)
+        interpreter = resolve(name)
     except EnvironmentUnavailable as error:
         print(f"bench: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     verdicts = []
     for backend in backends:
-        verdict = checking.check(interpreter, backend, device)
-        verdicts.append(verdict)
+        verdicts.append(checking.check(interpreter, backend, device))
         if not json_:
-            print_now(_verdict_text(verdict))
+            print_now(_verdict_text(verdicts[-1]))
     if json_:
         print(json.dumps(verdicts, indent=1))
     elif not verdicts:
@@ -208,15 +181,16 @@ def remove(names: _Names) -> None:
     Example:
       bench env remove nexfort
     """  # noqa: D301 - click reads \b as a character
-    from bench.environments import build, built
+    from bench.environments import build
     from bench.environments.declare import declaration, declarations
 
     known = declarations()
     for name in dict.fromkeys(names):
-        if not build.folders_of(name, built.cache_folder()):
+        removed = build.remove(name)
+        if not removed:
             declaration(name, known)
             print(f"{name}: nothing is built")
-        for folder, size in build.remove(name):
+        for folder, size in removed:
             print(f"{name}: removed {folder}, {build.bytes_text(size)}")
 
 
@@ -227,7 +201,6 @@ def lock(
         str,
         typer.Option("--python", metavar="VERSION", help="Only this one of its Python versions."),
     ] = "",
-    installer: _Installer = InstallerName.auto,
 ) -> None:
     """Resolve an environment's requirements anew and write its locks.
 
@@ -237,8 +210,8 @@ def lock(
       bench env lock nexfort --python 3.11
     """  # noqa: D301 - click reads \b as a character
     from bench.environments import EnvironmentProblem
+    from bench.environments import lock as locks
     from bench.environments.declare import declaration
-    from bench.environments.resolve import make_lock
 
     declared = declaration(name)
     if python and python not in declared.pythons:
@@ -247,7 +220,7 @@ def lock(
             f"not {python}."
         )
     for version in [python] if python else declared.pythons:
-        path, changed = make_lock(declared, version, choice=_choice(installer), say=print_now)
+        path, changed = locks.make(declared, version, say=print_now)
         print(f"{path}: {len(changed)} package(s) changed")
         for package, (before, now) in changed.items():
             print(f"  {package} {before or 'new'} → {now or 'gone'}")
@@ -255,7 +228,7 @@ def lock(
 
 @env.command()
 def doctor(json_: _Json = False) -> None:
-    """Show what building environments has here: Pythons, installer, disk, locks, leftovers.
+    """Show what building environments has here: Pythons, uv, disk, locks, leftovers.
 
     \b
     Exit codes:
@@ -264,58 +237,36 @@ def doctor(json_: _Json = False) -> None:
     """  # noqa: D301 - click reads \b as a character
     findings = list(_findings())
     if json_:
-        print(json.dumps([dict(zip(_FINDING, each, strict=True)) for each in findings], indent=1))
+        columns = ("status", "topic", "says")
+        print(json.dumps([dict(zip(columns, each, strict=True)) for each in findings], indent=1))
     else:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-        for status, topic, says in findings:
-            style = "green" if status == "ok" else "yellow" if status == "limited" else "bold red"
-            table.add_row(Text(status, style=style), Text(topic), Text(says))
-        Console(highlight=False).print(table)
+        _print_table(findings)
     raise typer.Exit(1 if any(each[0] == "missing" for each in findings) else 0)
 
 
-_FINDING = ("status", "topic", "says")
-
-_STYLES = {
-    "ready": "green",
-    "broken": "bold red",
-    "unfinished": "yellow",
-    "absent": "dim",
-    "unusable": "yellow",
-}
-
-
-def _findings() -> Any:
-    from bench.environments import build, built, declarations, install, interpreters
+def _findings() -> Iterator[tuple[str, str, str]]:
+    from bench.environments import EnvironmentUnavailable, build, built, declarations, uv
     from bench.environments import lock as locks
-    from bench.environments.declare import EnvironmentUnavailable, user_folder
+    from bench.environments.declare import user_folder
 
     cache = built.cache_folder()
     place = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(place).free
     yield "ok", "cache folder", f"{cache}, {build.bytes_text(free)} free"
-    uv = install.find_uv()
-    chosen = install.choose()
-    there = f"uv is {uv}" if uv else "uv is not installed"
-    yield "ok", "installer", f"{chosen.name}: {chosen.why}; {there}"
     yield "ok", "your own files", str(user_folder())
     known = declarations()
-    for version in sorted({v for each in known.values() for v in each.pythons}):
-        found = interpreters.find(version)
-        if found:
-            yield "ok", f"Python {version}", f"{found.path} ({found.version})"
-        else:
-            yield (
-                "limited",
-                f"Python {version}",
-                f"not found; `uv python install {version}` is one way",
-            )
+    try:
+        yield "ok", "uv", str(uv.find())
+        for version in sorted({v for each in known.values() for v in each.pythons}):
+            path = uv.find_python(version)
+            how = f"not found; `uv python install {version}` is one way"
+            yield "ok" if path else "limited", f"Python {version}", str(path or how)
+    except EnvironmentUnavailable as error:
+        yield "missing", "uv", str(error)
+    current = set()
     for declared in known.values():
         status = built.status(declared, cache)
+        current.add(status.folder)
         if status.state == "ready":
             yield "ok", declared.name, _ready_text(status)
             continue
@@ -324,40 +275,29 @@ def _findings() -> Any:
         except EnvironmentUnavailable as error:
             yield "missing", declared.name, str(error)
             continue
-        says = f"{status.state}: {status.reason}; can be built with Python {work.python.version}"
-        if declared.known_problem:
-            says = f"{status.state}; {declared.known_problem}"
+        reason = f"{status.reason}; can be built with Python {work.exact}"
         good = status.state == "absent" and not declared.known_problem
-        yield "ok" if good else "limited", declared.name, says
-        for version in declared.pythons:
-            if declared.requirements is None:
-                continue
-            if locks.read(declared, version).requirements_sha256 != locks.requirements_sha256(
-                declared
-            ):
-                yield (
-                    "limited",
-                    f"{declared.name}, Python {version}",
-                    f"its requirements changed after the lock; bench env lock {declared.name}",
-                )
-    for folder in sorted(cache.glob("*-*")):
-        name = folder.name.rpartition("-")[0]
-        current = name in known and built.status(known[name], cache).folder == folder
-        if folder.is_dir() and not current:
+        yield (
+            "ok" if good else "limited",
+            declared.name,
+            f"{status.state}: {declared.known_problem or reason}",
+        )
+        for version in locks.outdated(declared):
+            says = f"its requirements changed after the lock; bench env lock {declared.name}"
+            yield "limited", f"{declared.name}, Python {version}", says
+    for folder in sorted(set(cache.glob("*-*")) - current):
+        if folder.is_dir():
             size = build.bytes_text(build.folder_bytes(folder))
-            yield "limited", folder.name, f"of an older lock, {size}; bench env remove {name}"
+            remedy = f"bench env remove {folder.name.rpartition('-')[0]}"
+            yield "limited", folder.name, f"of an older lock, {size}; {remedy}"
 
 
 def _backends_of(name: str) -> list[str]:
-    """Return the backends that need an environment, and those that its declaration names.
-
-    Raises:
-        EnvironmentProblem: there is no such environment.
-    """
+    """Return the backends that need an environment, and those that its declaration names."""
     from bench.environments.declare import CURRENT, declaration
     from compilers import registry
 
-    further: tuple[str, ...] = () if name == CURRENT else ("none", *declaration(name).backends)
+    further = () if name == CURRENT else ("none", *declaration(name).backends)
     needing = []
     for backend in registry.names():
         try:
@@ -383,7 +323,7 @@ def _verdict_text(verdict: dict[str, Any]) -> str:
 
 
 def _as_json(status: Status) -> dict[str, Any]:
-    declared = status.declaration
+    declared, interpreter = status.declaration, status.interpreter
     return {
         "name": declared.name,
         "description": declared.description,
@@ -391,8 +331,8 @@ def _as_json(status: Status) -> dict[str, Any]:
         "reason": status.reason,
         "known_problem": declared.known_problem,
         "python": status.python,
-        "interpreter": status.interpreter.path if status.interpreter else None,
-        "identity": status.interpreter.identity if status.interpreter else None,
+        "interpreter": interpreter.path if interpreter else None,
+        "identity": interpreter.identity if interpreter else None,
         "folder": str(status.folder) if status.folder else None,
         "bytes": status.bytes,
         "download_bytes": declared.download_bytes,
@@ -411,41 +351,35 @@ def _size(status: Status) -> str:
 
 
 def _ready_text(status: Status) -> str:
-    from bench.environments.build import bytes_text
-
     where = status.folder or (status.interpreter.path if status.interpreter else "")
-    size = f"{bytes_text(status.bytes)} in " if status.bytes is not None else ""
+    size = f"{_size(status)} in " if status.bytes is not None else ""
     return f"Python {status.python}, {size}{where}"
 
 
-def _choice(installer: InstallerName) -> Choice:
-    return installer.value
+def _print_table(
+    rows: Sequence[tuple[str, ...]], headings: tuple[str, ...] = ("", "", ""), styled: int = 0
+) -> None:
+    """Print rows; the last column folds, and ``styled`` is coloured by what it says."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=None, pad_edge=False, show_header=any(headings), header_style="bold",
+        padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading is not headings[-1], overflow="fold")
+    for row in rows:
+        cells = [Text(text) for text in row]
+        cells[styled].stylize(_STYLES[row[styled]])
+        table.add_row(*cells)
+    Console(highlight=False, markup=False).print(table)
 
 
 def print_now(text: str) -> None:
     """Print a line that a reader sees at once, also through a pipe."""
     print(text, flush=True)
-
-
-def _progress() -> tuple[Callable[[int, int, str], None], Callable[[], None]]:
-    """Return what shows progress, and what takes it away again."""
-    terminal = sys.stdout.isatty()
-    last = ""
-
-    def show(done: int, total: int, what: str) -> None:
-        nonlocal last
-        text = f"[{done}/{total}] {what}"
-        if terminal:
-            print(f"\r\x1b[2K{text[:100]}", end="", flush=True)
-        elif text != last:
-            print_now(text)
-        last = text
-
-    def finish() -> None:
-        if terminal and last:
-            print("\r\x1b[2K", end="", flush=True)
-
-    return show, finish
 
 
 def declared_sizes(names: list[str]) -> list[str]:
@@ -456,7 +390,7 @@ def declared_sizes(names: list[str]) -> list[str]:
     lines = []
     for name in names:
         try:
-            declared: Declaration = declaration(name)
+            declared = declaration(name)
             status = built.status(declared)
         except EnvironmentProblem as error:
             lines.append(f"{name}: {error}")
@@ -466,6 +400,5 @@ def declared_sizes(names: list[str]) -> list[str]:
         elif declared.known_problem or status.state == "unusable":
             lines.append(f"{name}: unavailable: {built.why_not(status)}")
         else:
-            size = build.size_text(declared.download_bytes, declared.installed_bytes)
-            lines.append(f"{name}: to be built, {size}")
+            lines.append(f"{name}: to be built, {build.size_text(declared)}")
     return lines

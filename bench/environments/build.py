@@ -2,103 +2,94 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.environments import built, install, interpreters, lock
-from bench.environments.built import LOG, MARKER, VENV, Status
-from bench.environments.declare import Declaration, EnvironmentProblem, EnvironmentUnavailable, here
+from bench.environments import built, lock, uv
+from bench.environments.built import LOG, MARKER, VENV, Interpreter, Status
+from bench.environments.declare import (
+    CURRENT,
+    Declaration,
+    EnvironmentProblem,
+    EnvironmentUnavailable,
+    declaration,
+)
 
-GB = 1000**3
-DEFAULT_BYTES = 2 * GB
+DEFAULT_BYTES = 2_000_000_000
 """What an environment may take whose declaration does not say."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a sync will do, before it does it.
-
-    Attributes:
-        python: to build with.
-        version: its version as locks name it.
-        packages: how many will be installed.
-        download_bytes, installed_bytes: about how much; None if nobody knows.
-    """
+    """What a sync will do, before it does it."""
 
     declaration: Declaration
-    python: interpreters.Python
+    python: Path
+    """To build with."""
+    exact: str
+    """Its version, such as 3.11.7."""
     version: str
-    key: str
+    """Its version as locks name it, such as 3.11."""
     folder: Path
     packages: int
-    download_bytes: int | None
-    installed_bytes: int | None
 
 
 def plan(declared: Declaration, cache: Path | None = None) -> Work:
-    """Say what building an environment takes, and refuse what cannot go well.
+    """Return what building an environment takes, and refuse what cannot go well.
 
     Raises:
-        EnvironmentUnavailable: no Python of a locked version, no room on the disk, a lock or wheel
-            missing or damaged, another platform.
+        EnvironmentUnavailable: no uv, no Python of a locked version, no room on the disk, a lock or
+            wheel missing or damaged, another platform.
     """
     cache = cache or built.cache_folder()
-    looked = built.status(declared, cache)
-    if looked.state == "unusable":
-        raise EnvironmentUnavailable(str(looked.reason))
-    python = _python(declared)
-    parts = built.made_from(declared, python.minor)
-    key = built.identity(parts)
+    current = built.status(declared, cache)
+    if current.state == "unusable":
+        raise EnvironmentUnavailable(str(current.reason))
+    python, exact = _python(declared)
+    version = exact.rpartition(".")[0]
+    parts = built.made_from(declared, version)
     _check_room(declared, cache)
-    return Work(
-        declaration=declared,
-        python=python,
-        version=python.minor,
-        key=key,
-        folder=cache / f"{declared.name}-{key}",
-        packages=len(parts["packages"]) + len(parts["wheels"]),
-        download_bytes=declared.download_bytes,
-        installed_bytes=declared.installed_bytes,
-    )
+    folder = cache / f"{declared.name}-{built.identity(parts)}"
+    count = len(parts["packages"]) + len(parts["wheels"])
+    return Work(declared, python, exact, version, folder, count)
 
 
 def sync(
     declared: Declaration,
     cache: Path | None = None,
     *,
-    choice: install.Choice = "auto",
     say: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int, int, str], None] = lambda _done, _all, _what: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Status:
     """Make an environment ready: nothing if it is, else build or mend it.
 
     Args:
-        declared: which.
-        cache: folder of environments.
-        choice: installer.
-        say: told what is going to be done, in a sentence.
-        progress: told (packages begun, all packages, the package).
+        say: called with what is going to be done, in a sentence.
+        progress: called with lines of uv that show how far it is.
 
     Raises:
-        EnvironmentUnavailable: it cannot be built; what was begun is taken away again.
+        EnvironmentUnavailable: it cannot be built; what was begun is removed again.
     """
     cache = cache or built.cache_folder()
-    found = built.status(declared, cache)
-    if found.state == "ready":
-        return found
+    current = built.status(declared, cache)
+    if current.state == "ready":
+        return current
     work = plan(declared, cache)
-    installer = install.choose(choice, work.python.path)
-    say(describe(work, found, installer))
+    verbs = {"broken": f"Mending ({current.reason})", "unfinished": "Building anew what was begun"}
+    say(
+        f"{verbs.get(current.state, 'Building')}: {declared.name}, {work.packages} packages with "
+        f"Python {work.exact}; {size_text(declared)}, in {work.folder}."
+    )
     try:
         with built.locked(cache, work.folder.name, wait=False) as fd:
-            return _build(work, installer, fd, progress)
+            return _build(work, fd, progress)
     except BlockingIOError:
         say("Another process builds or uses it; waiting for that one.")
     except OSError as error:
@@ -108,30 +99,45 @@ def sync(
         ) from error
     with built.locked(cache, work.folder.name) as fd:
         # The other one may have built it.
-        found = built.status(declared, cache)
-        return found if found.state == "ready" else _build(work, installer, fd, progress)
+        current = built.status(declared, cache)
+        return current if current.state == "ready" else _build(work, fd, progress)
 
 
-def describe(work: Work, found: Status, installer: install.Installer) -> str:
-    """Return what a sync is going to do, and how large it is."""
-    declared = work.declaration
-    verb = {"broken": f"Mending ({found.reason})", "unfinished": "Building anew what was begun"}
-    sizes = size_text(work.download_bytes, work.installed_bytes)
-    return (
-        f"{verb.get(found.state, 'Building')}: {declared.name}, {work.packages} packages with "
-        f"Python {work.python.version}; {sizes}, in {work.folder}. Installer: {installer.name} "
-        f"({installer.why})."
-    )
+def provide(
+    name: str,
+    cache: Path | None = None,
+    *,
+    may_build: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Interpreter:
+    """Return the interpreter of an environment for a run, building it first if it is not ready.
+
+    Raises:
+        EnvironmentUnavailable: it is not ready and was not, or could not be, built.
+    """
+
+    def progress(line: str) -> None:
+        if not line.startswith("Downloading"):
+            say(line)
+
+    if may_build and name != CURRENT:
+        try:
+            declared = declaration(name)
+        except EnvironmentProblem as error:
+            raise EnvironmentUnavailable(str(error)) from error
+        if not declared.known_problem:
+            sync(declared, cache, say=say, progress=progress)
+    return built.resolve(name, cache)
 
 
-def size_text(download_bytes: int | None, installed_bytes: int | None) -> str:
-    """Return sizes for people."""
-    if installed_bytes is None:
+def size_text(declared: Declaration) -> str:
+    """Return about how large an environment is."""
+    if declared.installed_bytes is None:
         return "its size is not known"
-    on_disk = f"about {bytes_text(installed_bytes)} on disk"
-    if download_bytes is None:
+    on_disk = f"about {bytes_text(declared.installed_bytes)} on disk"
+    if declared.download_bytes is None:
         return on_disk
-    return f"about {bytes_text(download_bytes)} to download, {on_disk}"
+    return f"about {bytes_text(declared.download_bytes)} to download, {on_disk}"
 
 
 def bytes_text(count: int) -> str:
@@ -144,7 +150,7 @@ def bytes_text(count: int) -> str:
 
 
 def remove(name: str, cache: Path | None = None) -> list[tuple[Path, int]]:
-    """Remove all built environments of a name, finished or not, also those of older locks.
+    """Remove all built environments of a name, also unfinished ones and those of older locks.
 
     Returns:
         Their folders and sizes in bytes.
@@ -153,18 +159,17 @@ def remove(name: str, cache: Path | None = None) -> list[tuple[Path, int]]:
         EnvironmentProblem: one is being built or used, or cannot be removed.
     """
     cache = cache or built.cache_folder()
-    gone = []
+    removed = []
     for folder in folders_of(name, cache):
         try:
             with built.locked(cache, folder.name, wait=False):
-                size = folder_bytes(folder)
+                removed.append((folder, folder_bytes(folder)))
                 _delete(folder)
-                gone.append((folder, size))
         except BlockingIOError:
             raise EnvironmentProblem(
                 f"{folder} is being built or used by another process; try again when that is done."
             ) from None
-    return gone
+    return removed
 
 
 def folders_of(name: str, cache: Path) -> list[Path]:
@@ -178,72 +183,54 @@ def folders_of(name: str, cache: Path) -> list[Path]:
 
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files below ``folder``, each hard link once."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
+    sizes: dict[tuple[int, int], int] = {}
     for root, _, files in os.walk(folder):
         for name in files:
             with suppress(FileNotFoundError):
                 about = os.lstat(os.path.join(root, name))
-                if (about.st_dev, about.st_ino) not in seen:
-                    seen.add((about.st_dev, about.st_ino))
-                    total += about.st_size
-    return total
+                sizes[about.st_dev, about.st_ino] = about.st_size
+    return sum(sizes.values())
 
 
-def _python(declared: Declaration) -> interpreters.Python:
-    if declared.build_with is not None:
-        asked = interpreters.ask(declared.build_with)
-        if asked is None:
+def _python(declared: Declaration) -> tuple[Path, str]:
+    """Return the Python to build with, and its version."""
+    versions = declared.pythons
+    own = declared.build_with
+    for python in [own] if own else filter(None, map(uv.find_python, versions)):
+        known = built.about(python)
+        if known and known[0].rpartition(".")[0] in versions:
+            return python, known[0]
+        if own and known:
             raise EnvironmentUnavailable(
-                f"{declared.source} names {declared.build_with} to build with, which does not run"
+                f"{own} is Python {known[0]}, and {declared.name!r} is locked for "
+                f"{' and '.join(versions)}"
             )
-        if asked.minor not in declared.pythons:
-            raise EnvironmentUnavailable(
-                f"{declared.build_with} is Python {asked.version}, and {declared.name!r} is locked "
-                f"for {' and '.join(declared.pythons)}"
-            )
-        return asked
-    for version in declared.pythons:
-        found = interpreters.find(version)
-        if found is not None:
-            return found
-    versions = " or ".join(declared.pythons)
+    if own:
+        raise EnvironmentUnavailable(
+            f"{declared.source} names {own} to build with, which does not run"
+        )
     raise EnvironmentUnavailable(
-        f"the environment {declared.name!r} needs Python {versions}, which was not found here; "
-        f"install it (such as `uv python install {declared.pythons[0]}`) or name one with "
-        f"'build_with' in a file of your own"
+        f"the environment {declared.name!r} needs Python {' or '.join(versions)}, which was not "
+        f"found here; install it (such as `uv python install {versions[0]}`) or name one with "
+        "'build_with' in a file of your own"
     )
 
 
 def _check_room(declared: Declaration, cache: Path) -> None:
-    """Refuse to begin what will not fit: packages in the cache folder, downloads in the other."""
-    needed: dict[int, int] = {}
-    where: dict[int, Path] = {}
-    installed_bytes = declared.installed_bytes or DEFAULT_BYTES
-    for folder, size in (
-        (cache, int(installed_bytes * 1.05)),
-        (Path(tempfile.gettempdir()), declared.download_bytes or 0),
-    ):
+    """Refuse what will not fit: uv unpacks into its cache, and links or copies from there."""
+    size = int((declared.installed_bytes or DEFAULT_BYTES) * 1.05)
+    for folder, variable in ((cache, "BENCH_ENVIRONMENTS"), (uv.cache_folder(), "UV_CACHE_DIR")):
         place = next(path for path in (folder, *folder.parents) if path.exists())
-        device = place.stat().st_dev
-        needed[device] = needed.get(device, 0) + size
-        where.setdefault(device, place)
-    for device, size in needed.items():
-        free = shutil.disk_usage(where[device]).free
+        free = shutil.disk_usage(place).free
         if free < size:
             raise EnvironmentUnavailable(
-                f"the environment {declared.name!r} needs about {bytes_text(size)} in "
-                f"{where[device]}, where {bytes_text(free)} are free; make room, or name another "
-                "folder with BENCH_ENVIRONMENTS (and TMPDIR for downloads)"
+                f"the environment {declared.name!r} needs about {bytes_text(size)} in {place}, "
+                f"where {bytes_text(free)} are free; make room, or name another folder with "
+                f"{variable}"
             )
 
 
-def _build(
-    work: Work,
-    installer: install.Installer,
-    lock_fd: int,
-    progress: Callable[[int, int, str], None],
-) -> Status:
+def _build(work: Work, lock_fd: int, progress: Callable[[str], None]) -> Status:
     declared, folder = work.declaration, work.folder
     began = time.time()
     try:
@@ -252,114 +239,102 @@ def _build(
         folder.mkdir(parents=True)
     except OSError as error:
         raise EnvironmentUnavailable(f"{folder} cannot be written: {error}") from error
-    log = folder / LOG
     try:
-        packages, wheels = lock.wanted(declared, lock.read(declared, work.version))
-        requirements = folder / "requirements.txt"
-        last = {lock.normalised(name) for name in declared.build_here}
-        requirements.write_text(
-            "".join(f"{name}=={exact}\n" for name, exact in packages.items() if name not in last)
-        )
-        # as if it were activated: builds from source ask for ninja by name
-        search = os.pathsep.join([str(folder / VENV / "bin"), os.environ.get("PATH", os.defpath)])
-        variables = {"PATH": search, **declared.variables}
-        seen: set[str] = set()
-        output: list[str] = []
-
-        def said(line: str) -> None:
-            output.append(line)
-            about = install.progress_of(line)
-            if about is not None:
-                seen.add(about)
-                progress(min(len(seen), work.packages), work.packages, about)
-
-        for command in install.commands(
-            installer,
-            work.python.path,
-            folder / VENV,
-            declared,
-            requirements,
-            list(wheels.values()),
-            [f"{name}=={exact}" for name, exact in packages.items() if name in last],
-        ):
-            ended = install.run(command, log, lock_fd=lock_fd, variables=variables, said=said)
-            if ended != 0:
-                kept = _keep_log(log, folder)
-                raise EnvironmentUnavailable(
-                    f"the environment {declared.name!r} could not be built: "
-                    + install.explain("\n".join(output), declared.name, kept)
-                )
-        _compare(folder, packages, wheels)
+        packages, wheels = lock.wanted(declared, work.version)
+        _install(work, packages, wheels, lock_fd, progress)
         marker = {
             **built.made_from(declared, work.version),
-            "python": work.python.version,
-            "platform": here(),
-            "installer": installer.name,
+            "python": work.exact,
             "seconds": round(time.time() - began, 1),
             "bytes": folder_bytes(folder),
             "installed": built.installed(folder),
         }
-        text = json.dumps(marker, indent=1) + "\n"
         unfinished = folder / f"{MARKER}.new"
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
         os.replace(unfinished, folder / MARKER)
-    except OSError as error:
-        _delete_quietly(folder)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         raise EnvironmentUnavailable(
             f"the environment {declared.name!r} could not be built: {error}"
         ) from error
-    except BaseException:
-        _delete_quietly(folder)
-        raise
     return built.status(declared, folder.parent)
 
 
-def _compare(folder: Path, packages: dict[str, str], wheels: dict[str, Path]) -> None:
-    """Refuse an environment that is not what its lock says.
+def _install(
+    work: Work,
+    packages: Mapping[str, str],
+    wheels: Mapping[str, Path],
+    lock_fd: int,
+    progress: Callable[[str], None],
+) -> None:
+    """Make the virtual environment, and install what is locked and nothing else.
 
     Raises:
-        EnvironmentUnavailable: a package is missing or of another version.
+        EnvironmentUnavailable: uv failed, and its log is kept beside the folder; or what it
+            installed is not what the lock says.
     """
-    wanted = {**packages, **{name: lock.wheel_version(path) for name, path in wheels.items()}}
-    there: dict[str, str] = {}
-    for metadata in built.installed(folder):
-        name, _, version = metadata.removesuffix(".dist-info").partition("-")
-        there[lock.normalised(name)] = version
-    for name, version in wanted.items():
-        # a build of the same version, such as 2.4.0+cpu, is what the lock leaves open
-        found = there.get(name)
-        if found is None or _bare(found) != _bare(version):
+    declared, folder = work.declaration, work.folder
+    venv = folder / VENV
+    last = [name for name in map(lock.normalised, declared.build_here) if name in packages]
+    requirements = folder / "requirements.txt"
+    pins = [f"{name}=={exact}\n" for name, exact in packages.items() if name not in last]
+    requirements.write_text("".join(pins))
+    # With bytecode, as pip installs: else the first start would be slower than those that follow.
+    add = ["pip", "install", "--python", str(built.python_in(folder)), "--no-deps"]
+    add.append("--compile-bytecode")
+    steps = [
+        ["venv", "--quiet", "--no-project", "--python", str(work.python), str(venv)],
+        [*add, "-r", str(requirements), *map(str, wheels.values())],
+        [*add, "--no-build-isolation", *(f"{name}=={packages[name]}" for name in last)],
+    ]
+    # As if it were activated: builds from source ask for ninja by name.
+    search = os.pathsep.join([str(venv / "bin"), os.environ.get("PATH", os.defpath)])
+    run = functools.partial(
+        uv.run,
+        log=folder / LOG,
+        find_links=declared.find_links,
+        variables={"PATH": search, **declared.variables},
+        lock_fd=lock_fd,
+        progress=progress,
+    )
+    for step in steps if last else steps[:-1]:
+        output = run(step)
+        # Without a network, uv fails even if its cache and folders of wheels have everything.
+        if output and uv.unreachable(output) and run([*step, "--offline"]) is None:
+            output = None
+        if output is not None:
+            kept = folder.with_name(f"{folder.name}.log")
+            with suppress(OSError):
+                os.replace(folder / LOG, kept)
+            explained = uv.explain(output, declared.name, kept)
             raise EnvironmentUnavailable(
-                f"the installer reported success, but {name} is "
-                f"{'missing' if found is None else found} where the lock says {version}"
+                f"the environment {declared.name!r} could not be built: {explained}"
+            )
+    installed = {}
+    for metadata in built.packages_in(folder).glob("*.dist-info"):
+        name, _, exact = metadata.stem.partition("-")
+        installed[lock.normalised(name)] = exact
+    wanted = {**packages, **{name: path.name.split("-")[1] for name, path in wheels.items()}}
+    for name, exact in wanted.items():
+        # A build of the same version, such as 2.4.0+cpu, is what the lock leaves open.
+        if _public(installed.get(name, "")) != _public(exact):
+            raise EnvironmentUnavailable(
+                f"uv reported success, but {name} is {installed.get(name, 'missing')} where the "
+                f"lock says {exact}"
             )
 
 
-def _bare(version: str) -> str:
+def _public(version: str) -> str:
     return version.partition("+")[0].replace("_", "-").lower()
 
 
-def _keep_log(log: Path, folder: Path) -> Path:
-    """Move the log beside the folder, which is about to go."""
-    kept = folder.with_name(f"{folder.name}.log")
-    with suppress(OSError):
-        os.replace(log, kept)
-    return kept
-
-
 def _delete(folder: Path) -> None:
-    """Delete a built environment; its marker goes first, so that a half of it is never trusted.
-
-    Raises:
-        EnvironmentProblem: something in it cannot be deleted.
-    """
+    """Delete a built environment; its marker goes first, so that a half of it is never trusted."""
     try:
         (folder / MARKER).unlink(missing_ok=True)
         shutil.rmtree(folder)
     except OSError as error:
         raise EnvironmentProblem(f"{folder} cannot be removed: {error}") from error
     folder.with_name(f"{folder.name}.log").unlink(missing_ok=True)
-
-
-def _delete_quietly(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

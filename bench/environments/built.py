@@ -1,8 +1,8 @@
-"""Environments that were built: where they lie, what they were made from, whether they are whole.
+"""Environments that were built: where they are, what they were made from, whether they are whole.
 
 An environment is a folder NAME-HASH in the cache folder; HASH is of what it is made from. It holds
-the virtual environment, the installer's log, and, written last, a marker. A folder without a
-marker is what a sync that was ended left behind.
+the virtual environment, uv's log, and, written last, a marker. A folder without a marker is what
+an interrupted sync left behind.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from typing import Any, Literal
 if sys.platform != "win32":
     import fcntl
 
-from bench.environments import interpreters, lock
+from bench.environments import lock
 from bench.environments.declare import (
     APPLICATION,
     CURRENT,
@@ -36,24 +37,18 @@ MARKER = "environment.json"
 VENV = "venv"
 LOG = "install.log"
 
-State = Literal["ready", "broken", "unfinished", "absent", "unusable"]
+State = Literal["ready", "broken", "unusable", "unfinished", "absent"]
+_PRECEDENCE: tuple[State, ...] = ("broken", "unusable", "unfinished", "absent")
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What workers of an environment run with.
-
-    Attributes:
-        path: of the Python.
-        name: of the environment.
-        identity: hash of what it was made from; None for the harness's own.
-        variables: environment variables of its processes.
-        folder: of the built environment; None for an interpreter that was not built here.
-    """
+    """What workers of an environment run with; only one that was built here has a folder."""
 
     path: str
     name: str = CURRENT
     identity: str | None = None
+    """Hash of what it was made from; None for the harness's own."""
     variables: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
 
@@ -73,14 +68,10 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Status:
-    """How an environment stands.
+    """How an environment stands, and a sentence on why it is not ready.
 
-    Attributes:
-        state: ``ready``; ``broken`` if a built one is not whole any more; ``unfinished`` if a sync
-            was ended in the middle; ``absent``; ``unusable`` if it cannot be built as declared.
-        reason: why it is not ready, in a sentence.
-        folder: of the built environment, if there is one.
-        bytes: on disk, if it is built.
+    ``broken``: a built one is not whole any more; ``unusable``: it cannot be built as declared;
+    ``unfinished``: a sync was interrupted.
     """
 
     declaration: Declaration
@@ -93,7 +84,7 @@ class Status:
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where environments are built: BENCH_ENVIRONMENTS, else the platform's cache folder."""
+    """Return where environments are built: BENCH_ENVIRONMENTS, else the platform's cache folder."""
     given = environment.get("BENCH_ENVIRONMENTS")
     if given:
         return Path(given).expanduser().absolute()
@@ -110,8 +101,7 @@ def made_from(declared: Declaration, version: str) -> dict[str, Any]:
     Raises:
         EnvironmentUnavailable: its lock or one of its wheels is missing or damaged.
     """
-    locked = lock.read(declared, version)
-    packages, wheels = lock.wanted(declared, locked)
+    packages, wheels = lock.wanted(declared, version)
     folders: dict[str, str] = {}
     for folder in declared.find_links:
         if not folder.is_dir():
@@ -137,55 +127,38 @@ def identity(parts: Mapping[str, Any]) -> str:
 
 
 def status(declared: Declaration, cache: Path | None = None) -> Status:
-    """Look at an environment without changing anything."""
+    """Return how an environment stands, without changing anything."""
     cache = cache or cache_folder()
     if declared.own_python is not None:
-        return _own(declared)
+        return _status_of_own(declared, declared.own_python)
     if declared.platforms and here() not in declared.platforms:
-        return Status(
-            declared,
-            "unusable",
-            f"the environment {declared.name!r} is locked for {', '.join(declared.platforms)}, and "
-            f"this is {here()}",
+        platforms = ", ".join(declared.platforms)
+        reason = (
+            f"the environment {declared.name!r} is locked for {platforms}, and this is {here()}"
         )
-    problem: str | None = None
-    unfinished: Path | None = None
-    broken: Status | None = None
+        return Status(declared, "unusable", reason)
+    candidates = [Status(declared, "absent", "it is not built")]
     for version in declared.pythons:
         try:
             key = identity(made_from(declared, version))
         except EnvironmentUnavailable as error:
-            problem = problem or str(error)
+            candidates.append(Status(declared, "unusable", str(error)))
             continue
         folder = cache / f"{declared.name}-{key}"
         marker = read_marker(folder)
         if marker is None:
             if folder.exists():
-                unfinished = unfinished or folder
+                reason = "a sync of it was interrupted"
+                candidates.append(Status(declared, "unfinished", reason, folder=folder))
             continue
+        facts = (folder, marker.get("bytes"), marker.get("python"))
         damage = damage_of(folder, marker)
-        interpreter = Interpreter(
-            str(python_in(folder)), declared.name, key, dict(declared.variables), folder
-        )
-        found = Status(
-            declared,
-            "ready" if damage is None else "broken",
-            damage,
-            interpreter if damage is None else None,
-            folder,
-            marker.get("bytes"),
-            marker.get("python"),
-        )
         if damage is None:
-            return found
-        broken = broken or found
-    if broken is not None:
-        return broken
-    if problem is not None:
-        return Status(declared, "unusable", problem)
-    if unfinished is not None:
-        return Status(declared, "unfinished", "a sync of it was ended", folder=unfinished)
-    return Status(declared, "absent", "it is not built")
+            python = str(python_in(folder))
+            interpreter = Interpreter(python, declared.name, key, declared.variables, folder)
+            return Status(declared, "ready", None, interpreter, *facts)
+        candidates.append(Status(declared, "broken", damage, None, *facts))
+    return min(candidates, key=lambda each: _PRECEDENCE.index(each.state))
 
 
 def resolve(name: str, cache: Path | None = None) -> Interpreter:
@@ -197,26 +170,23 @@ def resolve(name: str, cache: Path | None = None) -> Interpreter:
     if name == CURRENT:
         return Interpreter(sys.executable)
     try:
-        found = status(declaration(name), cache)
-    except EnvironmentUnavailable:
-        raise
+        current = status(declaration(name), cache)
     except EnvironmentProblem as error:
         raise EnvironmentUnavailable(str(error)) from error
-    if found.interpreter is not None:
-        return found.interpreter
-    raise EnvironmentUnavailable(why_not(found))
+    if current.interpreter is None:
+        raise EnvironmentUnavailable(why_not(current))
+    return current.interpreter
 
 
-def why_not(found: Status) -> str:
+def why_not(current: Status) -> str:
     """Return why an environment is not ready, with the command that helps."""
-    name = found.declaration.name
-    if found.declaration.known_problem and found.state != "unusable":
-        return found.declaration.known_problem
-    if found.state == "unusable":
-        return str(found.reason)
-    verb = "mends" if found.state in ("broken", "unfinished") else "builds"
-    return (
-        f"the environment {name!r} is not ready: {found.reason}; `bench env sync {name}` {verb} it"
+    if current.state == "unusable":
+        return str(current.reason)
+    name = current.declaration.name
+    verb = "mends" if current.state in ("broken", "unfinished") else "builds"
+    return current.declaration.known_problem or (
+        f"the environment {name!r} is not ready: {current.reason}; "
+        f"`bench env sync {name}` {verb} it"
     )
 
 
@@ -227,8 +197,7 @@ def python_in(folder: Path) -> Path:
 
 def packages_in(folder: Path) -> Path:
     """Return the folder of a built environment's packages."""
-    found = sorted((folder / VENV / "lib").glob("python3*/site-packages"))
-    return found[0] if found else folder / VENV / "lib"
+    return next((folder / VENV / "lib").glob("python3*/site-packages"), folder / VENV / "lib")
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
@@ -241,43 +210,30 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 
 
 def damage_of(folder: Path, marker: Mapping[str, Any]) -> str | None:
-    """Return what a built environment lacks, or None if it is whole.
-
-    Compares names in its folders with those that were there when it was built; no file is read.
-    """
+    """Return what a built environment lacks, or None if it is whole; no file is read."""
     python = python_in(folder)
     if not python.exists():
-        base = python.resolve() if python.is_symlink() else python
-        return f"its interpreter is gone ({base})"
-    site = packages_in(folder)
-    there = set(os.listdir(site)) if site.is_dir() else set()
-    for metadata, entries in marker.get("installed", {}).items():
-        if metadata not in there:
-            return f"{_told(metadata)} was removed from it or replaced"
-        for entry in entries:
-            if entry not in there:
-                return f"{_told(metadata)} is not whole: {entry} is missing"
-    return None
+        return f"its interpreter is gone ({python.resolve()})"
+    lost = sorted(set(marker.get("installed", ())) - set(installed(folder)))
+    if not lost:
+        return None
+    # A package's metadata is named best: it has the version.
+    name = next((each for each in lost if each.endswith(".dist-info")), lost[0])
+    package, is_metadata, _ = name.partition(".dist-info")
+    if is_metadata:
+        return f"{package.replace('-', ' ')} was removed from it or replaced"
+    return f"it is not whole: {name} is missing"
 
 
-def installed(folder: Path) -> dict[str, list[str]]:
-    """Return each distribution's metadata folder, with the top-level names that belong to it."""
+def installed(folder: Path) -> list[str]:
+    """Return the names in a built environment's folder of packages."""
     site = packages_in(folder)
-    found: dict[str, list[str]] = {}
-    for metadata in sorted(site.glob("*.dist-info")):
-        names: set[str] = set()
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            for line in (metadata / "RECORD").read_text(encoding="utf-8").splitlines():
-                first = line.lstrip('"').partition("/")[0].partition(",")[0]
-                if first not in ("..", "__pycache__", metadata.name, ""):
-                    names.add(first)
-        found[metadata.name] = sorted(name for name in names if (site / name).exists())
-    return found
+    return sorted({*os.listdir(site)} - {"__pycache__"}) if site.is_dir() else []
 
 
 @contextlib.contextmanager
 def locked(cache: Path, key: str, *, wait: bool = True, shared: bool = False) -> Iterator[int]:
-    """Hold the lock of an environment; yields its descriptor, which an installer inherits.
+    """Hold the lock of an environment; yields its descriptor, which uv inherits.
 
     Shared holders exclude those that build or remove, and not each other.
 
@@ -294,36 +250,35 @@ def locked(cache: Path, key: str, *, wait: bool = True, shared: bool = False) ->
         os.close(fd)
 
 
-_OWN = (
+_ABOUT = (
     "import importlib.metadata as m, json, platform; print(json.dumps([platform.python_version(), "
     "sorted({f'{d.name}=={d.version}' for d in m.distributions()})]))"
 )
 
 
-def _own(declared: Declaration) -> Status:
-    path = declared.own_python
-    assert path is not None
-    asked = interpreters.ask(path)
-    if asked is None:
-        why = "does not run" if path.exists() else "is not there"
-        return Status(
-            declared,
-            "unusable",
-            f"{declared.source} names the interpreter {path}, which {why}",
-        )
-    contents = _contents(path)
-    key = identity({"name": declared.name, "python": str(path), "contents": contents})
-    return Status(
-        declared,
-        "ready",
-        interpreter=Interpreter(str(path), declared.name, key, dict(declared.variables)),
-        python=asked.version,
-    )
-
-
 @functools.cache
-def _contents(path: Path) -> str:
-    return interpreters.output(path, _OWN) or ""
+def about(python: Path) -> tuple[str, str] | None:
+    """Return an interpreter's version and a text of what it has, or None if it does not run."""
+    command = [str(python), "-I", "-c", _ABOUT]
+    try:
+        text = subprocess.check_output(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, timeout=60
+        )
+        return json.loads(text)[0], text
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _status_of_own(declared: Declaration, python: Path) -> Status:
+    known = about(python)
+    if known is None:
+        why = "does not run" if python.exists() else "is not there"
+        reason = f"{declared.source} names the interpreter {python}, which {why}"
+        return Status(declared, "unusable", reason)
+    version, contents = known
+    key = identity({"name": declared.name, "python": str(python), "contents": contents})
+    interpreter = Interpreter(str(python), declared.name, key, declared.variables)
+    return Status(declared, "ready", interpreter=interpreter, python=version)
 
 
 def _file_hash(path: Path) -> str:
@@ -332,7 +287,3 @@ def _file_hash(path: Path) -> str:
         while chunk := file.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _told(metadata: str) -> str:
-    return metadata.removesuffix(".dist-info").replace("-", " ")

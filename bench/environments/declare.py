@@ -1,26 +1,7 @@
 """What an environment is declared as: one TOML file, of the project or of the user.
 
-| key | means |
-| --- | --- |
-| ``description`` | one line for people |
-| ``python`` | list of versions with a lock, the preferred one first; or the path of an interpreter
-  that is used as it is |
-| ``requirements`` | file that ``bench env lock`` resolves, beside this one |
-| ``build_with`` | path of the Python to build with, instead of looking for a version |
-| ``find_links`` | folders with further wheels |
-| ``wheels`` | own wheel files; each takes the place of the locked package of its name |
-| ``without`` | locked packages to leave out; ``*`` and ``?`` are wildcards |
-| ``build_here`` | locked packages that are built from source, last, with what the environment has
-  by then: for those whose build imports torch |
-| ``platforms`` | such as ``linux-x86_64``; none means all |
-| ``download_bytes``, ``installed_bytes`` | about how large it is |
-| ``known_problem`` | why its backends cannot run with this lock; ``bench run`` builds it not |
-| ``backends`` | what ``bench env check`` tries besides the backends that need this environment |
-| ``variables`` | environment variables of its processes |
-| ``extends`` | name of an environment whose keys stand wherever this file has none; its locks too,
-  unless this file has ``requirements`` |
-
-Paths are relative to their file; ``~`` is the home folder.
+docs/environments.md has a table of the keys. Paths are relative to their file; ``~`` is the home
+folder.
 """
 
 from __future__ import annotations
@@ -51,6 +32,25 @@ APPLICATION = "diffusion-compiler-bench"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _VERSION = re.compile(r"3\.\d{1,2}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_KEYS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "description": (str, "a text"),
+    "python": ((list, str), "a list of versions or the path of an interpreter"),
+    "build_with": (str, "a path"),
+    "requirements": (str, "a path"),
+    "find_links": (list, "a list of folders"),
+    "wheels": (list, "a list of wheel files"),
+    "without": (list, "a list of package names"),
+    "build_here": (list, "a list of package names"),
+    "platforms": (list, "a list of platforms"),
+    "download_bytes": (int, "a number of bytes"),
+    "installed_bytes": (int, "a number of bytes"),
+    "known_problem": (str, "a text"),
+    "backends": (list, "a list of backends"),
+    "variables": (dict, "a table of texts"),
+    "extends": (str, "the name of an environment"),
+}
+_PATHS = ("build_with", "requirements", "find_links", "wheels")
 
 
 class EnvironmentProblem(Exception):
@@ -93,12 +93,12 @@ class Declaration:
     locks_named: str = ""
 
     def lock_path(self, version: str) -> Path:
-        """Where the lock for a Python version such as 3.11 lies."""
+        """Return where the lock for a Python version such as 3.11 is."""
         return self.locks_in / f"{self.locks_named}-py{version}.txt"
 
 
 def user_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where users put declarations of their own: BENCH_ENVIRONMENT_FILES, else their settings."""
+    """Return where users put their own files: BENCH_ENVIRONMENT_FILES, else their settings."""
     given = environment.get("BENCH_ENVIRONMENT_FILES")
     if given:
         return Path(given).expanduser()
@@ -112,16 +112,13 @@ def declarations(
     """Return every environment by its name; a user's file takes the place of a shipped one.
 
     Raises:
-        EnvironmentProblem: a file cannot be read, or says what it may not.
+        EnvironmentProblem: a file cannot be read, or has a key or value that is not allowed.
     """
-    sources: dict[str, Path] = {}
-    originals: dict[str, Path] = {}
-    for path in sorted(shipped.glob("*.toml")):
-        sources[path.stem] = originals[path.stem] = path
-    for path in sorted(user_folder(environment).glob("*.toml")):
-        sources[path.stem] = path
+    originals = {path.stem: path for path in sorted(shipped.glob("*.toml"))}
+    own = {path.stem: path for path in sorted(user_folder(environment).glob("*.toml"))}
+    sources = {**originals, **own}
     return {
-        name: _declaration(name, _keys(path, sources, originals, ()), path)
+        name: _declaration(path, _merged(path, sources, originals, ()))
         for name, path in sources.items()
     }
 
@@ -140,116 +137,89 @@ def declaration(name: str, known: Mapping[str, Declaration] | None = None) -> De
     raise EnvironmentProblem(f"no environment is called {name!r}.{hint}")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EnvironmentProblem(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise EnvironmentProblem(f"{path} is not TOML: {error}.") from error
-
-
-def _keys(
-    path: Path, sources: Mapping[str, Path], originals: Mapping[str, Path], seen: tuple[Path, ...]
-) -> dict[str, Any]:
-    """Return the keys of a file over those that it extends, with all paths absolute."""
-    if path in seen:
-        raise EnvironmentProblem(f"{path} extends itself; take its 'extends' out.")
-    written = _read(path)
-    for key in written:
-        if key not in _KINDS and key != "extends":
-            near = difflib.get_close_matches(key, _KINDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_KINDS)}."
-            raise EnvironmentProblem(f"{path}: unknown key {key!r}; {hint}")
-    own = {key: _absolute(key, value, path) for key, value in written.items()}
-    if not _NAME.fullmatch(path.stem) or path.stem == CURRENT:
-        raise EnvironmentProblem(f"{path}: {path.stem!r} cannot be the name of an environment.")
-    base = own.pop("extends", None)
-    if base is None or "requirements" in own:
-        own.update(locks_in=path.parent, locks_named=path.stem)
-    if base is None:
-        return own
-    # A user's file that extends its own name means the one that the project ships.
-    found = originals.get(base) if base == path.stem else sources.get(base)
-    if found is None:
-        raise EnvironmentProblem(f"{path} extends {base!r}, which is no environment.")
-    below = _keys(found, sources, originals, (*seen, path))
-    if "variables" in own and isinstance(own["variables"], dict):
-        own["variables"] = {**below.get("variables", {}), **own["variables"]}
-    return {**below, **own}
-
-
-def _absolute(key: str, value: Any, path: Path) -> Any:
-    def place(text: str) -> Path:
-        return path.parent / Path(text).expanduser()
-
-    if key == "python" and isinstance(value, str):
-        return place(value)
-    if key in ("build_with", "requirements") and isinstance(value, str):
-        return place(value)
-    if key in ("find_links", "wheels") and isinstance(value, list):
-        return [place(item) if isinstance(item, str) else item for item in value]
-    return value
-
-
-_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "description": (str, "a text"),
-    "python": ((list, Path), "a list of versions or the path of an interpreter"),
-    "build_with": (Path, "a path"),
-    "requirements": (Path, "a path"),
-    "find_links": (list, "a list of folders"),
-    "wheels": (list, "a list of wheel files"),
-    "without": (list, "a list of package names"),
-    "build_here": (list, "a list of package names"),
-    "platforms": (list, "a list of platforms"),
-    "download_bytes": (int, "a number of bytes"),
-    "installed_bytes": (int, "a number of bytes"),
-    "known_problem": (str, "a text"),
-    "backends": (list, "a list of backends"),
-    "variables": (dict, "a table of texts"),
-}
-
-
-def _declaration(name: str, keys: dict[str, Any], path: Path) -> Declaration:
-    def refuse(text: str) -> EnvironmentProblem:
-        return EnvironmentProblem(f"{path}: {text}.")
-
-    for key in _KINDS.keys() & keys.keys():
-        value = keys[key]
-        kind, says = _KINDS[key]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise refuse(f"{key!r} must be {says}")
-        if isinstance(value, list) and not all(isinstance(item, (str, Path)) for item in value):
-            raise refuse(f"{key!r} must be {says}")
-    variables = keys.get("variables", {})
-    for variable, text in variables.items():
-        if not _VARIABLE.fullmatch(variable) or not isinstance(text, str) or "\x00" in text:
-            raise refuse(f"'variables' must be a table of texts; {variable!r} is not")
-    python = keys.pop("python", None)
-    if python is None:
-        raise refuse("it needs 'python': a list of versions or the path of an interpreter")
-    if isinstance(python, Path):
-        useless = [key for key in ("find_links", "wheels", "without", "build_with") if key in keys]
-        if useless:
-            raise refuse(
-                f"'python' is an interpreter that is used as it is, so {useless[0]!r} means "
-                "nothing; to build with it, call it 'build_with' and let 'python' list versions"
-            )
-    elif not python or not all(_VERSION.fullmatch(version) for version in python):
-        raise refuse("'python' must list versions such as \"3.11\", or be a path")
-    for list_key in ("find_links", "wheels", "without", "build_here", "platforms", "backends"):
-        keys[list_key] = tuple(keys.get(list_key, ()))
-    keys["known_problem"] = keys.get("known_problem") or None
-    return Declaration(
-        name=name,
-        source=path,
-        pythons=tuple(python) if isinstance(python, list) else (),
-        own_python=python if isinstance(python, Path) else None,
-        **keys,
-    )
-
-
 @functools.cache
 def here() -> str:
     """Return this platform as declarations name it, such as ``linux-x86_64``."""
     return f"{sys.platform}-{platform.machine().lower()}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the checked keys of one file, with absolute paths."""
+
+    def place(text: str) -> Path:
+        return path.parent / Path(text).expanduser()
+
+    try:
+        keys = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EnvironmentProblem(f"{path} is not TOML: {error}.") from error
+    if not _NAME.fullmatch(path.stem) or path.stem == CURRENT:
+        raise EnvironmentProblem(f"{path}: {path.stem!r} cannot be the name of an environment.")
+    for key, value in keys.items():
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_KEYS)}."
+            raise EnvironmentProblem(f"{path}: unknown key {key!r}; {hint}")
+        kind, expected = _KEYS[key]
+        items = value if isinstance(value, list) else []
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        if not right or not all(isinstance(item, str) for item in items):
+            raise EnvironmentProblem(f"{path}: {key!r} must be {expected}.")
+        if isinstance(value, list):
+            keys[key] = tuple(place(item) if key in _PATHS else item for item in items)
+        elif key in _PATHS or key == "python":
+            keys[key] = place(value)
+    for variable, text in keys.get("variables", {}).items():
+        if not _VARIABLE.fullmatch(variable) or not isinstance(text, str) or "\x00" in text:
+            raise EnvironmentProblem(
+                f"{path}: 'variables' must be a table of texts; {variable!r} is not."
+            )
+    return keys
+
+
+def _merged(
+    path: Path, sources: Mapping[str, Path], originals: Mapping[str, Path], seen: tuple[Path, ...]
+) -> dict[str, Any]:
+    """Return the keys of a file over those that it extends."""
+    if path in seen:
+        raise EnvironmentProblem(f"{path} extends itself; take its 'extends' out.")
+    keys = _read(path)
+    base = keys.pop("extends", None)
+    if base is None or "requirements" in keys:
+        keys |= {"locks_in": path.parent, "locks_named": path.stem}
+    if base is None:
+        return keys
+    # A user's file that extends its own name means the one that the project ships.
+    extended = originals.get(base) if base == path.stem else sources.get(base)
+    if extended is None:
+        raise EnvironmentProblem(f"{path} extends {base!r}, which is no environment.")
+    below = _merged(extended, sources, originals, (*seen, path))
+    variables = {**below.get("variables", {}), **keys.get("variables", {})}
+    return {**below, **keys, "variables": variables}
+
+
+def _declaration(path: Path, keys: dict[str, Any]) -> Declaration:
+    python = keys.pop("python", None)
+    if python is None:
+        raise EnvironmentProblem(
+            f"{path}: it needs 'python': a list of versions or the path of an interpreter."
+        )
+    if isinstance(python, Path):
+        for key in ("find_links", "wheels", "without", "build_with"):
+            if key in keys:
+                raise EnvironmentProblem(
+                    f"{path}: 'python' is an interpreter that is used as it is, so {key!r} means "
+                    "nothing; to build with it, call it 'build_with' and let 'python' list "
+                    "versions."
+                )
+        keys["own_python"] = python
+    elif not python or not all(_VERSION.fullmatch(version) for version in python):
+        raise EnvironmentProblem(
+            f"{path}: 'python' must list versions such as \"3.11\", or be a path."
+        )
+    else:
+        keys["pythons"] = python
+    keys["known_problem"] = keys.get("known_problem") or None
+    return Declaration(name=path.stem, source=path, **keys)

@@ -1,4 +1,4 @@
-"""Tiny wheels, declarations over them, and an installer that only pretends."""
+"""Tiny wheels, declarations over them, and a stand-in for uv."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import base64
 import hashlib
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench.environments import Declaration, declarations, install, lock
+from bench.environments import Declaration, declarations, lock
 
 HERE = ".".join(map(str, sys.version_info[:2]))
 NOWHERE = Path("/nowhere")
@@ -64,37 +64,42 @@ def toml(value: object) -> str:
     return str(value) if isinstance(value, int) else '"' + str(value) + '"'
 
 
-PRETEND = """
-import pathlib, sys
-venv, requirements, *wheels = sys.argv[1:]
-site = pathlib.Path(venv, "lib", "python3", "site-packages")
+STAND_IN = """#!{python}
+import os, pathlib, sys, time
+arguments = [each for each in sys.argv[1:] if each != "--color=never"]
+if arguments[0] == "python":
+    print(sys.executable)
+    sys.exit({here!r} not in arguments[-1])
+if arguments[0] == "venv":
+    python = pathlib.Path(arguments[-1], "bin", "python")
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    sys.exit()
+site = pathlib.Path(arguments[arguments.index("--python") + 1]).parents[1].joinpath(
+    "lib", "python3", "site-packages")
 site.mkdir(parents=True)
-python = pathlib.Path(venv, "bin", "python")
-python.parent.mkdir()
-python.symlink_to(sys.executable)
-for line in pathlib.Path(requirements).read_text().split():
+for line in pathlib.Path(arguments[arguments.index("-r") + 1]).read_text().split():
     name, _, version = line.partition("==")
-    print("Collecting", line, flush=True)
+    print("Downloading", line, "(1.0MiB)", flush=True)
     (site / name).mkdir()
-    (site / name / "__init__.py").touch()
-    info = site / f"{name}-{version}.dist-info"
-    info.mkdir()
-    (info / "RECORD").write_text(f"{name}/__init__.py,,\\n{info.name}/RECORD,,\\n")
+    (site / f"{{name}}-{{version}}.dist-info").mkdir()
+{further}
 """
 
 
-def pretending(program: str = PRETEND) -> object:
-    """Return a double of `install.commands`: makes what a sync leaves, without pip."""
+def stand_in(
+    folder: Path, further: str = "", change: tuple[str, str] = ("", "")
+) -> Callable[[], Path]:
+    """Write a program that makes what uv makes, without packages; return a double of `uv.find`.
 
-    def commands(
-        installer: install.Installer,
-        base: Path,
-        venv: Path,
-        declared: Declaration,
-        requirements: Path,
-        wheels: Sequence[Path],
-        built_here: Sequence[str] = (),
-    ) -> list[list[str]]:
-        return [[sys.executable, "-c", program, str(venv), str(requirements)]]
-
-    return commands
+    Args:
+        folder: for the program.
+        further: lines that it ends with.
+        change: a text in it, and what stands there instead.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "uv"
+    text = STAND_IN.format(python=sys.executable, here=HERE, further=further)
+    program.write_text(text.replace(*change) if change[0] else text)
+    program.chmod(0o755)
+    return lambda: program
