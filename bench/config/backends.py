@@ -13,10 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from compilers import registry
-from compilers.base import Backend
-
-BASELINE = "none"
-"""What every speedup is taken against."""
+from compilers.base import Backend, Traits
 
 
 class OptionError(Exception):
@@ -41,6 +38,12 @@ def get(name: str) -> Backend:
         registry.BackendError: there is none of this name, or it does not load.
     """
     return registry.get(name)
+
+
+@functools.cache
+def traits(name: str) -> Traits:
+    """Return what a backend says of itself for plans."""
+    return registry.traits(name)
 
 
 @functools.cache
@@ -125,5 +128,5 @@ def look_again() -> None:
 
     Within one configuration the answers are kept, since a matrix asks for each of its cells.
     """
-    for cached in (names, get, options_model, _defaults):
+    for cached in (names, get, traits, options_model, _defaults):
         cached.cache_clear()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bench.config import backends, models, overrides, tree
+from bench.config import backends, overrides, tree
 from bench.config.errors import ConfigError, Place, did_you_mean, nearest, shown
+from bench.config.keys import Strict
+from bench.config.models import Shapes, shapes
 from bench.config.tree import KeyPath
 
 API_SOURCE = "configuration"
@@ -24,7 +27,8 @@ class Config:
     """A validated configuration, not yet expanded.
 
     Attributes:
-        document: the validated keys.
+        document: the keys, each value checked where it was written.
+        shapes: what could be written.
         root: the same as written, with places.
         name: name of the run.
         only: the selections asked for, ``key=value[,value]``.
@@ -32,7 +36,8 @@ class Config:
         folder: absolute, where relative paths start that are written in it.
     """
 
-    document: models.Document
+    document: Strict
+    shapes: Shapes
     root: tree.Node
     name: str
     only: tuple[str, ...]
@@ -118,12 +123,14 @@ def _validate(
         )
     for change in changes:
         overrides.apply(root, change)
+    known = shapes()
     try:
-        document = models.Document.model_validate(tree.plain(root))
+        document = known.document.model_validate(tree.plain(root))
     except ValidationError as error:
         raise explain(root, error.errors(include_url=False)) from None
     return Config(
         document=document,
+        shapes=known,
         root=root,
         name=document.given().get("name", name),
         only=tuple(only),
@@ -133,10 +140,7 @@ def _validate(
 
 
 def explain(
-    root: tree.Node,
-    errors: Sequence[Any],
-    prefix: KeyPath = (),
-    known: Sequence[str] | None = None,
+    root: tree.Node, errors: Sequence[Any], prefix: KeyPath = (), known: Sequence[str] | None = None
 ) -> ConfigError:
     """Turn pydantic's errors into the one that the user should see.
 
@@ -177,7 +181,7 @@ def _sentence(root: tree.Node, path: KeyPath, error: Any, known: Sequence[str] |
     if kind == "bench":
         return before + str(context["message"])
     what = "its value" if path and isinstance(path[-1], int) else f"'{key}'"
-    is_axis = path[:-1] == ("matrix",) and key in models.AXES
+    is_axis = path[:-1] == ("matrix",) and key in shapes().axes
     if is_axis and (kind == "too_short" or value is None):
         return f"axis '{key}' is empty; give it at least one value, or leave it out"
     if kind in ("list_type", "tuple_type"):
@@ -260,20 +264,17 @@ def _name_at(root: tree.Node, path: KeyPath) -> str | None:
     return entry.node.value if entry is not None and isinstance(entry.node.value, str) else None
 
 
-def _keys_of(model: type[BaseModel]) -> list[str]:
-    return list(model.model_fields)
-
-
 def _other_key(path: KeyPath) -> str:
     """Return the sentence that names the right key, here or at another level."""
     word, owner = path[-1], path[:-1]
-    known = _known_keys(owner)
+    known = _keys_at(owner)
+    shape = shapes()
     elsewhere = {
-        **{key: f"matrix.{key}" for key in models.AXES},
-        **{key: f"defaults.{key}" for key in models.FIELD_KEYS},
-        **{key: f"protocol.{key}" for key in _keys_of(models.ProtocolSettings)},
-        **{key: f"limits.{key}" for key in _keys_of(models.LimitSettings)},
-        **{key: key for key in _keys_of(models.Document)},
+        **{key: f"matrix.{key}" for key in shape.axes},
+        **{key: f"defaults.{key}" for key in shape.fields},
+        **{key: f"protocol.{key}" for key in _keys_at(("protocol",))},
+        **{key: f"limits.{key}" for key in _keys_at(("limits",))},
+        **{key: key for key in _keys_at(())},
     }
     if owner == ("matrix",):
         elsewhere["preset"] = "defaults.preset"
@@ -287,27 +288,17 @@ def _other_key(path: KeyPath) -> str:
     return f"There are: {', '.join(known)}."
 
 
-def _known_keys(owner: KeyPath) -> list[str]:
-    steps = [step for step in owner if isinstance(step, str)]
-    tables: dict[tuple[str, ...], type[BaseModel]] = {
-        (): models.Document,
-        ("protocol",): models.ProtocolSettings,
-        ("protocol", "warmup"): models.WarmupSettings,
-        ("protocol", "calls"): models.CallSettings,
-        ("sweep",): models.SweepSettings,
-        ("telemetry",): models.TelemetrySettings,
-        ("matrix", "telemetry"): models.TelemetrySettings,
-        ("limits",): models.LimitSettings,
-        ("defaults",): models.WorkloadFields,
-        ("matrix",): models.MatrixSettings,
-        ("matrix", "workload"): models.WorkloadEntry,
-        ("matrix", "workload", "sweep"): models.SweepSettings,
-        ("matrix", "backend"): models.BackendEntry,
-    }
-    for kind in ("include", "exclude"):
-        tables["matrix", kind] = models.Combination
-        tables["matrix", kind, "sweep"] = models.SweepSettings
-        tables["matrix", kind, "telemetry"] = models.TelemetrySettings
-        tables["matrix", kind, "workload"] = models.WorkloadPattern
-        tables["matrix", kind, "backend"] = models.BackendPattern
-    return _keys_of(tables[tuple(steps)])
+def _keys_at(path: KeyPath) -> list[str]:
+    """Return the keys that a mapping at ``path`` may have."""
+    model: type[BaseModel] = shapes().document
+    for step in path:
+        if isinstance(step, str):
+            model = next(_models_in(model.model_fields[step].annotation))
+    return list(model.model_fields)
+
+
+def _models_in(kind: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in typing.get_args(kind):
+        yield from _models_in(part)

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from bench.config import ConfigError, estimate, load_config, make_plan, parse_config
-from bench.config.catalogue import PROTOCOLS
 from tests.config.support import ROOT
 
 
@@ -45,7 +44,7 @@ def test_a_round_is_never_larger_than_the_chain() -> None:
 @pytest.mark.parametrize(
     ("workload", "said"),
     [
-        ({"batch": 2}, "'max_batch' is the number of pictures of a round"),
+        ({"batch": 2}, "'max_batch' is the number of images of a round"),
         ({"task": "text-to-image", "samples": 4}, "it belongs to chain"),
         ({"task": "image-to-image", "start_from": "first"}, "it belongs to chain"),
         ({"input_image": "a.png"}, "means nothing for chain"),
@@ -69,8 +68,7 @@ def test_a_preset_of_one_picture_is_no_batch() -> None:
 def test_an_estimate_knows_every_round() -> None:
     def seconds(**workload: Any) -> float:
         (cell,) = plan(**workload).cells
-        rule = {**PROTOCOLS["quick"], "rounds": 1}
-        return estimate.worker_seconds(cell["workload"], "none", "fresh", "cpu", rule)
+        return estimate.worker_seconds({**cell, "device": "cpu"})
 
     one = seconds(samples=3)
     assert seconds(samples=9) > seconds(samples=6) > one
