@@ -138,60 +138,27 @@ def family_of(model: str) -> Family:
 # Schedulers of diffusers 0.29 to 0.42 that image pipelines take; used to catch misspellings only.
 SCHEDULERS = tuple(
     f"{name}Scheduler"
-    for name in [
-        "CMStochasticIterative",
-        "DDIMInverse",
-        "DDIMParallel",
-        "DDIM",
-        "DDPMParallel",
-        "DDPM",
-        "DDPMWuerstchen",
-        "DEISMultistep",
-        "DPMSolverMultistepInverse",
-        "DPMSolverMultistep",
-        "DPMSolverSDE",
-        "DPMSolverSinglestep",
-        "EDMDPMSolverMultistep",
-        "EDMEuler",
-        "EulerAncestralDiscrete",
-        "EulerDiscrete",
-        "FlowMatchEulerDiscrete",
-        "FlowMatchHeunDiscrete",
-        "FlowMatchLCM",
-        "HeunDiscrete",
-        "IPNDM",
-        "KDPM2AncestralDiscrete",
-        "KDPM2Discrete",
-        "LCM",
-        "LMSDiscrete",
-        "PNDM",
-        "SASolver",
-        "SCM",
-        "TCD",
-        "UniPCMultistep",
-    ]
-)
+    for name in (
+        "CMStochasticIterative", "DDIMInverse", "DDIMParallel", "DDIM", "DDPMParallel", "DDPM",
+        "DDPMWuerstchen", "DEISMultistep", "DPMSolverMultistepInverse", "DPMSolverMultistep",
+        "DPMSolverSDE", "DPMSolverSinglestep", "EDMDPMSolverMultistep", "EDMEuler",
+        "EulerAncestralDiscrete", "EulerDiscrete", "FlowMatchEulerDiscrete",
+        "FlowMatchHeunDiscrete", "FlowMatchLCM", "HeunDiscrete", "IPNDM", "KDPM2AncestralDiscrete",
+        "KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM", "SASolver", "SCM", "TCD", "UniPCMultistep",
+    )
+)  # fmt: skip
 
 # Arguments of a pipeline call that have a field of their own, or that the worker sets itself.
 RESERVED_CALL_ARGUMENTS: dict[str, str | None] = {
-    "prompt": "prompt",
-    "negative_prompt": "negative_prompt",
+    **{key: key for key in ("prompt", "negative_prompt", "strength", "height", "width",
+                            "control_image")},
     "num_inference_steps": "steps",
     "guidance_scale": "guidance",
     "image_guidance_scale": "image_guidance",
-    "strength": "strength",
-    "height": "height",
-    "width": "width",
     "num_images_per_prompt": "batch",
     "generator": "seed",
     "image": "input_image",
-    "control_image": "control_image",
     "controlnet_conditioning_scale": "control_scale",
-    "latents": None,
-    "output_type": None,
-    "return_dict": None,
-    "callback": None,
-    "callback_steps": None,
-    "callback_on_step_end": None,
-    "callback_on_step_end_tensor_inputs": None,
-}
+    **dict.fromkeys(("latents", "output_type", "return_dict", "callback", "callback_steps",
+                     "callback_on_step_end", "callback_on_step_end_tensor_inputs")),
+}  # fmt: skip

@@ -39,38 +39,24 @@ IN_SOME_CELLS = tuple(key for key in _WORDS if key in contract.Workload.__option
 def key(
     default: Any,
     sentence: str,
-    *,
     values: str | None = None,
+    *,
     absent: str | None = None,
     alias: str | None = None,
     unit: str | None = None,
     **more: Any,
 ) -> Any:
-    """Declare a key.
+    """Declare a key, with bounds as for pydantic's ``Field``.
 
     Args:
-        default: if it is left out; `REQUIRED` if it must not be.
-        sentence: what it means.
         values: what may be written, where the type does not say so in short.
         absent: what holds if it is left out, where that is no one value.
         alias: what a cell calls it, if that is another name.
         unit: of the default.
-        more: bounds, as for pydantic's ``Field``.
     """
-    return Field(
-        default,
-        description=sentence,
-        serialization_alias=alias,
-        json_schema_extra={
-            "page": {
-                "values": values,
-                "absent": absent,
-                "unit": unit,
-                "needed": default is REQUIRED,
-            }
-        },
-        **more,
-    )
+    page = {"values": values, "absent": absent, "unit": unit, "needed": default is REQUIRED}
+    more |= {"description": sentence, "json_schema_extra": {"page": page}}
+    return Field(default, serialization_alias=alias, **more)
 
 
 class Strict(BaseModel):
@@ -87,44 +73,28 @@ class Strict(BaseModel):
 
 @dataclass(frozen=True)
 class Around:
-    """What a complete workload depends on besides its own values.
+    """What a complete workload depends on besides its own values."""
 
-    Attributes:
-        device: as asked for.
-        remote: whether code that is not the harness's own may run.
-        written: keys that have a value from the configuration.
-        start_of: the absolute folder from which the relative path of a key starts.
-        images_in: names of the images in a folder, listed once for all cells.
-    """
-
-    device: str
-    remote: bool
-    written: Collection[str]
-    start_of: Callable[[str], Path]
-    images_in: Callable[[str], Sequence[str]]
+    device: str  # as asked for
+    remote: bool  # whether code that is not the harness's own may run
+    written: Collection[str]  # keys that have a value from the configuration
+    start_of: Callable[[str], Path]  # folder from which the relative path of a key starts
+    images_in: Callable[[str], Sequence[str]]  # names of the images in a folder
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What sets a task's keys apart from those of any workload.
+    """What sets a task's keys apart from those of any workload."""
 
-    Attributes:
-        after: the key behind which its own are listed, in tables and names of cells.
-        leaves_out: keys of any workload that mean nothing to it, with what to write instead or "".
-        defaults: where they are others than those of the keys.
-        conditional: keys that mean something under one value of another key only, with that value.
-        either: keys that exclude another one.
-        spread: the list of models of which each makes a cell of its own.
-        equal_calls: whether the calls of a cell are all the same one.
-    """
-
-    after: str | None = None
+    after: str | None = None  # the key behind which its own are listed, also in names of cells
+    # keys of any workload that mean nothing to it, with what to write instead or ""
     leaves_out: Mapping[str, str] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # where they are not the keys' own
+    # keys that mean something under one value of another key only, with that value
     conditional: Mapping[str, str] = field(default_factory=dict)
-    either: Mapping[str, str] = field(default_factory=dict)
-    spread: str | None = None
-    equal_calls: bool = True
+    either: Mapping[str, str] = field(default_factory=dict)  # keys that exclude another one
+    spread: str | None = None  # the list of models of which each makes a cell of its own
+    equal_calls: bool = True  # whether the calls of a cell are all the same one
 
 
 class Workload(Strict):
@@ -154,15 +124,15 @@ class Workload(Strict):
         REQUIRED,
         "where the pipeline comes from: `hub:ORG/NAME[@REVISION]`, `path:DIR` (a diffusers "
         "folder), `embedded:NAME` (ships with the harness), `synthetic:ARCH` (random weights)",
-        values="see [Models](#models)",
+        "see [Models](#models)",
     )
     variant: v.Name | None = key(
         None,
         "weight files of a Hub model or folder; null: the plain ones",
-        values="such as `fp16`, or null",
+        "such as `fp16`, or null",
     )
     scheduler: v.Scheduler = key(
-        None, "null and `none` keep the model's own", values="a diffusers class, `none` or null"
+        None, "null and `none` keep the model's own", "a diffusers class, `none` or null"
     )
     steps: v.Steps = key(10, "denoising steps asked for")
     guidance: v.Guidance | None = key(
@@ -179,7 +149,7 @@ class Workload(Strict):
     size: v.Size = key(
         None,
         "pixels, 8 to 16384: `512`, `768x1024` (width x height) or `{height: 1024, width: 768}`",
-        values="multiple of 8, `WIDTHxHEIGHT`, or `{height: …, width: …}`",
+        "multiple of 8, `WIDTHxHEIGHT`, or `{height: …, width: …}`",
         absent="by model",
     )
     height: v.Height = key(None, "pixels, instead of `size`; never beside it", absent="by model")
@@ -187,7 +157,7 @@ class Workload(Strict):
     asked_size: v.AskedSize = key(
         None,
         "instead of `size`: rounded to what the pipeline makes; the record has both",
-        values="as `size`, but any whole numbers",
+        "as `size`, but any whole numbers",
     )
     round_size: sizes.Rounding = key(None, "how `asked_size` is rounded", absent="`down`")
     size_multiple: int = key(
@@ -203,7 +173,7 @@ class Workload(Strict):
         333,
         "of the first image of a batch; the next ones have seed + 1, …; `random` "
         "[draws one](seeds.md) when the plan is made, which keeps it",
-        values=f"0 to {v.MAX_SEED}, or `random`",
+        f"0 to {v.MAX_SEED}, or `random`",
     )
     iterations: int = key(
         1,
@@ -217,13 +187,13 @@ class Workload(Strict):
         "images of a batch go through the models one at a time: [the same bytes](seeds.md) alone "
         "and in any batch; costs what a batch saves",
     )
-    prompt: v.Text = key(REQUIRED, "what to draw, or what to change", values="text")
-    negative_prompt: v.Text | None = key(None, "what to keep out", values="text or null")
+    prompt: v.Text = key(REQUIRED, "what to draw, or what to change", "text")
+    negative_prompt: v.Text | None = key(None, "what to keep out", "text or null")
     input_image: v.Text | None = key(
         None,
         "`image-to-image` and `edit` only; see [Paths](#paths). null draws a scene of the asked "
         "size",
-        values="a file or null",
+        "a file or null",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = key(
         None, "type of the weights: `float16` for `hub:` and `synthetic:` models unless the device "
@@ -233,13 +203,13 @@ class Workload(Strict):
         "cpu", "where noise is drawn; `cpu` gives every backend and device equal noise"
     )
     extra: v.Extra = key(
-        {}, "further arguments of the pipeline call, such as `clip_skip`", values="a mapping"
+        {}, "further arguments of the pipeline call, such as `clip_skip`", "a mapping"
     )
     memory: v.MemoryModes = key(
         modes.NONE,
         "[how the pipeline saves memory](low-memory.md#memory-modes): none, or modes as a list or "
         f"joined by `+`: {', '.join(modes.MEMORY)}",
-        values="a memory mode, several as a list or joined by `+`, or `none`",
+        "a memory mode, several as a list or joined by `+`, or `none`",
     )
     precision: Literal["fp32", "fp16", "bf16", "autocast", "tf32"] = key(
         None,
@@ -250,7 +220,7 @@ class Workload(Strict):
     between: v.Between = key(
         modes.NONE,
         "[what is done after each call](low-memory.md#between-pictures), timed apart",
-        values="`gc`, `empty-cache`, both, or `none`",
+        "`gc`, `empty-cache`, both, or `none`",
     )
     deterministic: bool | Literal["strict"] = key(
         False,
@@ -260,21 +230,19 @@ class Workload(Strict):
     lora: v.Lora = key(
         None,
         "see [OneDiff's options](onediff-options.md#lora)",
-        values="a file, `embedded:sepia`, `hub:…`, or `{path: …, scale: 1, fused: true}`",
+        "a file, `embedded:sepia`, `hub:…`, or `{path: …, scale: 1, fused: true}`",
     )
     controlnet: v.ControlNet = key(
         None,
         "see [there](onediff-options.md#controlnet)",
-        values="`embedded:edges`, `path:DIR`, `hub:ORG/NAME`",
+        "`embedded:edges`, `path:DIR`, `hub:ORG/NAME`",
     )
     control_image: v.ControlImage = key(
-        CONTROL_DRAWINGS[0],
-        "what steers the ControlNet",
-        values="a file, `drawn:edges`, `drawn:ellipse`",
+        CONTROL_DRAWINGS[0], "what steers the ControlNet", "a file, `drawn:edges`, `drawn:ellipse`"
     )
     control_scale: v.ControlScale = key(1.0, "how strongly the ControlNet steers")
     custom_pipeline: v.CustomPipeline = key(
-        None, "needs `allow_remote_code`", values="a Python file or folder"
+        None, "needs `allow_remote_code`", "a Python file or folder"
     )
     # never written: what was asked for, of a size that was rounded
     asked_height: int | None = None
@@ -435,37 +403,23 @@ def _round_size(given: dict[str, Any], around: Around) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """What a cell costs on the reference machine, for a pass to say what it adds.
+    """What a cell costs on the reference machine, for a pass to say what it adds."""
 
-    Attributes:
-        call: seconds of a call, by steps, height and width; None for the cell's own.
-        compile_s: seconds of compiling it anew.
-    """
-
+    # seconds of a call, by steps, height and width; None for the cell's own
     call: Callable[[int | None, int | None, int | None], float]
     compile_s: float
 
 
 class PassKey:
-    """The key of a pass, as configuration and planner know it; ``keys.KEY`` of its folder is one.
+    """The key of a pass as configuration and planner know it: ``keys.KEY`` of its folder."""
 
-    Attributes:
-        kind: what may be written.
-        declared: what `key` returns for it.
-        axis: whether it may be an axis, or stand in an ``include`` entry by itself.
-        nested: whether a workload, and an ``include`` entry, changes it key by key.
-        always: whether every cell has it, be it on or off.
-        off: what a cell holds without the pass.
-        equal_calls: whether it needs calls that are all the same.
-    """
-
-    kind: Any
-    declared: Any
-    axis = True
-    nested = False
-    always = False
-    off: Any = None
-    equal_calls = True
+    kind: Any  # the type of what may be written
+    declared: Any  # what `key` returns for it
+    axis = True  # whether it may be an axis, or stand in an ``include`` entry
+    nested = False  # whether a workload, and an ``include`` entry, changes it key by key
+    always = False  # whether every cell has it, be it on or off
+    off: Any = None  # what a cell holds without the pass
+    equal_calls = True  # whether it needs calls that are all the same
 
     def value(self, written: Any, workload: Mapping[str, Any], task: type[Workload]) -> Any:
         """Return what a cell holds for what was written nearest.

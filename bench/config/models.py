@@ -6,11 +6,12 @@ asked for. A key that was left out is absent from ``model_fields_set``.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import GenericAlias
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, cast
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +21,6 @@ from pydantic import (
     WithJsonSchema,
     create_model,
 )
-from pydantic.fields import FieldInfo
 
 from bench.config import catalogue
 from bench.config import values as v
@@ -31,6 +31,7 @@ from bench.tasks import TASKS
 
 _NOT_WRITTEN = ("asked_height", "asked_width")
 _LETTERS = "letters, digits, `.`, `_`, `-`"
+_MAPPING = "a mapping or null"
 
 
 def _name_to_mapping(value: object) -> object:
@@ -48,12 +49,12 @@ class BackendPattern(Strict):
     options: v.Options = key(
         {},
         "the backend's own options; see its documentation",
-        values="a mapping, or a JSON object in a string",
+        "a mapping, or a JSON object in a string",
     )
     environment: v.Environment = key(
         None,
         "[interpreter](environments.md) that it runs in",
-        values="`current`, or one of `bench env list`",
+        "`current`, or one of `bench env list`",
         absent="the backend's own",
     )
     cache: v.Cache = key(None, "compile cache", absent="the top-level `cache`")
@@ -62,7 +63,7 @@ class BackendPattern(Strict):
 class BackendEntry(BackendPattern):
     """A backend with its options; the bare name is the same without options."""
 
-    name: v.Text = key(REQUIRED, "a registered backend", values="see below")
+    name: v.Text = key(REQUIRED, "a registered backend", "see below")
 
 
 class WarmupSettings(Strict):
@@ -85,7 +86,7 @@ class CallSettings(Strict):
         None, "stop at this relative half-width of the median's 95 % interval, per cent"
     )
     time_cap: v.Duration = key(
-        None, "stop after this much measured time", values="a duration", alias="time_cap_s"
+        None, "stop after this much measured time", "a duration", alias="time_cap_s"
     )
 
 
@@ -97,8 +98,8 @@ class ProtocolSettings(Strict):
         AfterValidator(v.one_of("protocol preset", lambda: list(catalogue.PROTOCOLS))),
         WithJsonSchema({"type": "string", "enum": list(catalogue.PROTOCOLS)}),
     ] = key("standard", "where to start; the keys beside it override it")
-    warmup: WarmupSettings = key(None, "when warm-up ends", values="a mapping")
-    calls: CallSettings = key(None, "when measuring ends", values="a mapping")
+    warmup: WarmupSettings = key(None, "when warm-up ends", "a mapping")
+    calls: CallSettings = key(None, "when measuring ends", "a mapping")
     rounds: int = key(None, "separate processes for each cell, interleaved", ge=1, le=1000)
 
 
@@ -108,7 +109,7 @@ class LimitSettings(Strict):
     timeout: v.Duration = key(
         1800.0,
         "wall time of one process; then the cell is `timeout`",
-        values="a duration",
+        "a duration",
         alias="timeout_s",
         unit="s",
     )
@@ -116,7 +117,7 @@ class LimitSettings(Strict):
         None,
         "host memory of one process: its address space, on a GPU its data segment; torch's "
         "libraries alone map several GiB",
-        values="such as `8GiB`, `500MB`, or null",
+        "such as `8GiB`, `500MB`, or null",
         alias="memory_bytes",
     )
     # They decide who runs out of memory; a cell without them is the cell that it always was.
@@ -124,13 +125,13 @@ class LimitSettings(Strict):
         None,
         "resident memory of one process: the runner watches it and ends the process that passes "
         "it; then the cell is `oom`",
-        values="such as `2GiB`, or null",
+        "such as `2GiB`, or null",
         alias="rss_bytes",
     )
     device_memory: v.Memory = key(
         None,
         "what torch may reserve on a CUDA device, to stand for a smaller card",
-        values="such as `8GiB`, or null",
+        "such as `8GiB`, or null",
         alias="device_bytes",
     )
 
@@ -139,13 +140,13 @@ class _Document(Strict):
     """A matrix of workloads and backends, and how to measure it."""
 
     name: v.Name = key(
-        None, "the run, and its folder `runs/NAME`", values=_LETTERS, absent="the file's name"
+        None, "the run, and its folder `runs/NAME`", _LETTERS, absent="the file's name"
     )
     device: v.Devices = key(
         "auto",
         "where cells run; `auto` is the best there is. A list shares the cells out, one on each "
         "GPU at a time, and keeps the cells of a workload on one GPU",
-        values="`auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or a list of `cuda:N`",
+        "`auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or a list of `cuda:N`",
     )
     threads: v.Threads = key(1, "CPU threads of torch")
     cache: v.Cache = key(
@@ -157,36 +158,22 @@ class _Document(Strict):
     protocol: Annotated[ProtocolSettings, BeforeValidator(_preset_to_mapping)] = key(
         ProtocolSettings(),
         "see [Protocol](#protocol)",
-        values="a preset or a mapping",
+        "a preset or a mapping",
         absent="`standard`",
     )
-    limits: LimitSettings = key(
-        LimitSettings(), "see [Limits](#limits)", values="a mapping", absent=""
-    )
-
-
-create: Any = create_model  # whose fields are known only when it is called
+    limits: LimitSettings = key(LimitSettings(), "see [Limits](#limits)", "a mapping", absent="")
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What may be written.
-
-    Attributes:
-        document: the whole configuration.
-        fields: keys of a workload that may be an axis, in the order in which names of cells have
-            them.
-        cell_keys: further keys that an axis may set, with what holds if nothing is written.
-        tasks: the complete workload of each task.
-        workload: a complete workload of whichever task.
-    """
+    """What may be written, with the tasks and passes that are registered."""
 
     document: type[Strict]
-    fields: tuple[str, ...]
-    cell_keys: Mapping[str, Any]
+    fields: tuple[str, ...]  # keys of a workload that may be an axis, as names of cells have them
+    cell_keys: Mapping[str, Any]  # further keys of an axis, with what holds if nothing is written
     passes: Mapping[str, PassKey]
-    tasks: Mapping[str, type[Workload]]
-    workload: TypeAdapter[Workload]
+    tasks: Mapping[str, type[Workload]]  # the complete workload of each
+    workload: TypeAdapter[Workload]  # of whichever task
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -198,155 +185,98 @@ def shapes() -> Shapes:
     return _shapes(TASKS.names(), PASSES.names())
 
 
+def _part(name: str, about: str | None, base: Any = Strict, /, **fields: Any) -> Any:
+    model: Any = create_model
+    return model(name, __base__=base, __doc__=about, **fields)
+
+
+def _list(kind: Any, *metadata: Any) -> Any:
+    for item in metadata:
+        kind = Annotated[kind, item]
+    return GenericAlias(list, (kind,))
+
+
 @functools.cache
 def _shapes(task_names: tuple[str, ...], pass_names: tuple[str, ...]) -> Shapes:
-    tasks = {name: _keys_of(TASKS.part(name, "keys")).Keys for name in task_names}
-    passes = {name: _keys_of(PASSES.part(name, "keys")).KEY for name in pass_names}
+    tasks = {name: cast(Any, TASKS.part(name, "keys")).Keys for name in task_names}
+    passes = {name: cast(Any, PASSES.part(name, "keys")).KEY for name in pass_names}
     fields = _workload_fields(tasks)
     kind, info = fields["task"]
-    fields["task"] = (
-        Annotated[kind, WithJsonSchema({"type": "string", "enum": list(task_names)})],
-        info,
-    )
-    base: Any = create("WorkloadFields", __base__=Strict, __doc__=Workload.__doc__, **fields)
+    names_of_tasks = WithJsonSchema({"type": "string", "enum": list(task_names)})
+    fields["task"] = (Annotated[kind, names_of_tasks], info)
+    base = _part("WorkloadFields", Workload.__doc__, **fields)
     preset = fields.pop("preset")
-    nested = {
-        key_: (each.kind, _described(each.declared, "changes the top-level key of this name, key "
-                                     "by key; null: none"))
-        for key_, each in passes.items()
-        if each.nested
-    }  # fmt: skip
-    name = key(REQUIRED, "what cells, tables and images call it", values=_LETTERS)
-    entry: Any = create(
-        "WorkloadEntry",
-        __base__=Strict,
-        __doc__="A named workload.",
-        name=(v.Name, name),
-        **fields,
-        preset=preset,
-        **nested,
-    )
-    pattern: Any = create(
-        "WorkloadPattern",
-        __base__=base,
-        __doc__="A workload by its name or by some of its keys; or all of a new one.",
-        name=(v.Name, key(None, "name of a workload")),
-    )
-    top = {name: (_type_of(info), info) for name, info in _Document.model_fields.items()}
+    change = key(None, "changes the top-level key of this name, key by key; null: none", _MAPPING)
+    nested = {name: (each.kind, change) for name, each in passes.items() if each.nested}
+    called = key(REQUIRED, "what cells, tables and images call it", _LETTERS)
+    entry = _part(
+        "WorkloadEntry", "A named workload.",
+        name=(v.Name, called), **fields, preset=preset, **nested,
+    )  # fmt: skip
+    pattern = _part(
+        "WorkloadPattern", "A workload by its name or by some of its keys; or all of a new one.",
+        base, name=(v.Name, key(None, "name of a workload")),
+    )  # fmt: skip
+    top = {name: (info.annotation, info) for name, info in _Document.model_fields.items()}
     cell_keys = {
-        "cache": (v.Cache, top["cache"][1]),
-        "device": (v.Device, _described(top["device"][1], "Device of the cell.")),
-        "threads": (v.Threads, top["threads"][1]),
-        **{key_: _pass_field(each) for key_, each in passes.items() if each.axis},
+        **{name: top[name] for name in ("cache", "device", "threads")},
+        "device": (v.Device, key("auto", "device of the cell")),
+        **{name: (each.kind, each.declared) for name, each in passes.items() if each.axis},
     }
     settable = {**fields, **cell_keys}
-    combination: Any = create(
-        "Combination",
-        __base__=Strict,
-        __doc__="Some keys of a combination: what to leave out, or what to add.",
-        workload=(
-            Annotated[pattern, BeforeValidator(_name_to_mapping)],
-            key(None, "name of a workload, or some of its keys"),
-        ),
-        backend=(
-            Annotated[BackendPattern, BeforeValidator(_name_to_mapping)],
-            key(None, "name of a backend, or some of its keys"),
-        ),
-        **nested,
-        **settable,
-    )
-    axes = {
-        "workload": (list[entry], key(None, "named workloads", min_length=1)),
-        "backend": (
-            list[Annotated[BackendEntry, BeforeValidator(_name_to_mapping)]],
-            key(None, f"backends; `{BASELINE}` is the baseline", min_length=1),
-        ),
-        **{
-            key_: (
-                GenericAlias(list, (kind,)),
-                key(None, f"axis: {info.description}", min_length=1),
-            )
-            for key_, (kind, info) in settable.items()
-        },
-    }
-    matrix: Any = create(
-        "MatrixSettings",
-        __base__=Strict,
-        __doc__="Axes, whose product is the cells; include and exclude as in GitHub Actions.",
-        **axes,
-        exclude=(
-            list[combination],
-            key(None, "leave out each combination that agrees with all keys of an entry; applied "
-                      "before include"),
-        ),
-        include=(
-            list[combination],
-            key(None, "add an entry's keys to each combination whose axis values it does not "
-                      "change; if there is none, make it a combination of its own"),
-        ),
+    combination = _part(
+        "Combination", "Some keys of a combination: what to leave out, or what to add.",
+        workload=(Annotated[pattern, BeforeValidator(_name_to_mapping)],
+                  key(None, "name of a workload, or some of its keys")),
+        backend=(Annotated[BackendPattern, BeforeValidator(_name_to_mapping)],
+                 key(None, "name of a backend, or some of its keys")),
+        **nested, **settable,
     )  # fmt: skip
-    document: Any = create(
-        "Document",
-        __base__=_Document,
-        __doc__=_Document.__doc__,
-        **{key_: _pass_field(each) for key_, each in passes.items()},
-        defaults=(
-            base,
-            key(None, "[workload keys](#workloads) that every workload starts from",
-                values="a mapping", absent=""),
-        ),
-        matrix=(matrix, key(REQUIRED, "see [Matrix](#matrix)", values="a mapping")),
+    backend = Annotated[BackendEntry, BeforeValidator(_name_to_mapping)]
+    matrix = _part(
+        "MatrixSettings",
+        "Axes, whose product is the cells; include and exclude as in GitHub Actions.",
+        workload=(_list(entry), key(None, "named workloads", min_length=1)),
+        backend=(_list(backend), key(None, f"`{BASELINE}` is the baseline", min_length=1)),
+        **{name: (_list(kind, *info.metadata),
+                  key(None, f"axis: {info.description}", min_length=1))
+           for name, (kind, info) in settable.items()},
+        exclude=(_list(combination), key(None, "leave out each combination that agrees with all "
+                                              "keys of an entry; applied before include")),
+        include=(_list(combination), key(None, "add an entry's keys to each combination whose axis "
+                                              "values it does not change; if there is none, make "
+                                              "it a combination of its own")),
+    )  # fmt: skip
+    everywhere = "[workload keys](#workloads) that every workload starts from"
+    document = _part(
+        "Document", _Document.__doc__, _Document,
+        **{name: (each.kind, each.declared) for name, each in passes.items()},
+        defaults=(base, key(None, everywhere, "a mapping", absent="")),
+        matrix=(matrix, key(REQUIRED, "see [Matrix](#matrix)", "a mapping")),
     )  # fmt: skip
     union: Any = Union[tuple(tasks.values())]  # noqa: UP007 - its members are known only now
     return Shapes(
         document=document,
         fields=tuple(fields),
-        cell_keys={key_: info.default for key_, (_, info) in cell_keys.items()},
+        cell_keys={name: info.default for name, (_, info) in cell_keys.items()},
         passes=passes,
         tasks=tasks,
         workload=TypeAdapter(Annotated[union, Field(discriminator="task")]),
     )
 
 
-def _keys_of(module: Any) -> Any:
-    if module is None:
-        raise ImportError("a task or pass without a module 'keys' is registered")
-    return module
-
-
 def _workload_fields(tasks: Mapping[str, type[Workload]]) -> dict[str, tuple[Any, Any]]:
-    """Return the keys of all tasks, each of them as it may be written."""
-    own = {name: model for model in tasks.values() for name in _own_keys(model)}
-    names = [name for name in Workload.model_fields if name not in _NOT_WRITTEN]
+    """Return the keys of all tasks, each of them as it may be written: or be left out."""
+    infos = {name: info for name, info in Workload.model_fields.items() if name not in _NOT_WRITTEN}
     for model in tasks.values():
+        own = {k: i for k, i in model.model_fields.items() if k not in Workload.model_fields}
+        names = list(infos)
         at = names.index(model.traits.after) + 1 if model.traits.after else len(names)
-        names[at:at] = [name for name in _own_keys(model) if name not in names]
-    infos = {name: own.get(name, Workload).model_fields[name] for name in names}
-    return {name: (_type_of(info), _described(info)) for name, info in infos.items()}
-
-
-def _own_keys(model: type[Workload]) -> list[str]:
-    return [name for name in model.model_fields if name not in Workload.model_fields]
-
-
-def _type_of(info: FieldInfo) -> Any:
-    annotation: Any = info.annotation
-    for item in info.metadata:
-        annotation = Annotated[annotation, item]
-    return annotation
-
-
-def _pass_field(each: PassKey) -> tuple[Any, Any]:
-    return each.kind, _described(each.declared)
-
-
-def _described(info: FieldInfo, sentence: str | None = None) -> Any:
-    """Return the declaration of a key that may be left out, with another sentence if one is given.
-
-    A default that is written here has no effect: it is what documentation shows.
-    """
-    return Field(
-        None if info.is_required() else info.default,
-        description=sentence or info.description,
-        json_schema_extra=info.json_schema_extra,
-    )
+        items = list(infos.items())
+        infos = dict([*items[:at], *own.items(), *items[at:]])
+    fields = {}
+    for name, declared in infos.items():
+        info = copy.copy(declared)
+        info.default = None if info.is_required() else info.default
+        fields[name] = (info.annotation, info)
+    return fields

@@ -11,8 +11,8 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,31 +48,21 @@ class Plan:
 
     Cells of one workload are neighbours, in the order of the backends. Cells share their parts
     (workload, protocol, …) and must not be changed.
-
-    Attributes:
-        name: name of the run.
-        cells: what to run, in order.
-        devices: GPUs that the cells whose device is ``cuda`` are shared out between, one cell on
-            each at a time; empty if the configuration named no list.
-        estimated_seconds: rough time on a reference machine; see `bench.config.estimate`.
-        estimated_disk_bytes: rough size of the run folder.
-        estimated_download_bytes: rough size of the Hub models, if none is there yet.
-        notes: what a user may not have meant, a sentence each.
-        seeds_drawn: by the place where ``seed: random`` was written, what was drawn for it.
-        draws: of a folder, what each image gets, with the cells that share it.
-        search: of a search for what fits, the ``multiple`` of the sizes tried, in pixels, and their
-            ``aspect``, width over height; None for the shape that it began with.
     """
 
     name: str
     cells: list[Cell]
+    # GPUs that the cells whose device is ``cuda`` are shared out between, one cell on each at a
+    # time; empty if the configuration named no list
     devices: tuple[str, ...]
-    estimated_seconds: float
+    estimated_seconds: float  # on a reference machine; see `bench.config.estimate`
     estimated_disk_bytes: int
-    estimated_download_bytes: int
-    notes: tuple[str, ...] = ()
-    seeds_drawn: Mapping[str, int] = field(default_factory=dict)
-    draws: Sequence[Mapping[str, Any]] = ()
+    estimated_download_bytes: int  # of the Hub models, if none is there yet
+    notes: tuple[str, ...] = ()  # what a user may not have meant, a sentence each
+    seeds_drawn: Mapping[str, int] = field(default_factory=dict)  # by where ``random`` was written
+    draws: Sequence[Mapping[str, Any]] = ()  # what each image of a folder gets, with its cells
+    # of a search for what fits, the ``multiple`` of the sizes tried, in pixels, and their
+    # ``aspect``, width over height; None for the shape that it began with
     search: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,20 +72,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data that `from_json` reads back."""
-        return {
-            "schema": SCHEMA_VERSION,
-            "name": self.name,
-            "count": self.count,
-            "devices": list(self.devices),
-            "estimated_seconds": self.estimated_seconds,
-            "estimated_disk_bytes": self.estimated_disk_bytes,
-            "estimated_download_bytes": self.estimated_download_bytes,
-            "notes": list(self.notes),
-            **({"seeds_drawn": dict(self.seeds_drawn)} if self.seeds_drawn else {}),
-            **({"draws": list(self.draws)} if self.draws else {}),
-            **({"search": dict(self.search)} if self.search else {}),
-            "cells": self.cells,
-        }
+        whole = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(self).items()}
+        cells, seeds, draws, search = map(whole.pop, ("cells", "seeds_drawn", "draws", "search"))
+        more = {"seeds_drawn": seeds, "draws": draws, "search": search}
+        head = {"schema": SCHEMA_VERSION, "name": whole.pop("name"), "count": self.count}
+        return head | whole | {key: v for key, v in more.items() if v} | {"cells": cells}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
@@ -109,18 +90,10 @@ class Plan:
                 raise ValueError(
                     f"the plan has schema {data['schema']}; this version reads {SCHEMA_VERSION}"
                 )
-            return cls(
-                name=data["name"],
-                cells=list(data["cells"]),
-                devices=tuple(data["devices"]),
-                estimated_seconds=data["estimated_seconds"],
-                estimated_disk_bytes=data["estimated_disk_bytes"],
-                estimated_download_bytes=data["estimated_download_bytes"],
-                notes=tuple(data.get("notes", ())),
-                seeds_drawn=dict(data.get("seeds_drawn", {})),
-                draws=tuple(data.get("draws", ())),
-                search=dict(data.get("search", {})),
-            )
+            known = {each.name: data[each.name] for each in fields(cls) if each.name in data}
+            for name in ("devices", "notes", "draws"):
+                known[name] = tuple(known.get(name, ()))
+            return cls(**{**known, "cells": list(known["cells"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a plan: {error}") from error
 
@@ -130,6 +103,7 @@ RANDOM_SEEDS = 2**31
 
 _SIZE_KEYS = ("size", "asked_size", "height", "width")
 _WHOLE_SIZES = _SIZE_KEYS[:2]
+_NO_FIELDS = ("name", "preset")
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
@@ -149,16 +123,15 @@ def make_plan(config: Config, seeds_drawn: Mapping[str, int] | None = None) -> P
         return _Planner(config, seeds_drawn or {}).plan()
 
 
-def _written(settings: Strict, path: KeyPath) -> dict[str, Choice]:
+def _written(given: Mapping[str, Any], path: KeyPath) -> dict[str, Choice]:
     """Return the fields of a workload that were written at a place, over those of its preset there.
 
     A size is two fields, so that one of them can be changed by what is nearer.
     """
-    given = settings.given()
-    preset = catalogue.WORKLOAD_PRESETS.get(given.pop("preset", None), {})
+    preset = catalogue.WORKLOAD_PRESETS.get(given.get("preset", ""), {})
     fields = {key: Choice(value, (*path, "preset")) for key, value in preset.items()}
-    given.pop("name", None)
-    return fields | _sides_apart({key: Choice(value, (*path, key)) for key, value in given.items()})
+    own = {k: Choice(value, (*path, k)) for k, value in given.items() if k not in _NO_FIELDS}
+    return fields | _sides_apart(own)
 
 
 def _sides_apart(choices: Mapping[str, Choice]) -> dict[str, Choice]:
@@ -169,6 +142,27 @@ def _sides_apart(choices: Mapping[str, Choice]) -> dict[str, Choice]:
         else:
             fields[key] = choice
     return fields
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """A workload as it was written: the nearest of each field, with its place."""
+
+    config: Config
+    combination: Combination
+    base: Base | None
+    name: str
+    fields: dict[str, Choice]
+    where: KeyPath
+
+    def place(self, key: str | int) -> KeyPath:
+        return self.fields[str(key)].path if key in self.fields else self.where
+
+    def start_of(self, key: str) -> Path:
+        return self.config.start_of(self.place(key))
+
+    def error(self, message: str, path: KeyPath) -> ConfigError:
+        return self.config.error(f"workload '{self.name}': {message}", path)
 
 
 class _Planner:
@@ -193,31 +187,22 @@ class _Planner:
         self.axes: dict[str, list[Any]] = {key: given[key] for key in written if key in given}
         self.protocol = self._protocol(document.protocol)
         limits = document.limits.model_dump(by_alias=True)
-        self.bounds = {
-            key: limits.pop(key)
-            for key in LimitsMore.__annotations__
-            if limits[key] is not None or limits.pop(key)
-        }
+        bounds = {key: limits.pop(key) for key in LimitsMore.__annotations__}
+        self.bounds = {key: bound for key, bound in bounds.items() if bound is not None}
         self.limits = cast(Limits, {**limits, **self.bounds})
         self.defaults: dict[str, Choice] = {}
         if "defaults" in top:
             self._check_size_keys(top["defaults"].given(), ("defaults",))
-            self.defaults = _written(top["defaults"], ("defaults",))
+            self.defaults = _written(top["defaults"].given(), ("defaults",))
 
     # ---------------------------------------------------------------- the road
 
     def plan(self) -> Plan:
         self._check_axes()
-        make: dict[str, Callable[[Any, KeyPath], Any]] = {
-            "workload": lambda entry, path: self._base(entry, path),
-            "backend": lambda entry, path: self._backend(entry.given(), path),
-        }
-        self.axes = {
-            key: [make[key](value, ("matrix", key, at)) for at, value in enumerate(values)]
-            if key in make
-            else values
-            for key, values in self.axes.items()
-        }
+        for key, make in (("workload", self._base), ("backend", self._backend)):
+            if key in self.axes:
+                entries = enumerate(self.axes[key])
+                self.axes[key] = [make(each.given(), ("matrix", key, at)) for at, each in entries]
         self._check_repeats()
         self._check_patterns()
         try:
@@ -307,7 +292,7 @@ class _Planner:
 
     def _nearer(self, path: KeyPath, draft: Draft) -> str | None:
         """Return what takes precedence over a key of the defaults or of the top level, if any."""
-        key, base = cast(str, path[-1]), _base_of(draft.combination)
+        key, chosen = cast(str, path[-1]), draft.combination.get("workload")
         fields = ("height", "width") if key in _WHOLE_SIZES else (key,)
         nearest = [draft.group.fields.get(each) or draft.combination.get(each) for each in fields]
         if key == "cache" and nearest == [None] and draft.backend.cache is not None:
@@ -315,7 +300,8 @@ class _Planner:
         if any(each is None or each.path == path for each in nearest):
             return None
         where = cast(Choice, nearest[0]).path
-        if base is not None and where[: len(base.path)] == base.path:
+        own: KeyPath = chosen.value.path if chosen is not None else path
+        if where[: len(own)] == own:
             name = draft.group.workload["name"]
             if where[-1] == "preset":
                 return f"workload '{name}' takes '{key}' from its preset"
@@ -400,10 +386,9 @@ class _Planner:
 
     # --------------------------------------------------- workloads and backends
 
-    def _base(self, entry: Any, path: KeyPath) -> Base:
-        given = entry.given()
+    def _base(self, given: Mapping[str, Any], path: KeyPath) -> Base:
         self._check_size_keys(given, path)
-        written = _written(entry, path)
+        written = _written(given, path)
         passes = {key: written.pop(key) for key in self.shapes.passes if key in written}
         return Base(given["name"], {**self.defaults, **written}, passes, path)
 
@@ -528,7 +513,7 @@ class _Planner:
                 (*path, "name"),
             )
         names.add(given["name"])
-        return Choice(self._base(choice.value, path), path)
+        return Choice(self._base(given, path), path)
 
     # ------------------------------------------------------------------- cells
 
@@ -579,98 +564,65 @@ class _Planner:
 
     def _new_groups(self, combination: Combination) -> Iterator[tuple[dict[str, Choice], Group]]:
         """Yield what a combination becomes, each with the choices that this adds to it."""
-        base = _base_of(combination)
-        fields = dict(self.defaults if base is None else base.fields)
-        fields |= _sides_apart(
-            {key: each for key, each in combination.items() if key in self.shapes.fields}
-        )
-        written = next((choice.path for choice in combination.values()), ("matrix",))
-        where = written if base is None else base.path
-        if base is None and "workload" in self.axes:
+        merged = self._merged(combination)
+        fields = merged.fields
+        if merged.base is None and "workload" in self.axes:
             known = self.axes["workload"][0].name
             raise self._error(
                 f"a combination of its own needs a workload; add one, such as 'workload: {known}'",
-                where[:3],
+                merged.where[:3],
             )
-        name = base.name if base is not None else _model_name(fields)
         if "task" not in fields:
-            raise self._error(f"workload '{name}' needs the key 'task'", where)
+            raise self._error(f"workload '{merged.name}' needs the key 'task'", merged.where)
         task = self.shapes.tasks[fields["task"].value]
         for many, one in task.traits.either.items():
             if many in fields and one in fields:
-                raise self._error(
-                    f"workload '{name}': '{many}' and '{one}' are both given; keep one of them",
-                    fields[many].path,
-                    key=True,
-                )
+                both = f"'{many}' and '{one}' are both given; keep one of them"
+                raise self._error(f"workload '{merged.name}': {both}", fields[many].path, key=True)
         spread = fields.get(task.traits.spread or "")
         if spread is None:
-            yield {}, self._group(combination, base, name, task, fields, where)
+            yield {}, self._group(merged, task)
             return
         for model in spread.value:
             added = {"model": Choice(model, spread.path)}
-            group = self._group(combination, base, name, task, {**fields, **added}, where)
-            yield added, group
+            yield added, self._group(replace(merged, fields={**fields, **added}), task)
 
-    def _group(
-        self,
-        combination: Combination,
-        base: Base | None,
-        name: str,
-        task: type[Workload],
-        fields: dict[str, Choice],
-        where: KeyPath,
-    ) -> Group:
-        def place(key: object) -> KeyPath:
-            return fields[key].path if isinstance(key, str) and key in fields else where
+    def _merged(self, combination: Combination) -> _Merged:
+        choice = combination.get("workload")
+        base: Base | None = None if choice is None else choice.value
+        chosen = {key: each for key, each in combination.items() if key in self.shapes.fields}
+        fields = (self.defaults if base is None else base.fields) | _sides_apart(chosen)
+        written = next((each.path for each in combination.values()), ("matrix",))
+        where = written if base is None else base.path
+        name = _model_name(fields) if base is None else base.name
+        return _Merged(self.config, combination, base, name, fields, where)
 
-        def error(message: str, path: KeyPath) -> ConfigError:
-            return self._error(f"workload '{name}': {message}", path)
-
+    def _group(self, merged: _Merged, task: type[Workload]) -> Group:
         device, threads = (
-            combination[key].value if key in combination else self._top(key)
+            merged.combination[key].value if key in merged.combination else self._top(key)
             for key in ("device", "threads")
         )
         device = "cuda" if isinstance(device, tuple) else device
-        around = Around(
-            device,
-            self.remote,
-            fields.keys(),
-            lambda key: self.config.start_of(place(key)),
-            self._images_in,
-        )
-        given = {key: each.value for key, each in self._meant(task, fields, error)}
-        if given.get("seed") == v.RANDOM:
-            given["seed"] = self._seed(fields["seed"].path)
-        try:
-            complete = self.shapes.workload.validate_python(given, context=around)
-        except ValidationError as invalid:
-            first = invalid.errors(include_url=False)[0]
-            key = first["loc"][-1]
-            if first["type"] == "missing":
-                raise self._error(f"workload '{name}' needs the key '{key}'", where) from None
-            about = first.get("ctx", {}).get("key") or key
-            raise error(first["msg"], place(about)) from None
-        workload = complete.cell(name)
-        files = self._inputs(workload, place, error)
+        around = Around(device, self.remote, merged.fields.keys(), merged.start_of, self._images_in)
+        complete = self._complete(merged, task, around)
+        workload = complete.cell(merged.name)
+        files = self._inputs(workload, merged)
         count = complete.images(files, around)
         last = workload["seed"] + count - 1
         if last > v.MAX_SEED:
-            raise error(
+            raise merged.error(
                 f"the last of {count} images would have the seed {last}, and {v.MAX_SEED} is the "
                 "largest",
-                place("seed"),
+                merged.place("seed"),
             )
-        passes = self._passes(combination, base, workload, task, error)
-        unnamed = {
-            **{key: value for key, value in workload.items() if key != "name"},
-            # What a file holds makes the cell, wherever it lies.
-            **{key: inputs.identity(key, file) for key, file in files.items()},
-        }
+        passes = self._passes(merged, workload, task)
+        # What a file holds makes the cell, wherever it lies.
+        held = {key: inputs.identity(key, file) for key, file in files.items()}
+        named = {key: value for key, value in workload.items() if key != "name"}
         identity = {
             "device": f'"{device}"',
             "threads": str(threads),
-            "workload": _canonical(unnamed),
+            "workload": _canonical(named | held),
             # a cell without a pass is the cell that it was before there was such a pass
             **{
                 key: _canonical(value)
@@ -678,58 +630,57 @@ class _Planner:
                 if value != self.shapes.passes[key].off
             },
         }
-        return Group(
-            fields, task, workload, device, threads, passes, identity, files,
-            complete.calls(files, around),
-        )  # fmt: skip
+        calls = complete.calls(files, around)
+        return Group(merged.fields, task, workload, device, threads, passes, identity, files, calls)
 
-    def _meant(
-        self,
-        task: type[Workload],
-        fields: Mapping[str, Choice],
-        error: Callable[[str, KeyPath], ConfigError],
-    ) -> Iterator[tuple[str, Choice]]:
+    def _complete(self, merged: _Merged, task: type[Workload], around: Around) -> Workload:
+        given = {key: each.value for key, each in self._meant(merged, task)}
+        if given.get("seed") == v.RANDOM:
+            given["seed"] = self._seed(merged.fields["seed"].path)
+        try:
+            return self.shapes.workload.validate_python(given, context=around)
+        except ValidationError as invalid:
+            first = invalid.errors(include_url=False)[0]
+        key = first["loc"][-1]
+        if first["type"] == "missing":
+            raise self._error(f"workload '{merged.name}' needs the key '{key}'", merged.where)
+        about = first.get("ctx", {}).get("key") or key
+        raise merged.error(first["msg"], merged.place(about))
+
+    def _meant(self, merged: _Merged, task: type[Workload]) -> Iterator[tuple[str, Choice]]:
         """Yield the fields that mean something to a task; refuse others, but for null and presets.
 
         Raises:
             ConfigError: naming the tasks that such a key belongs to.
         """
-        for key, choice in fields.items():
-            if key in task.model_fields and key not in task.traits.leaves_out:
+        traits = task.traits
+        for key, choice in merged.fields.items():
+            if key in task.model_fields and key not in traits.leaves_out:
                 yield key, choice
             elif choice.value is not None and choice.path[-1] != "preset":
-                name = fields["task"].value
-                why = task.traits.leaves_out.get(key)
-                if why:
-                    raise error(f"'{key}' means nothing for {name}: {why}", choice.path)
+                nothing = f"means nothing for {merged.fields['task'].value}"
+                if traits.leaves_out.get(key):
+                    raise merged.error(f"'{key}' {nothing}: {traits.leaves_out[key]}", choice.path)
                 owners = [
-                    other
-                    for other, model in self.shapes.tasks.items()
-                    if key in model.model_fields
-                    and key not in (*model.traits.leaves_out, *model.traits.conditional)
+                    name
+                    for name, other in self.shapes.tasks.items()
+                    if key in other.model_fields
+                    and key not in (*other.traits.leaves_out, *other.traits.conditional)
                 ]
-                raise error(
-                    f"'{key}' {shown(choice.value)} means nothing for {name}; it belongs to "
+                raise merged.error(
+                    f"'{key}' {shown(choice.value)} {nothing}; it belongs to "
                     f"{' and '.join(owners)}",
                     choice.path,
                 )
 
     def _passes(
-        self,
-        combination: Combination,
-        base: Base | None,
-        workload: Mapping[str, Any],
-        task: type[Workload],
-        error: Callable[[str, KeyPath], ConfigError],
+        self, merged: _Merged, workload: Mapping[str, Any], task: type[Workload]
     ) -> dict[str, Any]:
         """Return every pass of a cell, off or on; nearer wins, of a nested one key by key."""
+        own = merged.base.passes if merged.base else {}
         made = {}
         for name, each in self.shapes.passes.items():
-            levels = [
-                level[name]
-                for level in (self.top, base.passes if base else {}, combination)
-                if name in level
-            ]
+            levels = [at[name] for at in (self.top, own, merged.combination) if name in at]
             written: Any = None
             for level in levels:
                 inner = each.nested and written is not None and level.value is not None
@@ -738,9 +689,10 @@ class _Planner:
                 made[name] = each.value(written, workload, task) if levels else each.off
             except PydanticCustomError as wrong:
                 context = cast("dict[str, Any]", wrong.context)
-                raise error(context["message"], _level_of(levels, context["key"])) from None
+                path = _level_of(levels, context["key"])
+                raise merged.error(context["message"], path) from None
             if each.equal_calls and made[name] != each.off and not task.traits.equal_calls:
-                raise error(
+                raise merged.error(
                     f"'{name}' needs equal calls, and a {workload['task']}'s are not; leave it out",
                     levels[-1].path,
                 )
@@ -760,21 +712,16 @@ class _Planner:
             self._names[place] = folder.names(Path(place))
         return self._names[place]
 
-    def _inputs(
-        self,
-        workload: Mapping[str, Any],
-        place: Callable[[object], KeyPath],
-        error: Callable[[str, KeyPath], ConfigError],
-    ) -> dict[str, GivenFile]:
+    def _inputs(self, workload: Mapping[str, Any], merged: _Merged) -> dict[str, GivenFile]:
         """Return the files that a workload names; refuse what is not there."""
         files: dict[str, GivenFile] = {}
         for key, text in inputs.named(workload):
-            start = self.config.start_of(place(key))
+            start = merged.start_of(key)
             if (key, text, start) not in self._read:
                 try:
                     self._read[key, text, start] = inputs.read(key, text, start)
                 except inputs.InputError as problem:
-                    raise error(str(problem), place(key)) from None
+                    raise merged.error(str(problem), merged.place(key)) from None
             files[key] = self._read[key, text, start]
         return files
 
@@ -868,11 +815,6 @@ def _in_vain_together(drafts: Sequence[Draft]) -> Iterator[str]:
         )
         if why:
             yield f"'{draft.backend.label}' with memory '{memory}' will be unsupported: {why}"
-
-
-def _base_of(combination: Combination) -> Base | None:
-    choice = combination.get("workload")
-    return None if choice is None else cast(Base, choice.value)
 
 
 def _listed_twice(axis: str, value: Any) -> str:

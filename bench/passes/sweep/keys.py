@@ -38,12 +38,12 @@ class SweepSettings(Strict):
         None,
         "each is warmed with one call, then measured `repeats` times in a shuffled order. 5 to 7 "
         "points are good; with 3 or 4 the fit can hardly tell an outlier from a bend",
-        values="a list of 3 or more different step counts, or null",
+        "a list of 3 or more different step counts, or null",
     )
     size: Annotated[list[Size], _points("size", 1), _length(1)] | None = key(
         None,
         "each as a workload's `size`, in this order: first call, second call, then `repeats` calls",
-        values="a list of sizes, or null",
+        "a list of sizes, or null",
     )
     repeats: int = key(3, "measured calls of each step count and each size", ge=1, le=1000)
 
@@ -54,7 +54,7 @@ class _Sweep(PassKey):
         None,
         "other step counts and sizes that every cell measures besides, in the same process. See "
         "[Sweep](#sweep)",
-        values="a mapping or null",
+        "a mapping or null",
     )
     axis = False
     nested = True

@@ -17,14 +17,10 @@ class TelemetrySettings(Strict):
     """How utilisation, power, … are sampled, after the measured calls."""
 
     period: Annotated[Duration, from_to(0.01, 60.0, "a period must be from 10ms to 1m")] = key(
-        0.1, "time between samples", values="10ms to 1m", alias="period_s", unit="s"
+        0.1, "time between samples", "10ms to 1m", alias="period_s", unit="s"
     )
     time: _Time = key(
-        5.0,
-        "calls are repeated for at least so long",
-        values="100ms to 1h",
-        alias="time_s",
-        unit="s",
+        5.0, "calls are repeated for at least so long", "100ms to 1h", alias="time_s", unit="s"
     )
     calls: Annotated[int, Field(ge=1, le=MAX_CALLS)] = key(
         3, "and at least so many calls", alias="min_calls"
@@ -32,7 +28,7 @@ class TelemetrySettings(Strict):
     idle: _Time = key(
         1.0,
         "idle time that is sampled before the first call and after the last one",
-        values="100ms to 1h",
+        "100ms to 1h",
         alias="idle_s",
         unit="s",
     )
@@ -49,7 +45,7 @@ class _Telemetry(PassKey):
         None,
         "sample utilisation, memory, power, clock and temperature from outside, in a pass of its "
         "own: `period`, `time`, `calls`, `idle`. Also an axis. See [telemetry.md](telemetry.md)",
-        values="`true`, `false` or a mapping",
+        "`true`, `false` or a mapping",
         absent="`false`",
     )
 

@@ -36,7 +36,7 @@ class Keys(Workload):
         REQUIRED,
         "`folder` only, as the next six: with its subfolders; see [Paths](#paths) and "
         "[Folders](folder.md)",
-        values="a folder or a file",
+        "a folder or a file",
     )
     how: Literal["image-to-image", "edit"] = key(
         None,
@@ -49,13 +49,13 @@ class Keys(Workload):
     enlarge: bool = key(False, "also enlarge images smaller than `size`")
     prompts: Annotated[
         list[v.Text], AfterValidator(v.different("prompts", _TWICE)), Field(min_length=1)
-    ] = key(None, "instead of `prompt`: each image is drawn one", values="a list of texts")
+    ] = key(None, "instead of `prompt`: each image is drawn one", "a list of texts")
     models: Annotated[
         list[v.Model], AfterValidator(v.different("models", _TWICE)), Field(min_length=1)
     ] = key(
         None,
         "instead of `model`: each image is drawn one; a cell for each model",
-        values="a list of models",
+        "a list of models",
     )
     draw_seed: int = key(
         0,
