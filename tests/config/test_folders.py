@@ -157,14 +157,6 @@ def test_seeds_are_whole_numbers_or_random(seed: Any, said: str) -> None:
         plan_matrix({"workload": [workload(seed=seed)]})
 
 
-def test_iterations_and_one_by_one_make_another_cell_where_they_are_asked() -> None:
-    def cell_id(**changes: Any) -> str:
-        return plan_matrix({"workload": [workload(batch=2, **changes)]}).cells[0]["cell_id"]
-
-    assert cell_id(iterations=1, one_by_one=False) == cell_id()
-    assert len({cell_id(), cell_id(iterations=2), cell_id(one_by_one=True)}) == 3
-
-
 def test_the_shipped_configuration() -> None:
     from bench.config import load_config
 

@@ -11,7 +11,7 @@ import pytest
 
 from bench.config import load_config, make_plan, schema
 from bench.config.catalogue import PROTOCOLS
-from tests.config.support import ROOT, plan_matrix, plan_of
+from tests.config.support import ROOT, plan_of
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -111,15 +111,6 @@ def test_gpu_sdxl_is_the_whole_proof() -> None:
         assert cell["protocol"]["calls"]["min_calls"] >= 10
         assert cell["device"] == "cuda"
         assert cell["profile"] is True
-
-
-def test_a_profile_makes_another_cell_and_none_leaves_it_as_it_was() -> None:
-    plain, off, on = (
-        plan_matrix({}, **more) for more in ({}, {"profile": False}, {"profile": True})
-    )
-    ids = [[cell["cell_id"] for cell in plan.cells] for plan in (plain, off, on)]
-    assert ids[0] == ids[1]
-    assert not set(ids[0]) & set(ids[2])
 
 
 def commands(text: str) -> list[list[str]]:
