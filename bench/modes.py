@@ -29,7 +29,7 @@ the device, so it is last."""
 OFFLOADS = ("model-offload", "sequential-offload", "group-offload")
 
 BETWEEN = ("gc", "empty-cache")
-"""What a loop may do between pictures, in the order in which it is done."""
+"""What a loop may do between images, in the order in which it is done."""
 
 PRECISIONS = {
     "fp32": "float32",
@@ -66,7 +66,7 @@ def joined(given: Sequence[str], known: Sequence[str]) -> str:
 
 
 def contradiction(memory: str | None) -> str | None:
-    """Say why memory modes exclude each other and what to write instead; None if they do not."""
+    """Return why memory modes exclude each other and what to write instead; None if they do not."""
     asked = parts(memory)
     offloads = [name for name in asked if name in OFFLOADS]
     if len(offloads) > 1:

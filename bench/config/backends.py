@@ -71,12 +71,12 @@ def options_model(name: str) -> type[BaseModel]:
 
 def option_descriptions(name: str) -> dict[str, str]:
     """Return what the options' docstrings say about each, under their ``Attributes:``."""
-    found: dict[str, str] = {}
+    described: dict[str, str] = {}
     for part in reversed(get(name).options.__mro__):
         _, _, listed = inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")
         for match in re.finditer(r"^    (\w+): (.*(?:\n     +.*)*)", listed, re.MULTILINE):
-            found[match[1]] = " ".join(match[2].split())
-    return found
+            described[match[1]] = " ".join(match[2].split())
+    return described
 
 
 def resolve_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _short(value: Any) -> str:
 
 
 def look_again() -> None:
-    """Forget what was found, so that a package installed meanwhile is seen.
+    """Forget the answers, so that a package installed meanwhile is seen.
 
     Within one configuration the answers are kept, since a matrix asks for each of its cells.
     """

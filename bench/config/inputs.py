@@ -74,12 +74,12 @@ def read(field: str, text: str, start: Path) -> GivenFile:
                 )
             return {"path": str(path), "content": content.of_folder(path)}
         if field == "pictures":
-            found = folder.names(path)
-            if not found:
+            names = folder.names(path)
+            if not names:
                 raise InputError(
                     f"{where} holds no image; images end in {', '.join(folder.SUFFIXES)}"
                 )
-            return {"path": str(path), "content": folder.identity(path, found)}
+            return {"path": str(path), "content": folder.identity(path, names)}
         if not path.is_file():
             raise InputError(f"{where} is {'a folder' if path.is_dir() else 'no regular file'}")
         return {"path": str(path), "content": content.of_file(path)}
@@ -105,7 +105,7 @@ def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str] |
 
 
 def _hint(field: str, text: str, path: Path, start: Path) -> str:
-    """Say where the user may have meant: from the working folder, or a name nearby."""
+    """Return where the user may have meant: from the working folder, or a name nearby."""
     here = Path.cwd()
     if here != start and (here / Path(text).expanduser()).exists():
         wanted = os.path.relpath(here / text, start)

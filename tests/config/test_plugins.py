@@ -106,7 +106,7 @@ def test_a_task_brings_its_keys() -> None:
     for change, message in (
         ({"mask": None}, "workload 't2i' needs the key 'mask'"),
         ({"strength": 0.5}, "it belongs to image-to-image and chain"),
-        ({"task": "edit", "model": "embedded:pix2pix"}, "means nothing for edit; it belongs to inp"),
+        ({"task": "edit", "model": "embedded:pix2pix"}, "it belongs to inpaint"),
         ({"feather": 65}, "'feather' must be at most 64"),
         ({"task": "inpant"}, "Did you mean 'inpaint'?"),
     ):  # fmt: skip
