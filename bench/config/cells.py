@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from bench import modes
-from bench.config.keys import IN_EVERY_CELL, Workload
+from bench.config.keys import IN_EVERY_CELL, Workload, defaults_of
 from bench.config.matrix import Choice, Combination
 from bench.config.models import Shapes
 from bench.config.tree import KeyPath
@@ -86,13 +86,10 @@ def cell_names(drafts: Sequence[Draft], shapes: Shapes) -> list[str]:
     for draft in drafts:
         keys.setdefault(draft.group.workload["name"], {}).update(dict.fromkeys(draft.combination))
         caches.setdefault(draft.backend.label, set()).add(draft.cache)
-    named = [key for key in shapes.axes if key not in ("workload", "backend", "cache")]
+    ordered = [key for key in shapes.axes if key not in ("workload", "backend", "cache")]
+    named = {name: [key for key in ordered if key in used] for name, used in keys.items()}
     texts = [
-        {
-            key: _part(key, draft.group, shapes)
-            for key in named
-            if key in keys[draft.group.workload["name"]]
-        }
+        {key: _part(key, draft.group, shapes) for key in named[draft.group.workload["name"]]}
         for draft in drafts
     ]
     varying: dict[tuple[str, str], set[str]] = {}
@@ -143,9 +140,7 @@ def value_of(workload: Mapping[str, Any], key: str, task: type[Workload]) -> Any
     """Return a cell's value of a workload key, which is its default where the cell has none."""
     if key in modes.KEYS:
         return modes.word_of(workload, key)
-    info = task.model_fields.get(key)
-    default = None if info is None or info.is_required() else info.default
-    return workload.get(key, default)
+    return workload.get(key, defaults_of(task).get(key))
 
 
 def size_text(workload: Mapping[str, Any]) -> str:

@@ -305,10 +305,9 @@ class Workload(Strict):
 
     def _wrong_additions(self, around: Around) -> Iterator[tuple[str, str]]:
         if self.controlnet is None:
-            fields = type(self).model_fields
             for key_ in ("control_image", "control_scale"):
                 value = getattr(self, key_)
-                if value is not None and value != fields[key_].default:
+                if value not in (None, defaults_of(type(self))[key_]):
                     yield key_, f"'{key_}' {shown(value)} means nothing without a 'controlnet'"
         lora = self.lora and self.lora["path"]
         for key_, text in (("lora", lora), ("controlnet", self.controlnet)):
@@ -365,12 +364,19 @@ class Workload(Strict):
 
 
 @functools.cache
+def defaults_of(model: type[Workload]) -> dict[str, Any]:
+    """Return the keys of a complete workload with their defaults, None for those it needs."""
+    infos = model.model_fields.items()
+    return {name: None if info.is_required() else info.default for name, info in infos}
+
+
+@functools.cache
 def _others(model: type[Workload]) -> list[tuple[str, Any]]:
     """Return the keys that only some cells hold, with their defaults, in the cell's order."""
-    defaults = {key_: info.default for key_, info in model.model_fields.items()}
-    defaults |= {"lora_scale": v.LORA_DEFAULTS["scale"], "lora_fused": v.LORA_DEFAULTS["fused"]}
-    known = {*_WORDS, "preset", "size", "asked_size", "size_multiple"}
-    names = (*IN_SOME_CELLS, *(name for name in model.model_fields if name not in known))
+    of_lora = {f"lora_{name}": value for name, value in v.LORA_DEFAULTS.items()}
+    defaults = defaults_of(model) | of_lora
+    known = {*_WORDS, *of_lora, "preset", "size", "asked_size", "size_multiple"}
+    names = (*IN_SOME_CELLS, *(name for name in defaults if name not in known))
     return [(name, defaults[name]) for name in names if name in defaults]
 
 

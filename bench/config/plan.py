@@ -24,7 +24,7 @@ from bench.config import backends, catalogue, estimate, inputs, matrix, tree
 from bench.config import values as v
 from bench.config.cells import Backend, Base, Draft, Group, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
-from bench.config.keys import Around, Strict, Workload
+from bench.config.keys import Around, Strict, Workload, defaults_of
 from bench.config.load import Config, explain
 from bench.config.matrix import Choice, Combination
 from bench.config.select import select
@@ -653,9 +653,9 @@ class _Planner:
         Raises:
             ConfigError: naming the tasks that such a key belongs to.
         """
-        traits = task.traits
+        traits, known = task.traits, defaults_of(task)
         for key, choice in merged.fields.items():
-            if key in task.model_fields and key not in traits.leaves_out:
+            if key in known and key not in traits.leaves_out:
                 yield key, choice
             elif choice.value is not None and choice.path[-1] != "preset":
                 nothing = f"means nothing for {merged.fields['task'].value}"
