@@ -38,6 +38,11 @@ def _name_to_mapping(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _named(model: Any) -> Any:
+    """Return a mapping for which its bare name may stand."""
+    return Annotated[model, BeforeValidator(_name_to_mapping), v.ShortForm({"type": "string"})]
+
+
 def _preset_to_mapping(value: object) -> object:
     return {"preset": value} if isinstance(value, str) else value
 
@@ -155,7 +160,11 @@ class _Document(Strict):
         "is not measured, as a second start would find it",
     )
     allow_remote_code: bool = key(False, "let a model's repository run its own Python code")
-    protocol: Annotated[ProtocolSettings, BeforeValidator(_preset_to_mapping)] = key(
+    protocol: Annotated[
+        ProtocolSettings,
+        BeforeValidator(_preset_to_mapping),
+        v.ShortForm({"enum": list(catalogue.PROTOCOLS)}),
+    ] = key(
         ProtocolSettings(),
         "see [Protocol](#protocol)",
         "a preset or a mapping",
@@ -226,9 +235,9 @@ def _shapes(task_names: tuple[str, ...], pass_names: tuple[str, ...]) -> Shapes:
     settable = {**fields, **cell_keys}
     combination = _part(
         "Combination", "Some keys of a combination: what to leave out, or what to add.",
-        workload=(Annotated[pattern, BeforeValidator(_name_to_mapping)],
+        workload=(_named(pattern),
                   key(None, "name of a workload, or some of its keys")),
-        backend=(Annotated[BackendPattern, BeforeValidator(_name_to_mapping)],
+        backend=(_named(BackendPattern),
                  key(None, "name of a backend, or some of its keys")),
         **nested, **settable,
     )  # fmt: skip

@@ -48,14 +48,7 @@ def json_schema() -> _Schema:
             axis["uniqueItems"] = True
     known: _Schema = {"enum": list(backends.names())}
     parts["BackendPattern"]["properties"]["name"].update(known)
-    for name, short in (
-        ("WorkloadPattern", {"type": "string"}),
-        ("ProtocolSettings", {"enum": list(catalogue.PROTOCOLS)}),
-        ("TelemetrySettings", {"type": "boolean"}),
-        ("BackendPattern", known),
-    ):
-        described = parts[name].pop("description", "")
-        parts[name] = {"description": described, "anyOf": [short, parts[name]]}
+    parts["Combination"]["properties"]["backend"]["anyOf"][0].update(known)
     parts["BackendEntry"] = _backend_entry(parts["BackendEntry"], parts)
     return {"$schema": DIALECT, "title": "bench configuration", **schema}
 
@@ -69,7 +62,7 @@ def _tidy(schema: Any) -> None:
         if page is not None:
             text = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", schema["description"])
             schema["description"] = f"{text[0].upper()}{text[1:]}."
-        if schema.get("default", ...) in (None, {}):
+        if isinstance(schema.get("default", ...), (dict, type(None))):
             del schema["default"]
         schema = list(schema.values())
     if isinstance(schema, list):

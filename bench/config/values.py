@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -62,6 +63,17 @@ def bad(message: str, key: str | None = None) -> PydanticCustomError:
 
 def refuse(message: str) -> NoReturn:
     raise bad(message)
+
+
+@dataclass(frozen=True)
+class ShortForm:
+    """The JSON Schema of what may stand for a mapping; a check before it reads it as one."""
+
+    schema: dict[str, Any]
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        """Return the schema of both."""
+        return {"anyOf": [self.schema, handler(core)]}
 
 
 def any_of(*schemas: dict[str, Any]) -> WithJsonSchema:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from bench.config.keys import PassKey, Strict, Work, Workload, key
-from bench.config.values import MAX_CALLS, Duration, from_to
+from bench.config.values import MAX_CALLS, Duration, ShortForm, from_to
 
 _Time = Annotated[Duration, from_to(0.1, 3600.0, "must be from 100ms to 1h")]
 
@@ -40,7 +40,9 @@ def _switch(value: object) -> object:
 
 
 class _Telemetry(PassKey):
-    kind = Annotated[TelemetrySettings | None, BeforeValidator(_switch)]
+    kind = Annotated[
+        TelemetrySettings | None, BeforeValidator(_switch), ShortForm({"type": "boolean"})
+    ]
     declared = key(
         None,
         "sample utilisation, memory, power, clock and temperature from outside, in a pass of its "
