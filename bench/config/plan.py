@@ -1,32 +1,21 @@
-"""From a validated configuration to cells: the same on every machine that has its files.
-
-What was written is merged first: a field of a workload is the nearest one of preset, ``defaults``,
-workload, axis and ``include``, and keeps the place where it was written. The complete workload is
-then validated as one of the tasks.
-"""
+"""From a configuration to cells: the same on every machine that has its files."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, cast
 
-from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
-
-from bench import folder, modes
+from bench import modes
 from bench.config import backends, catalogue, estimate, inputs, matrix, tree
 from bench.config import values as v
-from bench.config.cells import Backend, Base, Draft, Group, adjacent, cell_names
+from bench.config.cells import Backend, Base, Draft, adjacent, cell_names
 from bench.config.errors import ConfigError, did_you_mean, shown
-from bench.config.keys import Around, Strict, Workload, defaults_of
+from bench.config.keys import Strict
 from bench.config.load import Config, explain
 from bench.config.matrix import Choice, Combination
+from bench.config.merge import Merger, canonical, fields_of, sides_apart
 from bench.config.select import select
 from bench.config.tree import KeyPath, collector_paused
 from bench.contract import (
@@ -34,7 +23,6 @@ from bench.contract import (
     SCHEMA_VERSION,
     BackendChoice,
     Cell,
-    GivenFile,
     Limits,
     LimitsMore,
     Protocol,
@@ -98,14 +86,8 @@ class Plan:
             raise ValueError(f"not a plan: {error}") from error
 
 
-RANDOM_SEEDS = 2**31
-"""A seed that is drawn is below this, which leaves room above it for every image's own."""
-
 _SIZE_KEYS = ("size", "asked_size", "height", "width")
 _WHOLE_SIZES = _SIZE_KEYS[:2]
-_NO_FIELDS = ("name", "preset")
-
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 def make_plan(config: Config, seeds_drawn: Mapping[str, int] | None = None) -> Plan:
@@ -123,62 +105,14 @@ def make_plan(config: Config, seeds_drawn: Mapping[str, int] | None = None) -> P
         return _Planner(config, seeds_drawn or {}).plan()
 
 
-def _written(given: Mapping[str, Any], path: KeyPath) -> dict[str, Choice]:
-    """Return the fields of a workload that were written at a place, over those of its preset there.
-
-    A size is two fields, so that one of them can be changed by what is nearer.
-    """
-    preset = catalogue.WORKLOAD_PRESETS.get(given.get("preset", ""), {})
-    fields = {key: Choice(value, (*path, "preset")) for key, value in preset.items()}
-    own = {k: Choice(value, (*path, k)) for k, value in given.items() if k not in _NO_FIELDS}
-    return fields | _sides_apart(own)
-
-
-def _sides_apart(choices: Mapping[str, Choice]) -> dict[str, Choice]:
-    fields: dict[str, Choice] = {}
-    for key, choice in choices.items():
-        if isinstance(choice.value, v.Sides):
-            fields |= {side: Choice(each, choice.path) for side, each in choice.value.items()}
-        else:
-            fields[key] = choice
-    return fields
-
-
-@dataclass(frozen=True)
-class _Merged:
-    """A workload as it was written: the nearest of each field, with its place."""
-
-    config: Config
-    combination: Combination
-    base: Base | None
-    name: str
-    fields: dict[str, Choice]
-    where: KeyPath
-
-    def place(self, key: str | int) -> KeyPath:
-        return self.fields[str(key)].path if key in self.fields else self.where
-
-    def start_of(self, key: str) -> Path:
-        return self.config.start_of(self.place(key))
-
-    def error(self, message: str, path: KeyPath) -> ConfigError:
-        return self.config.error(f"workload '{self.name}': {message}", path)
-
-
 class _Planner:
     def __init__(self, config: Config, seeds_known: Mapping[str, int]) -> None:
         self.config = config
         self.shapes = config.shapes
-        self._seeds_known = seeds_known
-        self._seeds_drawn: dict[str, int] = {}
-        self._names: dict[str, list[str]] = {}
-        self._groups: dict[tuple[int, ...], list[tuple[dict[str, Choice], Group]]] = {}
-        self._read: dict[tuple[str, str, Path], GivenFile] = {}
         self._baselines: dict[str | None, Backend] = {}
         document: Any = config.document
         top = document.given()
         self.top = {key: Choice(value, (key,)) for key, value in top.items()}
-        self.remote: bool = document.allow_remote_code
         given = document.matrix.given()
         self.exclude: list[dict[str, Any]] = [entry.given() for entry in given.pop("exclude", [])]
         self.include: list[dict[str, Any]] = [entry.given() for entry in given.pop("include", [])]
@@ -190,10 +124,10 @@ class _Planner:
         bounds = {key: limits.pop(key) for key in LimitsMore.__annotations__}
         self.bounds = {key: bound for key, bound in bounds.items() if bound is not None}
         self.limits = cast(Limits, {**limits, **self.bounds})
-        self.defaults: dict[str, Choice] = {}
-        if "defaults" in top:
-            self._check_size_keys(top["defaults"].given(), ("defaults",))
-            self.defaults = _written(top["defaults"].given(), ("defaults",))
+        defaults = top["defaults"].given() if "defaults" in top else {}
+        self._check_size_keys(defaults, ("defaults",))
+        fields = fields_of(defaults, ("defaults",))
+        self.merger = Merger(config, self.top, fields, seeds_known)
 
     # ---------------------------------------------------------------- the road
 
@@ -238,7 +172,7 @@ class _Planner:
             *self._too_long(cells, seconds),
             *(
                 f"{place}: drew {seed}; 'seed: {seed}' makes the same images again"
-                for place, seed in self._seeds_drawn.items()
+                for place, seed in self.merger.seeds_drawn.items()
             ),
         )
         return Plan(
@@ -249,12 +183,13 @@ class _Planner:
             estimated_disk_bytes=sum(estimate.cell_bytes(cell) for cell in cells),
             estimated_download_bytes=sum(estimate.download_bytes(*item) for item in downloads),
             notes=tuple(dict.fromkeys(notes)),
-            seeds_drawn=self._seeds_drawn,
+            seeds_drawn=self.merger.seeds_drawn,
             draws=tuple(
                 draw
                 for name, task in self.shapes.tasks.items()
                 for draw in task.draws(
-                    [cell for cell in cells if cell["workload"]["task"] == name], self._images_in
+                    [cell for cell in cells if cell["workload"]["task"] == name],
+                    self.merger.images_in,
                 )
             ),
         )
@@ -379,7 +314,7 @@ class _Planner:
                 elif isinstance(value, Backend):
                     identity = (value.canonical, value.cache)
                 elif isinstance(value, (dict, list)):
-                    identity = _canonical(value)
+                    identity = canonical(value)
                 if identity in seen:
                     raise self._error(_listed_twice(axis, value), ("matrix", axis, at))
                 seen.add(identity)
@@ -388,9 +323,9 @@ class _Planner:
 
     def _base(self, given: Mapping[str, Any], path: KeyPath) -> Base:
         self._check_size_keys(given, path)
-        written = _written(given, path)
-        passes = {key: written.pop(key) for key in self.shapes.passes if key in written}
-        return Base(given["name"], {**self.defaults, **written}, passes, path)
+        fields = fields_of(given, path)
+        passes = {key: fields.pop(key) for key in self.shapes.passes if key in fields}
+        return Base(given["name"], {**self.merger.defaults, **fields}, passes, path)
 
     def _backend(self, given: Mapping[str, Any], path: KeyPath) -> Backend:
         name = given["name"]
@@ -417,7 +352,7 @@ class _Planner:
             choice=choice,
             cache=given.get("cache"),
             label=label if environment == own else f"{label}@{environment}",
-            canonical=_canonical(choice),
+            canonical=canonical(choice),
         )
 
     def _check_backend_name(self, name: str, path: KeyPath) -> None:
@@ -470,7 +405,7 @@ class _Planner:
             return matrix.equal(asked, value)
         given = asked.given()
         if key == "workload":
-            wanted = _sides_apart({name: Choice(each, ()) for name, each in given.items()})
+            wanted = sides_apart({name: Choice(each, ()) for name, each in given.items()})
             has = {"name": value.name, **{name: c.value for name, c in value.fields.items()}}
             wanted.pop("preset", None)
             return _has({name: choice.value for name, choice in wanted.items()}, has)
@@ -483,6 +418,13 @@ class _Planner:
         names = {base.name for base in self.axes.get("workload", [])}
         resolved: dict[int, Choice] = {}  # an entry that fits many combinations is resolved once
         for combination in combinations:
+            if "workload" in self.axes and "workload" not in combination:
+                known = self.axes["workload"][0].name
+                raise self._error(
+                    "a combination of its own needs a workload; add one, such as "
+                    f"'workload: {known}'",
+                    next(iter(combination.values())).path[:3],
+                )
             for key in ("workload", "backend"):
                 choice = combination.get(key)
                 if choice is not None and isinstance(choice.value, Strict):
@@ -522,18 +464,9 @@ class _Planner:
         backend = combination["backend"].value if "backend" in combination else self._baseline()
         cache = (
             combination["cache"].value if "cache" in combination else backend.cache
-        ) or self._top("cache")
-        # choices are shared between combinations, so identity tells groups apart cheaply
-        identity = tuple(
-            id(choice) for key, choice in combination.items() if key not in ("backend", "cache")
-        )
-        if identity not in self._groups:
-            self._groups[identity] = list(self._new_groups(combination))
-        for added, group in self._groups[identity]:
+        ) or self.merger.at_top("cache")
+        for added, group in self.merger.groups(combination):
             yield Draft({**combination, **added}, group, backend, cache)
-
-    def _top(self, key: str) -> Any:
-        return self.top[key].value if key in self.top else self.shapes.cell_keys[key]
 
     def _baseline(self, environment: str | None = None) -> Backend:
         if environment not in self._baselines:
@@ -562,175 +495,12 @@ class _Planner:
             made.append(draft)
         return made
 
-    def _new_groups(self, combination: Combination) -> Iterator[tuple[dict[str, Choice], Group]]:
-        """Yield what a combination becomes, each with the choices that this adds to it."""
-        merged = self._merged(combination)
-        fields = merged.fields
-        if merged.base is None and "workload" in self.axes:
-            known = self.axes["workload"][0].name
-            raise self._error(
-                f"a combination of its own needs a workload; add one, such as 'workload: {known}'",
-                merged.where[:3],
-            )
-        if "task" not in fields:
-            raise self._error(f"workload '{merged.name}' needs the key 'task'", merged.where)
-        task = self.shapes.tasks[fields["task"].value]
-        for many, one in task.traits.either.items():
-            if many in fields and one in fields:
-                both = f"'{many}' and '{one}' are both given; keep one of them"
-                raise self._error(f"workload '{merged.name}': {both}", fields[many].path, key=True)
-        spread = fields.get(task.traits.spread or "")
-        if spread is None:
-            yield {}, self._group(merged, task)
-            return
-        for model in spread.value:
-            added = {"model": Choice(model, spread.path)}
-            yield added, self._group(replace(merged, fields={**fields, **added}), task)
-
-    def _merged(self, combination: Combination) -> _Merged:
-        choice = combination.get("workload")
-        base: Base | None = None if choice is None else choice.value
-        chosen = {key: each for key, each in combination.items() if key in self.shapes.fields}
-        fields = (self.defaults if base is None else base.fields) | _sides_apart(chosen)
-        written = next((each.path for each in combination.values()), ("matrix",))
-        where = written if base is None else base.path
-        name = _model_name(fields) if base is None else base.name
-        return _Merged(self.config, combination, base, name, fields, where)
-
-    def _group(self, merged: _Merged, task: type[Workload]) -> Group:
-        device, threads = (
-            merged.combination[key].value if key in merged.combination else self._top(key)
-            for key in ("device", "threads")
-        )
-        device = "cuda" if isinstance(device, tuple) else device
-        around = Around(device, self.remote, merged.fields.keys(), merged.start_of, self._images_in)
-        complete = self._complete(merged, task, around)
-        workload = complete.cell(merged.name)
-        files = self._inputs(workload, merged)
-        count = complete.images(files, around)
-        last = workload["seed"] + count - 1
-        if last > v.MAX_SEED:
-            raise merged.error(
-                f"the last of {count} images would have the seed {last}, and {v.MAX_SEED} is the "
-                "largest",
-                merged.place("seed"),
-            )
-        passes = self._passes(merged, workload, task)
-        # What a file holds makes the cell, wherever it lies.
-        held = {key: inputs.identity(key, file) for key, file in files.items()}
-        named = {key: value for key, value in workload.items() if key != "name"}
-        identity = {
-            "device": f'"{device}"',
-            "threads": str(threads),
-            "workload": _canonical(named | held),
-            # a cell without a pass is the cell that it was before there was such a pass
-            **{
-                key: _canonical(value)
-                for key, value in passes.items()
-                if value != self.shapes.passes[key].off
-            },
-        }
-        calls = complete.calls(files, around)
-        return Group(merged.fields, task, workload, device, threads, passes, identity, files, calls)
-
-    def _complete(self, merged: _Merged, task: type[Workload], around: Around) -> Workload:
-        given = {key: each.value for key, each in self._meant(merged, task)}
-        if given.get("seed") == v.RANDOM:
-            given["seed"] = self._seed(merged.fields["seed"].path)
-        try:
-            return self.shapes.workload.validate_python(given, context=around)
-        except ValidationError as invalid:
-            first = invalid.errors(include_url=False)[0]
-        key = first["loc"][-1]
-        if first["type"] == "missing":
-            raise self._error(f"workload '{merged.name}' needs the key '{key}'", merged.where)
-        about = first.get("ctx", {}).get("key") or key
-        raise merged.error(first["msg"], merged.place(about))
-
-    def _meant(self, merged: _Merged, task: type[Workload]) -> Iterator[tuple[str, Choice]]:
-        """Yield the fields that mean something to a task; refuse others, but for null and presets.
-
-        Raises:
-            ConfigError: naming the tasks that such a key belongs to.
-        """
-        traits, known = task.traits, defaults_of(task)
-        for key, choice in merged.fields.items():
-            if key in known and key not in traits.leaves_out:
-                yield key, choice
-            elif choice.value is not None and choice.path[-1] != "preset":
-                nothing = f"means nothing for {merged.fields['task'].value}"
-                if traits.leaves_out.get(key):
-                    raise merged.error(f"'{key}' {nothing}: {traits.leaves_out[key]}", choice.path)
-                owners = [
-                    name
-                    for name, other in self.shapes.tasks.items()
-                    if key in other.model_fields
-                    and key not in (*other.traits.leaves_out, *other.traits.conditional)
-                ]
-                raise merged.error(
-                    f"'{key}' {shown(choice.value)} {nothing}; it belongs to "
-                    f"{' and '.join(owners)}",
-                    choice.path,
-                )
-
-    def _passes(
-        self, merged: _Merged, workload: Mapping[str, Any], task: type[Workload]
-    ) -> dict[str, Any]:
-        """Return every pass of a cell, off or on; nearer wins, of a nested one key by key."""
-        own = merged.base.passes if merged.base else {}
-        made = {}
-        for name, each in self.shapes.passes.items():
-            levels = [at[name] for at in (self.top, own, merged.combination) if name in at]
-            written: Any = None
-            for level in levels:
-                inner = each.nested and written is not None and level.value is not None
-                written = written.model_copy(update=level.value.given()) if inner else level.value
-            try:
-                made[name] = each.value(written, workload, task) if levels else each.off
-            except PydanticCustomError as wrong:
-                context = cast("dict[str, Any]", wrong.context)
-                path = _level_of(levels, context["key"])
-                raise merged.error(context["message"], path) from None
-            if each.equal_calls and made[name] != each.off and not task.traits.equal_calls:
-                raise merged.error(
-                    f"'{name}' needs equal calls, and a {workload['task']}'s are not; leave it out",
-                    levels[-1].path,
-                )
-        return made
-
-    def _seed(self, path: KeyPath) -> int:
-        """Return a random seed, which is drawn once for each place where it is written."""
-        place = ".".join(map(str, path))
-        if place not in self._seeds_drawn:
-            known = self._seeds_known.get(place)
-            self._seeds_drawn[place] = secrets.randbelow(RANDOM_SEEDS) if known is None else known
-        return self._seeds_drawn[place]
-
-    def _images_in(self, place: str) -> list[str]:
-        """Return the names of a folder's images, listed once for all cells."""
-        if place not in self._names:
-            self._names[place] = folder.names(Path(place))
-        return self._names[place]
-
-    def _inputs(self, workload: Mapping[str, Any], merged: _Merged) -> dict[str, GivenFile]:
-        """Return the files that a workload names; refuse what is not there."""
-        files: dict[str, GivenFile] = {}
-        for key, text in inputs.named(workload):
-            start = merged.start_of(key)
-            if (key, text, start) not in self._read:
-                try:
-                    self._read[key, text, start] = inputs.read(key, text, start)
-                except inputs.InputError as problem:
-                    raise merged.error(str(problem), merged.place(key)) from None
-            files[key] = self._read[key, text, start]
-        return files
-
     def _cells(self, drafts: Sequence[Draft]) -> list[Cell]:
         """Return the cells of ``drafts``, with names and identities."""
         rules = {"calls": self.protocol["calls"], "warmup": self.protocol["warmup"]}
-        shared = {"protocol": _canonical(rules)}
+        shared = {"protocol": canonical(rules)}
         if self.bounds:
-            shared["limits"] = _canonical(self.bounds)
+            shared["limits"] = canonical(self.bounds)
         # the order in which cells have always had them
         passes = dict(reversed(list(self.shapes.passes.items())))
         always = [name for name, each in passes.items() if each.always]
@@ -768,7 +538,7 @@ class _Planner:
                 "device": group.device,
                 "threads": group.threads,
                 "limits": self.limits,
-                "allow_remote_code": self.remote,
+                "allow_remote_code": self.merger.remote,
                 **{key: on[key] for key in passes if key in on and key not in always},
             }
             if group.calls is not None:
@@ -798,14 +568,6 @@ def _has(wanted: Mapping[str, Any], has: Mapping[str, Any]) -> bool:
     return all(key in has and matrix.equal(value, has[key]) for key, value in wanted.items())
 
 
-def _level_of(levels: Sequence[Choice], key: str | None) -> KeyPath:
-    """Return where a key of a nested pass was written, or the pass itself."""
-    for level in reversed(levels):
-        if key is not None and level.value is not None and key in level.value.given():
-            return (*level.path, key)
-    return levels[-1].path
-
-
 def _in_vain_together(drafts: Sequence[Draft]) -> Iterator[str]:
     """Name each pair of memory modes and backend that will end as unsupported."""
     for draft in drafts:
@@ -824,10 +586,3 @@ def _listed_twice(axis: str, value: Any) -> str:
         return f"duplicate cell: backend '{value.label}' is listed twice"
     text = str(value) if isinstance(value, v.Sides) else shown(value)
     return f"duplicate cell: axis '{axis}' has {text} twice"
-
-
-def _model_name(fields: Mapping[str, Choice]) -> str:
-    """Return a workload name for a matrix without a workload axis."""
-    model = str(fields["model"].value) if "model" in fields else ""
-    last = model.partition(":")[2].rstrip("/").rsplit("/", 1)[-1]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-.") or "workload"
