@@ -1,8 +1,8 @@
 """What was written for a workload, merged with its places, completed and validated once.
 
 A field is the nearest one of built-in defaults, the preset of ``defaults``, ``defaults``, the
-preset of the workload, the workload, axes and ``include``. It keeps the place where it was written, for messages
-and for the folder in which a relative path starts.
+preset of the workload, the workload, axes and ``include``. It keeps the place where it was written,
+for messages and for the folder in which a relative path starts.
 """
 
 from __future__ import annotations
