@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -97,6 +98,26 @@ class Traits:
     equal_calls: bool = True  # whether the calls of a cell are all the same one
 
 
+def _some(value: float) -> float:
+    return value or v.refuse("lora: 'scale' 0 changes nothing; leave the LoRA out")
+
+
+class LoraSettings(Strict):
+    """A LoRA; its bare path is the same without further keys."""
+
+    path: Annotated[str, AfterValidator(v.lora_path)] = key(
+        REQUIRED, "a .safetensors file, `embedded:NAME` or `hub:ORG/NAME[@REV][/FILE]`"
+    )
+    scale: Annotated[float, Field(ge=-100, le=100), AfterValidator(_some)] = key(1.0, "strength")
+    fused: bool = key(
+        True, "added to the weights, so that steps cost what they did; false runs it beside them"
+    )
+
+
+def _path_to_mapping(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
 class Workload(Strict):
     """What is generated. Every key may stand in ``defaults``, in a workload, or be an axis.
 
@@ -127,9 +148,7 @@ class Workload(Strict):
         "see [Models](#models)",
     )
     variant: v.Name | None = key(
-        None,
-        "weight files of a Hub model or folder; null: the plain ones",
-        "such as `fp16`, or null",
+        None, "weight files of a Hub model or folder", "such as `fp16`, or null"
     )
     scheduler: v.Scheduler = key(
         None, "null and `none` keep the model's own", "a diffusers class, `none` or null"
@@ -139,66 +158,47 @@ class Workload(Strict):
         None, "classifier-free guidance scale; null keeps the pipeline's default"
     )
     image_guidance: v.Guidance | None = key(
-        None, "image guidance scale, `edit` only; null keeps the pipeline's default"
+        None, "`edit` only: image guidance scale; null keeps the pipeline's default"
     )
     strength: v.Strength = key(
-        None,
-        "`image-to-image` and `chain` only: how much of the input is replaced; "
-        "int(steps × strength) steps are really taken",
+        None, "`image-to-image` and `chain` only: how much of the input is replaced"
     )
     size: v.Size = key(
-        None,
-        "pixels, 8 to 16384: `512`, `768x1024` (width x height) or `{height: 1024, width: 768}`",
-        "multiple of 8, `WIDTHxHEIGHT`, or `{height: …, width: …}`",
+        None, "pixels, 8 to 16384", "multiple of 8, `WIDTHxHEIGHT`, or `{height: …, width: …}`",
         absent="by model",
-    )
+    )  # fmt: skip
     height: v.Height = key(None, "pixels, instead of `size`; never beside it", absent="by model")
     width: v.Width = key(None, "pixels, instead of `size`; never beside it", absent="by model")
     asked_size: v.AskedSize = key(
-        None,
-        "instead of `size`: rounded to what the pipeline makes; the record has both",
+        None, "instead of `size`: rounded to what the pipeline makes; the record has both",
         "as `size`, but any whole numbers",
-    )
+    )  # fmt: skip
     round_size: sizes.Rounding = key(None, "how `asked_size` is rounded", absent="`down`")
-    size_multiple: int = key(
-        None,
-        "what `asked_size` is rounded to: 16 for VQGAN and Flux",
+    size_multiple: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = key(
+        None, "what `asked_size` is rounded to: 16 for VQGAN and Flux",
         absent="of a folder's model what it makes, else 8",
-        ge=8,
-        le=1024,
-        multiple_of=8,
-    )
-    batch: v.Batch = key(1, "images for each call; of a chain use `max_batch`")
+    )  # fmt: skip
+    batch: v.Batch = key(1, "images for each call")
     seed: v.Seed = key(
-        333,
-        "of the first image of a batch; the next ones have seed + 1, …; `random` "
-        "[draws one](seeds.md) when the plan is made, which keeps it",
-        f"0 to {v.MAX_SEED}, or `random`",
-    )
-    iterations: int = key(
-        1,
-        "batches to make and save, at least one measured call each; image i of all of them has "
-        "[seed + i](seeds.md)",
-        ge=1,
-        le=v.MAX_CALLS,
+        333, "of the first image of a batch; the next ones have seed + 1, …; `random` "
+        "[draws one](seeds.md)", f"0 to {v.MAX_SEED}, or `random`",
+    )  # fmt: skip
+    iterations: Annotated[int, Field(ge=1, le=v.MAX_CALLS)] = key(
+        1, "batches to make and save; image i of all of them has [seed + i](seeds.md)"
     )
     one_by_one: bool = key(
-        False,
-        "images of a batch go through the models one at a time: [the same bytes](seeds.md) alone "
-        "and in any batch; costs what a batch saves",
-    )
+        False, "images of a batch go through the models one at a time: [the same bytes](seeds.md) "
+        "in any batch",
+    )  # fmt: skip
     prompt: v.Text = key(REQUIRED, "what to draw, or what to change", "text")
     negative_prompt: v.Text | None = key(None, "what to keep out", "text or null")
     input_image: v.Text | None = key(
-        None,
-        "`image-to-image` and `edit` only; see [Paths](#paths). null draws a scene of the asked "
-        "size",
-        "a file or null",
-    )
-    dtype: Literal["float32", "float16", "bfloat16"] = key(
-        None, "type of the weights: `float16` for `hub:` and `synthetic:` models unless the device "
-        "is `cpu`, else `float32`", absent="by model"
+        None, "`image-to-image` and `edit` only; see [Paths](#paths). null draws a scene of the "
+        "asked size", "a file or null",
     )  # fmt: skip
+    dtype: Literal["float32", "float16", "bfloat16"] = key(
+        None, "type of the weights", absent="by model"
+    )
     generator: Literal["cpu", "device"] = key(
         "cpu", "where noise is drawn; `cpu` gives every backend and device equal noise"
     )
@@ -206,42 +206,34 @@ class Workload(Strict):
         {}, "further arguments of the pipeline call, such as `clip_skip`", "a mapping"
     )
     memory: v.MemoryModes = key(
-        modes.NONE,
-        "[how the pipeline saves memory](low-memory.md#memory-modes): none, or modes as a list or "
-        f"joined by `+`: {', '.join(modes.MEMORY)}",
+        modes.NONE, "[how the pipeline saves memory](low-memory.md#memory-modes)",
         "a memory mode, several as a list or joined by `+`, or `none`",
-    )
+    )  # fmt: skip
     precision: Literal["fp32", "fp16", "bf16", "autocast", "tf32"] = key(
-        None,
-        "sets `dtype`, and [more](low-memory.md#precision): `fp32` is float32 without TF32, `tf32` "
-        "with it, `autocast` float32 weights under torch.autocast",
-        absent="as `dtype`",
+        None, "sets `dtype`, and [more](low-memory.md#precision)", absent="as `dtype`"
     )
     between: v.Between = key(
-        modes.NONE,
-        "[what is done after each call](low-memory.md#between-pictures), timed apart",
+        modes.NONE, "[what is done after each call](low-memory.md#between-pictures), timed apart",
         "`gc`, `empty-cache`, both, or `none`",
-    )
+    )  # fmt: skip
     deterministic: bool | Literal["strict"] = key(
-        False,
-        "deterministic algorithms of torch: operations that have none are named in the record, "
-        "with `strict` they fail the cell; see [repeat.md](repeat.md)",
+        False, "deterministic algorithms of torch; see [repeat.md](repeat.md)"
     )
-    lora: v.Lora = key(
-        None,
-        "see [OneDiff's options](onediff-options.md#lora)",
+    lora: Annotated[
+        LoraSettings | None, BeforeValidator(_path_to_mapping), v.ShortForm({"type": "string"})
+    ] = key(
+        None, "see [OneDiff's options](onediff-options.md#lora)",
         "a file, `embedded:sepia`, `hub:…`, or `{path: …, scale: 1, fused: true}`",
-    )
-    controlnet: v.ControlNet = key(
-        None,
-        "see [there](onediff-options.md#controlnet)",
+    )  # fmt: skip
+    controlnet: v.ControlNet | None = key(
+        None, "see [there](onediff-options.md#controlnet)",
         "`embedded:edges`, `path:DIR`, `hub:ORG/NAME`",
-    )
-    control_image: v.ControlImage = key(
+    )  # fmt: skip
+    control_image: v.ControlImage | None = key(
         CONTROL_DRAWINGS[0], "what steers the ControlNet", "a file, `drawn:edges`, `drawn:ellipse`"
     )
-    control_scale: v.ControlScale = key(1.0, "how strongly the ControlNet steers")
-    custom_pipeline: v.CustomPipeline = key(
+    control_scale: Annotated[float, Field(ge=0, le=100)] = key(1.0, "how strongly it steers")
+    custom_pipeline: v.File | None = key(
         None, "needs `allow_remote_code`", "a Python file or folder"
     )
     # never written: what was asked for, of a size that was rounded
@@ -309,7 +301,7 @@ class Workload(Strict):
                 value = getattr(self, key_)
                 if value not in (None, defaults_of(type(self))[key_]):
                     yield key_, f"'{key_}' {shown(value)} means nothing without a 'controlnet'"
-        lora = self.lora and self.lora["path"]
+        lora = self.lora.path if self.lora is not None else ""
         for key_, text in (("lora", lora), ("controlnet", self.controlnet)):
             built_in = self.model.startswith(("embedded:", "synthetic:"))
             foreign = built_in and self.model != "embedded:sdxl"
@@ -332,7 +324,8 @@ class Workload(Strict):
         """
         held: dict[str, Any] = {**self.__dict__, "name": name}
         if self.lora is not None:
-            held["lora"], held["lora_scale"], held["lora_fused"] = self.lora.values()
+            held |= {"lora": self.lora.path, "lora_scale": self.lora.scale}
+            held["lora_fused"] = self.lora.fused
         made = {key_: held[key_] for key_ in IN_EVERY_CELL}
         for key_, default in _others(type(self)):
             value = held.get(key_)
@@ -373,7 +366,8 @@ def defaults_of(model: type[Workload]) -> dict[str, Any]:
 @functools.cache
 def _others(model: type[Workload]) -> list[tuple[str, Any]]:
     """Return the keys that only some cells hold, with their defaults, in the cell's order."""
-    of_lora = {f"lora_{name}": value for name, value in v.LORA_DEFAULTS.items()}
+    infos = LoraSettings.model_fields
+    of_lora = {f"lora_{name}": infos[name].default for name in ("scale", "fused")}
     defaults = defaults_of(model) | of_lora
     known = {*_WORDS, *of_lora, "preset", "size", "asked_size", "size_multiple"}
     names = (*IN_SOME_CELLS, *(name for name in defaults if name not in known))

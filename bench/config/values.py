@@ -28,7 +28,6 @@ MAX_BATCH = 1024
 MAX_SEED = 2**32 - 1
 MAX_CALLS = 100_000
 MAX_SECONDS = 30 * 24 * 3600.0
-MAX_SCALE = 100.0
 MIN_MEMORY_BYTES = 64 * 1024**2
 RANDOM = "random"
 """Written for a seed, has one drawn when the plan is made; the plan keeps it."""
@@ -46,7 +45,6 @@ _REPO = r"hub:[^\s/@:]+/[^\s/@:]+(@[^\s@/]+)?"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 _NULL = {"type": "null"}
-_TEXT = {"type": "string", "minLength": 1}
 
 
 class Sides(dict[str, int]):
@@ -309,29 +307,9 @@ def _check_embedded(value: str, known: Sequence[str], what: str) -> None:
         refuse(f"unknown embedded {what} {shown(name)}. {did_you_mean(name, known)}")
 
 
-def scale(value: object, what: str, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        refuse(f"{what} must be a number, not {shown(value)}")
-    if not least <= value <= MAX_SCALE:
-        refuse(f"{what} must be from {least:g} to {MAX_SCALE:g}, not {shown(value)}")
-    return float(value)
-
-
-LORA_DEFAULTS = {"path": None, "scale": 1.0, "fused": True}
-
-
-def _lora(value: object) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    given = {"path": value} if isinstance(value, str) else value
-    if not isinstance(given, dict):
-        refuse(f"lora must be a file, embedded:NAME, hub:ORG/NAME or a mapping, not {shown(value)}")
-    for key in given:
-        if key not in LORA_DEFAULTS:
-            refuse(f"unknown key {shown(key)} in lora. {did_you_mean(key, list(LORA_DEFAULTS))}")
-    lora = {**LORA_DEFAULTS, **given}
-    path, fused = lora["path"], lora["fused"]
-    if not isinstance(path, str) or not path.strip() or "\x00" in path:
+def lora_path(path: str) -> str:
+    """Check where a LoRA comes from."""
+    if not path.strip() or "\x00" in path:
         refuse("lora needs 'path': a .safetensors file, embedded:NAME or hub:ORG/NAME[@REV]/FILE")
     suffix = PurePath(path).suffix.lower()
     if suffix in _PICKLES:
@@ -342,27 +320,15 @@ def _lora(value: object) -> dict[str, Any] | None:
     _check_embedded(path, catalogue.LORAS, "LoRA")
     if path.startswith("hub:"):
         if not re.fullmatch(_REPO + r"(/.+\.safetensors)?", path):
-            refuse(
-                f"lora {shown(path)} must be hub:ORG/NAME[@REV] or hub:ORG/NAME[@REV]/FILE"
-                ".safetensors"
-            )
+            form = "hub:ORG/NAME[@REV]"
+            refuse(f"lora {shown(path)} must be {form} or {form}/FILE.safetensors")
     elif not path.startswith("embedded:") and suffix != ".safetensors":
         hint = f" Did you mean 'hub:{path}'?" if re.fullmatch(r"[^\s/.]+/[^\s/]+", path) else ""
         refuse(f"lora {shown(path)} is no .safetensors file.{hint}")
-    if not isinstance(fused, bool):
-        refuse(f"lora: 'fused' must be true or false, not {shown(fused)}")
-    lora["scale"] = scale(lora["scale"], "lora: 'scale'", -MAX_SCALE)
-    if lora["scale"] == 0:
-        refuse("lora: 'scale' 0 changes nothing; leave the LoRA out")
-    return lora
+    return path
 
 
-def _controlnet(value: object) -> str | None:
-    if value is None:
-        return None
-    forms = "embedded:NAME, path:DIR or hub:ORG/NAME[@REV]"
-    if not isinstance(value, str):
-        refuse(f"controlnet must be {forms}, not {shown(value)}")
+def _controlnet(value: str) -> str:
     _check_embedded(value, catalogue.CONTROLNETS, "ControlNet")
     if not re.fullmatch(rf"embedded:.+|path:.*\S.*|{_REPO}", value) or "\x00" in value:
         hint = ""
@@ -370,24 +336,15 @@ def _controlnet(value: object) -> str | None:
             hint = f" Did you mean 'embedded:{value}'?"
         elif re.fullmatch(r"[^\s/.:]+/[^\s/:]+", value):
             hint = f" Did you mean 'hub:{value}'?"
+        forms = "embedded:NAME, path:DIR or hub:ORG/NAME[@REV]"
         refuse(f"controlnet {shown(value)} must be {forms}.{hint}")
     return value
 
 
-def file_or_null(what: str) -> PlainValidator:
-    """Return the check of a path, or of a control image that is drawn."""
-
-    def check(value: object) -> str | None:
-        if value is None:
-            return None
-        if not isinstance(value, str) or not value.strip() or "\x00" in value:
-            refuse(f"{what} must be a path, not {shown(value)}")
-        if value.startswith("drawn:") and value not in CONTROL_DRAWINGS:
-            hint = did_you_mean(value, CONTROL_DRAWINGS)
-            refuse(f"unknown {what} {shown(value)}. {hint}")
-        return value
-
-    return PlainValidator(check)
+def _control_image(value: str) -> str:
+    if value.startswith("drawn:") and value not in CONTROL_DRAWINGS:
+        refuse(f"unknown control_image {shown(value)}. {did_you_mean(value, CONTROL_DRAWINGS)}")
+    return value
 
 
 Model = Annotated[
@@ -398,37 +355,9 @@ Scheduler = Annotated[
     PlainValidator(_scheduler),
     any_of({"enum": [*catalogue.SCHEDULERS, "none", None]}, _pattern(SCHEDULER_PATTERN)),
 ]
-_SCALE = {"type": "number", "minimum": -MAX_SCALE, "maximum": MAX_SCALE}
-Lora = Annotated[
-    Any,
-    PlainValidator(_lora),
-    any_of(
-        _NULL,
-        _TEXT,
-        {
-            "type": "object",
-            "properties": {
-                "path": {**_TEXT, "description": "File, embedded:NAME or hub:ORG/NAME."},
-                "scale": {**_SCALE, "description": "Strength. Default 1."},
-                "fused": {
-                    "type": "boolean",
-                    "description": "Add it to the weights, so that steps cost what they did; "
-                    "false runs it beside them. Default true.",
-                },
-            },
-            "required": ["path"],
-            "additionalProperties": False,
-        },
-    ),
-]
-ControlNet = Annotated[Any, PlainValidator(_controlnet), any_of(_NULL, _TEXT)]
-ControlImage = Annotated[Any, file_or_null("control_image"), any_of(_NULL, _TEXT)]
-CustomPipeline = Annotated[Any, file_or_null("custom_pipeline"), any_of(_NULL, _TEXT)]
-ControlScale = Annotated[
-    float,
-    BeforeValidator(lambda value: scale(value, "control_scale", 0.0)),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_SCALE}),
-]
+File = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*\S[^\x00]*$")]
+ControlNet = Annotated[str, AfterValidator(_controlnet)]
+ControlImage = Annotated[File, AfterValidator(_control_image)]
 
 # ------------------------------------------------------------------------ devices and backends
 
