@@ -15,7 +15,6 @@ from pydantic import BaseModel, ValidationError
 
 from bench.config import backends, overrides, tree
 from bench.config.errors import ConfigError, Place, did_you_mean, nearest, shown
-from bench.config.keys import Strict
 from bench.config.models import Shapes, shapes
 from bench.config.tree import KeyPath
 
@@ -26,7 +25,7 @@ API_SOURCE = "configuration"
 class Config:
     """A configuration whose values are checked where they were written, not yet expanded."""
 
-    document: Strict
+    document: Any  # of the type `Shapes.document`
     shapes: Shapes
     root: tree.Node  # the document as written, with places
     name: str

@@ -99,7 +99,7 @@ class Merger:
         self.shapes = config.shapes
         self.top = top
         self.defaults = defaults
-        self.remote: bool = cast(Any, config.document).allow_remote_code
+        self.remote: bool = config.document.allow_remote_code
         self.seeds_drawn: dict[str, int] = {}
         self._seeds_known = seeds_known
         self._names: dict[str, list[str]] = {}

@@ -110,7 +110,7 @@ class _Planner:
         self.config = config
         self.shapes = config.shapes
         self._baselines: dict[str | None, Backend] = {}
-        document: Any = config.document
+        document = config.document
         top = document.given()
         self.top = {key: Choice(value, (key,)) for key, value in top.items()}
         given = document.matrix.given()
