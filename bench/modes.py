@@ -29,7 +29,7 @@ the device, so it is last."""
 OFFLOADS = ("model-offload", "sequential-offload", "group-offload")
 
 BETWEEN = ("gc", "empty-cache")
-"""What a loop may do between pictures, in the order in which it is done."""
+"""What a loop may do between images, in the order in which it is done."""
 
 PRECISIONS = {
     "fp32": "float32",
@@ -42,15 +42,6 @@ PRECISIONS = {
 
 OF_ITS_OWN = ("fp32", "autocast", "tf32")
 """Precisions that say more than a type of weights does; the others are that type and no more."""
-
-_OWN_COPY = {
-    "nexfort": "it compiles for weights that stay on the device",
-    "oneflow": "it keeps weights of its own on the device",
-    "stable-fast": "it traces and freezes the weights that are on the device",
-    "tensorrt": "its engine holds the weights on the device",
-}
-_COMPILERS = ("torch-compile", "torch-compile-regional", "torchao")
-_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
 
 def parts(text: str | None) -> tuple[str, ...]:
@@ -75,7 +66,7 @@ def joined(given: Sequence[str], known: Sequence[str]) -> str:
 
 
 def contradiction(memory: str | None) -> str | None:
-    """Say why memory modes exclude each other and what to write instead; None if they do not."""
+    """Return why memory modes exclude each other and what to write instead; None if they do not."""
     asked = parts(memory)
     offloads = [name for name in asked if name in OFFLOADS]
     if len(offloads) > 1:
@@ -96,26 +87,25 @@ def offload(memory: str | None) -> str | None:
     return next((name for name in parts(memory) if name in OFFLOADS), None)
 
 
-def with_backend(
-    memory: str | None, backend: str, options: Mapping[str, Any] | None = None
-) -> str | None:
-    """Say why a backend cannot work under memory modes; None if nothing is known against it."""
-    options = options or {}
+def with_backend(memory: str | None, traits: Any, options: Mapping[str, Any]) -> str | None:
+    """Return why a backend cannot work under memory modes; None if nothing is known against it.
+
+    Args:
+        traits: the backend's `compilers.base.Traits`.
+    """
     moved = offload(memory)
     if moved is None:
-        if backend == "xformers" and "attention-slicing" in parts(memory):
+        if traits.replaces_attention and "attention-slicing" in parts(memory):
             return "attention-slicing would be replaced by the backend's xformers processors"
         return None
-    if backend in _OWN_COPY:
-        return f"{moved} moves weights away between calls, and {_OWN_COPY[backend]}"
-    graphs = backend.startswith("tuned") and options.get("cuda_graphs", True)
-    if graphs or any(options.get("mode") == mode for mode in _GRAPH_MODES):
+    if traits.holds_weights:
+        return f"{moved} moves weights away between calls, and {traits.holds_weights}"
+    if traits.replays_graphs(options):
         return (
             f"{moved} moves weights to new addresses, and a CUDA graph replays the old ones; "
             "switch CUDA graphs off, or take 'memory: none'"
         )
-    compiles = backend in _COMPILERS or backend.startswith("tuned")
-    if moved == "sequential-offload" and compiles:
+    if moved == "sequential-offload" and traits.breaks_on_swaps:
         return (
             "sequential-offload swaps weights in and out before every single layer, so every "
             "compiled graph would break there; take model-offload or group-offload"

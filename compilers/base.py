@@ -6,8 +6,9 @@ under whatever interpreter the backend needs. torch is imported inside a backend
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 BASELINE = "none"
 """The backend that changes nothing: every speedup is taken against it."""
@@ -26,6 +27,30 @@ class UnsupportedPipelineError(Exception):
 @dataclass(frozen=True)
 class NoOptions:
     """The options of a backend that has none."""
+
+
+def _graph_modes(options: Mapping[str, Any]) -> bool:
+    return options.get("mode") in ("reduce-overhead", "max-autotune")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is known of a backend before anything is loaded; a class attribute ``traits`` of it.
+
+    Attributes:
+        compiles: "whole" for the denoiser as one, "regions" for its repeated blocks, "regions of
+            all parts" for those of the other parts besides, or "nothing": for estimates.
+        holds_weights: why weights cannot move between calls, as half a sentence; None if they can.
+        breaks_on_swaps: whether a graph breaks where a layer's weights are swapped in and out.
+        replaces_attention: whether it sets attention processors of its own.
+        replays_graphs: whether it replays CUDA graphs with the given options.
+    """
+
+    compiles: Literal["whole", "regions", "regions of all parts", "nothing"] = "whole"
+    holds_weights: str | None = None
+    breaks_on_swaps: bool = False
+    replaces_attention: bool = False
+    replays_graphs: Callable[[Mapping[str, Any]], bool] = _graph_modes
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,8 @@ class Evidence:
 @runtime_checkable
 class Backend(Protocol):
     """One compiler. Register an instance or class under the entry-point group ``bench.backends``.
+
+    It may have `Traits` besides, as ``traits``.
 
     Attributes:
         name: what a configuration calls it.

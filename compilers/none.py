@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compilers.base import Evidence, NoOptions, Scope, Verdict
+from compilers.base import Evidence, NoOptions, Scope, Traits, Verdict
 
 
 class NoBackend:
@@ -14,6 +14,7 @@ class NoBackend:
     options = NoOptions
     environment = "current"
     lossy = False
+    traits = Traits(compiles="nothing")
 
     def probe(self, device: str) -> Verdict:
         """Support every device."""

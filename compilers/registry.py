@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from compilers.base import Backend
+from compilers.base import Backend, Traits
 
 GROUP = "bench.backends"
 
@@ -77,6 +77,15 @@ def get(name: str) -> Backend:
             f"backend {name!r} ({value}) does not load: {type(error).__name__}: {error}"
         ) from error
     return _checked(name, value, made)
+
+
+def traits(name: str) -> Traits:
+    """Return what a backend says of itself for plans; what holds for most, if it says nothing."""
+    try:
+        own: Traits = getattr(get(name), "traits", Traits())
+    except BackendError:  # whoever asks for the backend itself is told
+        return Traits()
+    return own
 
 
 def make_options(backend: Backend, values: Mapping[str, Any]) -> Any:

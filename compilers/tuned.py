@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compilers import attention, inductor, quantise, scheduling
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
+from compilers.base import Evidence, Scope, Traits, UnsupportedPipelineError, Verdict
 from compilers.cuda_graphs import CudaRecorder, GraphedCall
 from compilers.scopes import denoiser_name, denoiser_of, resolve_scope
 from compilers.step_cache import DeepFeatures
@@ -139,6 +139,11 @@ class Tuned:
     name = "tuned"
     options: type = TunedOptions
     environment = "current"
+    traits = Traits(
+        compiles="regions of all parts",
+        breaks_on_swaps=True,
+        replays_graphs=lambda options: bool(options.get("cuda_graphs", True)),
+    )
     lossy = False
 
     def __init__(self) -> None:

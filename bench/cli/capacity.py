@@ -19,7 +19,7 @@ from bench.capacity.search import Search
 from bench.cli import progress
 from bench.cli import report as reporting
 from bench.config import Plan, load_config, make_plan, parse_config, sizes
-from bench.config.models import MAX_BATCH, MAX_SIDE
+from bench.config.values import MAX_BATCH, MAX_SIDE
 from bench.contract import Cell, Record
 from bench.records.terminal import shown_path
 from bench.runner import RunnerError, Task

@@ -368,9 +368,9 @@ def model_source(model: str) -> str:
 
 def infer_task(model: str, input_image: Path | None) -> str:
     """Return the task that a model and an input picture suggest."""
-    from bench.config import folders
+    from bench.tasks.folder.keys import is_edit
 
-    if folders.is_edit(model, Path.cwd()):
+    if is_edit(model, Path.cwd()):
         return "edit"
     text_to_image, image_to_image, *_ = TASKS
     return text_to_image if input_image is None else image_to_image

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench import modes
 from bench.contract import Outcome
+from compilers import registry
 
 Refusal = tuple[Outcome, str]
 
@@ -41,7 +42,9 @@ def refusal(
     memory = workload.get("memory")
     asked = modes.parts(memory)
     # A record may come from another planner: what a plan refuses is refused here too.
-    against = modes.contradiction(memory) or modes.with_backend(memory, backend, options)
+    against = modes.contradiction(memory) or modes.with_backend(
+        memory, registry.traits(backend), options
+    )
     if against:
         return "unsupported", f"memory {memory}: {against}"
     moved = modes.offload(memory)
