@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,46 +15,43 @@ from bench.capacity import findings, planned
 from bench.capacity import trials as tried
 from bench.capacity.findings import GIB
 from bench.capacity.search import Search
-from bench.cli import progress
+from bench.cli import options, progress, quick
 from bench.cli import report as reporting
 from bench.config import Plan, load_config, make_plan, parse_config, sizes
 from bench.config.models import MAX_BATCH, MAX_SIDE
 from bench.contract import Cell, Record
-from bench.records.terminal import shown_path
 from bench.runner import RunnerError, Task
 from bench.runner.devices import Machine, Unsupported
-from bench.store import RunFolder, StoreError
+from bench.store import RunFolder
+from bench.tables import shown_path
+
+What = Literal["both", "batch", "size"]
 
 
-class What(str, Enum):
-    """What to search for."""
-
-    both = "both"
-    batch = "batch"
-    size = "size"
-
-
-PROMPT = "a big red house on grass in the middle under a blue sky"
-STEPS = 2
-PROTOCOL = {
-    "preset": "quick",
-    "warmup": {"min_calls": 2, "max_calls": 2, "stable_pct": 50.0},
-    "calls": {"min_calls": 2, "max_calls": 5, "time_cap": "10s"},
-}
-"""A trial's peak is there after the first calls; the others are for the time of a picture."""
-
-
+@quick.verb(
+    "model task prompt negative_prompt steps size batch seed scheduler guidance variant dtype "
+    "device backend",
+    {
+        # A trial's peak is there after the first calls; the others are for the time of an image.
+        "protocol": {
+            "warmup": {"min_calls": 2, "max_calls": 2, "stable_pct": 50.0},
+            "calls": {"min_calls": 2, "max_calls": 5, "time_cap": "10s"},
+        },
+        "limits": {"timeout": "10m"},
+    },
+    prompt="a big red house on grass in the middle under a blue sky",
+    steps=2,
+    backend="none",
+)
 def capacity(
+    asked: quick.Asked,
     config: Annotated[
         Path | None,
         typer.Argument(
-            help="YAML file; cells that differ in batch and size only are one search.",
+            help="YAML file, instead of --model; cells that differ in batch and size only are one "
+            "search.",
             show_default=False,
         ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Instead of a file: hub:ORG/NAME, path:DIR, embedded:NAME, …"),
     ] = None,
     limit: Annotated[
         str | None,
@@ -65,7 +61,7 @@ def capacity(
             show_default=False,
         ),
     ] = None,
-    what: Annotated[What, typer.Option(help="What to search for.")] = What.both,
+    what: Annotated[What, typer.Option(help="What to search for.")] = "both",
     aspect: Annotated[
         str | None,
         typer.Option(
@@ -82,135 +78,98 @@ def capacity(
             show_default=False,
         ),
     ] = None,
-    max_batch: Annotated[
+    largest_batch: Annotated[
         int, typer.Option(min=1, max=MAX_BATCH, help="Largest batch that is tried.")
     ] = 256,
-    max_side: Annotated[
+    largest_side: Annotated[
         int, typer.Option(min=64, max=MAX_SIDE, help="Largest height that is tried, pixels.")
     ] = 4096,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="PATH=VALUE",
-            help="Change a value, as in bench run: defaults.steps=4, defaults.dtype=float16.",
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="KEY=VALUE,…", help="Keep only cells that agree."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default=False)
-    ] = None,
+    overrides: options.Set = None,
+    only: options.Only = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder.  [default: runs/capacity-<name>]", show_default=False),
     ] = None,
-    no_sync: Annotated[
-        bool, typer.Option("--no-sync", help="Build no environment that is not ready.")
-    ] = False,
-    report: Annotated[
-        bool, typer.Option("--report", help="Write the run's report at the end.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    no_sync: options.NoSync = False,
+    report: options.Report = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Find the largest batch and size that fit, and what memory they take.
-
-    Every trial is a process of its own and a record of the run folder: the same command goes on
-    where it was interrupted, and what ran out of memory once is not tried again. Then it says which
+    """Every trial is a process of its own and a record of the run folder: the same command resumes
+    an interrupted search, and what ran out of memory once is not tried again. Then it prints which
     law the memory follows, what common cards would hold (a prediction), and the batch with the
-    least time for a picture.
+    least time per image.
 
-    \b
     Examples:
       bench capacity --model embedded:sdxl --limit 600MiB
       bench capacity configs/capacity.yaml
       bench capacity configs/capacity.yaml --limit 700MiB --what batch
-      bench capacity --model hub:stabilityai/stable-diffusion-xl-base-1.0 --limit 12GiB
-      bench capacity --model hub:runwayml/stable-diffusion-v1-5 --aspect 16:9 --multiple 64
+      bench capacity --model stabilityai/stable-diffusion-xl-base-1.0 --limit 12GiB
+      bench capacity --model runwayml/stable-diffusion-v1-5 --aspect 16:9 --multiple 64
 
-    \b
     Exit codes:
       0    every search has its answer
       1    some search has none; the reason is printed
       2    usage: a wrong option, configuration or folder; nothing was started
       130  interrupted
-    """  # noqa: D301 - click reads \b as a character
+    """
     shape = None if aspect is None else _aspect(aspect)
     if multiple is not None and multiple % 8:
         raise typer.BadParameter("must be a multiple of 8", param_hint="--multiple")
-    plan = _plan(config, model, limit, list(overrides or ()), list(only or ()), device)
+    plan = _plan(asked, config, limit, overrides or [], only or [])
+    subjects = planned.subjects(plan.cells)
     folder = out or Path("runs", f"capacity-{plan.name}")
-    console = Console()
-    shown = _Trials(console, quiet)
+    ui = _Trials(Console(), quiet)
     step = multiple or planned.multiple_of(plan.cells)
     search = {"multiple": step, "aspect": shape}
-    hunt = _Hunt(plan.name, folder, shown, search, sync=not no_sync)
-    bounds = {"batch": max_batch, "side": max_side}
+    hunt = _Hunt(plan.name, folder, ui, search, sync=not no_sync)
+    bounds = {"batch": largest_batch, "side": largest_side}
     stopped: list[str] = []
-    try:
-        for subject in planned.subjects(plan.cells):
+    with progress.measuring(ui):
+        for subject in subjects:
             stopped += _searched(hunt, subject, what, shape, step, bounds)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except (RunnerError, StoreError) as error:
-        typer.echo(f"bench: {error}", err=True)
-        started = shown.started and isinstance(error, StoreError)
-        raise typer.Exit(1 if started else 2) from None
-    finally:
-        shown.close()
-    keys = {_key(subject.cell) for subject in planned.subjects(plan.cells)}
-    found = findings.capacities(
+    keys = {_key(subject.cell) for subject in subjects}
+    for each in findings.capacities(
         [tried.of_record(r) for r in hunt.records.values() if _key(r["cell"]) in keys],
         searches=lambda _: search,
-    )
-    for each in found:
-        typer.echo("")
-        for line in told(each):
-            typer.echo(line)
+    ):
+        print("\n".join(("", *_lines(each))))
     for line in stopped:
         typer.echo(f"bench: {line}", err=True)
-    typer.echo(f"\nRun: {shown_path(folder)}")
+    print(f"\nRun: {shown_path(folder)}")
     if report:
         reporting.write([folder])
     raise typer.Exit(1 if stopped else 0)
 
 
-def told(found: findings.Capacity) -> list[str]:
-    """Return what to print of one search."""
+def _lines(found: findings.Capacity) -> Iterator[str]:
+    """Yield the lines on one search."""
     limit = "the device's own memory" if found.limit_bytes is None else _gib(found.limit_bytes)
-    lines = [
-        f"{found.name}: limit {limit}, meter {found.meter}, {findings.counted(found)}",
-        f"  {findings.limit_says(found.batches, 'batch')}",
-        f"  {findings.limit_says(found.sizes, 'size')}",
-        f"  {findings.law_says(found)}",
-    ]
+    yield f"{found.name}: limit {limit}, meter {found.meter}, {findings.counted(found)}"
+    yield f"  {findings.limit_says(found.batches, 'batch')}"
+    yield f"  {findings.limit_says(found.sizes, 'size')}"
+    yield f"  {findings.law_says(found)}"
+    base = findings.size_text(found.base)
     if found.per_image:
-        lines.append(f"  time for a picture at {findings.size_text(found.base)}, by batch:")
+        yield f"  time per image at {base}, by batch:"
         for each in found.per_image:
             interval = ""
             if each.time.low is not None and each.time.high is not None:
                 level = 100 * each.time.achieved_level
                 interval = f"  [{each.time.low:.3g} to {each.time.high:.3g}, {level:.3g} %]"
             mark = "  <- least" if each is found.best else ""
-            lines.append(f"    {each.batch:>5}  {each.time.median:.3g} s{interval}{mark}")
-    lines.append(f"  best batch: {found.best_says}")
+            yield f"    {each.batch:>5}  {each.time.median:.3g} s{interval}{mark}"
+    yield f"  best batch: {found.best_says}"
     if found.cards:
-        lines.append(f"  predicted by the law, not measured; {found.reserve_says}:")
-        side = f"size at batch {found.base_batch}"
-        lines.append(
-            f"    {'card':>7}  {'batch at ' + findings.size_text(found.base):>18}  {'surely':>7}  "
-            f"{side:>16}  {'surely':>10}"
-        )
+        yield f"  predicted by the law, not measured; {found.reserve_says}:"
+        batch, side = f"batch at {base}", f"size at batch {found.base_batch}"
+        yield f"    {'card':>7}  {batch:>18}  {'surely':>7}  {side:>16}  {'surely':>10}"
         for card in found.cards:
             beyond = "  beyond what was measured" if card.beyond else ""
             sure = "-" if card.sure_batch is None else str(card.sure_batch)
-            lines.append(
+            yield (
                 f"    {card.gib:>3} GiB  {card.batch:>18}  {sure:>7}  {_size(card.side):>16}  "
                 f"{_size(card.sure_side):>10}{beyond}"
             )
-    return lines
 
 
 def _size(size: tuple[int, int] | None) -> str:
@@ -236,57 +195,35 @@ def _aspect(text: str) -> float:
 
 
 def _plan(
+    asked: quick.Asked,
     config: Path | None,
-    model: str | None,
     limit: str | None,
-    overrides: list[str],
-    only: list[str],
-    device: str | None,
+    overrides: Sequence[str],
+    only: Sequence[str],
 ) -> Plan:
     """Return the plan of what is searched, with the limit where the device has its meter."""
-    if (config is None) == (model is None):
-        raise typer.BadParameter("give a configuration or --model, one of them")
-    if device is not None:
-        overrides.append(f"device={device}")
-
-    def made(more: Sequence[str]) -> Plan:
-        changes = [*overrides, *more]
-        if config is not None:
-            return make_plan(load_config(config, changes, only))
-        return make_plan(parse_config(_flags(str(model)), changes, only))
-
-    plan = made([])
-    where = {_device(cell) for cell in plan.cells}
+    matrix = quick.either(asked, config)
+    changes = [*overrides, *quick.device_change(asked, config)]
+    load: Any = parse_config if config is None else load_config
+    plan = make_plan(load(matrix, changes, only))
+    on_cuda = {_device(cell).startswith("cuda") for cell in plan.cells}
     if limit is not None:
-        if len({each.startswith("cuda") for each in where}) > 1:
+        if len(on_cuda) > 1:
             raise typer.BadParameter(
                 "the cells are on a CPU and a GPU; one limit cannot be meant for both, so use "
                 "--only device=…",
                 param_hint="--limit",
             )
-        key = "device_memory" if next(iter(where)).startswith("cuda") else "rss"
-        plan = made([f"limits.{key}={limit}"])
+        key = "device_memory" if True in on_cuda else "rss"
+        plan = make_plan(load(matrix, [*changes, f"limits.{key}={limit}"], only))
     for cell in plan.cells:
         if not _device(cell).startswith("cuda") and "rss_bytes" not in cell["limits"]:
             raise typer.BadParameter(
-                "on a CPU, say how much memory there is, such as --limit 2GiB: a search without "
-                "a limit would make this machine swap",
+                "on a CPU, give the memory there is, such as --limit 2GiB: a search without a "
+                "limit would make this machine swap",
                 param_hint="--limit",
             )
     return plan
-
-
-def _flags(model: str) -> dict[str, Any]:
-    name = "".join(c if c.isalnum() else "-" for c in model.partition(":")[2].split("@")[0])
-    name = name.strip("-").rpartition("--")[2][-60:].strip("-") or "model"
-    task = "edit" if "pix2pix" in model.lower() else "text-to-image"
-    return {
-        "name": name,
-        "protocol": PROTOCOL,
-        "limits": {"timeout": "10m"},
-        "defaults": {"task": task, "model": model, "prompt": PROMPT, "steps": STEPS},
-        "matrix": {"workload": [{"name": name}]},
-    }
 
 
 def _device(cell: Cell) -> str:
@@ -303,7 +240,7 @@ def _device(cell: Cell) -> str:
 class _Trials(progress.Notes):
     """One line for each trial."""
 
-    after_interrupt = "The same command goes on from here."
+    after_interrupt = "The same command continues it."
 
     def __init__(self, console: Console, quiet: bool) -> None:
         super().__init__(console)
@@ -356,7 +293,7 @@ class _Hunt:
 
     def _read(self) -> None:
         found: dict[str, Record] = {}
-        for record in RunFolder.open(self.folder).raw_records():
+        for record in api.Run.open(self.folder).records:
             # Of several rounds, one that ran out of memory decides: it need not fit every time.
             known = found.get(record["cell_id"])
             if known is None or known["outcome"] == "ok":
@@ -376,12 +313,12 @@ def _searched(
     base_height, base_width = subject.size
     aspect = shape or base_width / base_height
     stopped = []
-    if what is not What.size:
+    if what != "size":
         start = min(subject.batch, bounds["batch"])
         search = Search(start, most=bounds["batch"])
         _drive(hunt, subject, search, lambda n: (n, base_height, base_width))
         stopped += _why(search, "batch", subject)
-    if what is not What.batch:
+    if what != "batch":
         most = bounds["side"] // multiple
         start = min(max(base_height // multiple, 1), most)
         least = -(-64 // multiple)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import structs
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.records import read
 from bench.records.arms import ArmGroup, Source, group
 from bench.records.types import Record, cell_of
@@ -41,6 +43,11 @@ GIB = 1024**3
 FIELDS = {field.encode_name for field in structs.fields(read._decoder().type)}
 FIELDS |= {"telemetry_begun_s", "telemetry_calls"}
 """All that a worker may send; of the last two the parent makes ``telemetry``."""
+
+
+def invoke(*arguments: str) -> Any:
+    """Call the command line in this process."""
+    return CliRunner().invoke(app.app, list(arguments), env={"COLUMNS": "200"})
 
 
 def cell(backend: str = "none", *, rounds: int = 1, options: Any = None, **workload: Any) -> Any:

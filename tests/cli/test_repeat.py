@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from bench import api
-from bench.cli import repeat
 from bench.config import load_config, make_plan, parse_config
+from tests.cli import records as support
 
 SHA = "a" * 64
+MODEL = ("--model", "embedded:sdxl")
 
 
 def passed(round_, shas=(SHA,) * 20, memory=None, **more):
@@ -42,14 +41,12 @@ def invoke(monkeypatch, tmp_path, records, *arguments):
         return Run
 
     monkeypatch.setattr(api, "run", run)
-    single = typer.Typer()
-    single.command()(repeat.repeat)
-    result = CliRunner().invoke(single, list(arguments), catch_exceptions=False)
+    result = support.invoke("repeat", *arguments)
     return result, (plans or [None])[0]
 
 
 def test_a_model_is_measured_in_two_processes_with_both(monkeypatch, tmp_path):
-    result, plan = invoke(monkeypatch, tmp_path, [passed(0), passed(1)], "embedded:sdxl")
+    result, plan = invoke(monkeypatch, tmp_path, [passed(0), passed(1)], *MODEL)
     assert result.exit_code == 0
     assert "20 of 20 equal within a process; 2 processes equal" in result.output
     assert "leak: none (+0.0 KiB per image" in result.output
@@ -59,7 +56,7 @@ def test_a_model_is_measured_in_two_processes_with_both(monkeypatch, tmp_path):
 
 
 def test_of_a_file_its_own_variants_stay(monkeypatch, tmp_path):
-    arguments = ("configs/repeat.yaml", "-n", "5", "--workload", "edit", "--processes", "3")
+    arguments = ("configs/repeat.yaml", "-n", "5", "--only", "workload=edit", "--processes", "3")
     _, plan = invoke(monkeypatch, tmp_path, [passed(0)], *arguments)
     assert {c["workload"]["name"] for c in plan.cells} == {"edit"}
     assert plan.count == 2
@@ -82,7 +79,7 @@ def test_of_a_file_its_own_variants_stay(monkeypatch, tmp_path):
     ],
 )
 def test_what_is_found_is_said_and_ends_with_1(monkeypatch, tmp_path, records, says):
-    result, _ = invoke(monkeypatch, tmp_path, records, "embedded:sdxl")
+    result, _ = invoke(monkeypatch, tmp_path, records, *MODEL)
     assert says in result.output
     assert result.exit_code == 1
 
@@ -90,5 +87,5 @@ def test_what_is_found_is_said_and_ends_with_1(monkeypatch, tmp_path, records, s
 def test_operations_without_a_deterministic_algorithm_are_named(monkeypatch, tmp_path):
     record = passed(0, deterministic={"mode": True, "operations": ["cumsum_cuda"]})
     record["cell"] = {"workload": {"deterministic": True}}
-    result, _ = invoke(monkeypatch, tmp_path, [record], "embedded:sdxl")
+    result, _ = invoke(monkeypatch, tmp_path, [record], *MODEL)
     assert "without a deterministic algorithm: cumsum_cuda" in result.output

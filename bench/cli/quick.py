@@ -1,0 +1,198 @@
+"""Quick verbs: one workload from flags, and from there on everything as in ``bench run``.
+
+A verb declares which flags of `bench.cli.flags` it takes, and their defaults.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from bench.cli.flags import FLAGS, infer_task, spelled
+from bench.contract import Record
+
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Run folder.  [default: runs/<verb>-<time>]")
+]
+_KIND = inspect.Parameter.KEYWORD_ONLY
+
+
+@dataclass
+class Asked:
+    """What a quick verb was asked for.
+
+    Attributes:
+        values: of the table's flags, as typed; None where there is no default.
+        given: flags that stood on the command line.
+        config: the configuration that they make.
+    """
+
+    values: dict[str, Any]
+    given: list[str]
+    config: dict[str, Any]
+
+    @property
+    def workload(self) -> dict[str, Any]:
+        return self.config["matrix"]["workload"][0]  # type: ignore[no-any-return]
+
+    @property
+    def backend(self) -> dict[str, Any]:
+        return self.config["matrix"]["backend"][0]  # type: ignore[no-any-return]
+
+
+def verb(
+    flags: str, fixed: Mapping[str, Any] | None = None, **defaults: Any
+) -> Callable[[Callable[..., None]], Any]:
+    """Make a function that takes an `Asked`, and parameters of its own, a verb with flags.
+
+    Args:
+        flags: names in the table, in the order of the help.
+        fixed: the configuration before any flag; ``workload`` holds its one workload's keys.
+        defaults: of flags that have one.
+    """
+    names = flags.split()
+    assert not defaults.keys() - {*names}
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def command(context: typer.Context, **given: Any) -> None:
+            values = {name: given.pop(name) for name in names}
+            sources = {name: context.get_parameter_source(name) for name in names}
+            typed = [name for name, of in sources.items() if of and of.name == "COMMANDLINE"]
+            config = configuration(function.__name__, fixed or {}, values)
+            function(Asked(values, typed, config), **given)
+
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [
+            inspect.Parameter("context", _KIND, annotation=typer.Context),
+            *(_parameter(name, defaults.get(name)) for name in names),
+            *(each.replace(kind=_KIND) for each in own),
+        ]
+        command.__doc__ = function.__doc__
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _parameter(flag: str, default: Any) -> inspect.Parameter:
+    of = FLAGS[flag]
+    kind = of.type if default is not None else of.type | None
+    option = typer.Option(*spelled(flag), help=of.help, **of.more)
+    return inspect.Parameter(flag, _KIND, default=default, annotation=Annotated[kind, option])
+
+
+def configuration(name: str, fixed: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration that flags make; what is None or empty keeps its default.
+
+    Raises:
+        typer.BadParameter: a value that its flag cannot read, or a flag without one it needs.
+    """
+    parts: dict[str, Any] = {
+        "name": f"{name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}",
+        "protocol": {"preset": "quick", "rounds": 1},
+        "workload": {"name": name},
+        "backend": {},
+    }
+    for key, value in fixed.items():
+        parts[key] = {**parts.get(key, {}), **value}
+    for flag, value in values.items():
+        of = FLAGS[flag]
+        if value is None or value in ("", []):
+            continue
+        if of.needs and not values[of.needs]:
+            raise typer.BadParameter(f"needs {spelled(of.needs)[0]}", param_hint=spelled(flag)[0])
+        if of.key == "":
+            continue
+        *folders, key = (of.key or f"workload.{flag}").split(".")
+        place = parts
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        value = read(flag, value)
+        place[key] = {**place.get(key, {}), **value} if isinstance(value, dict) else value
+    workload, backend = parts.pop("workload"), parts.pop("backend")
+    return {**parts, "matrix": {"workload": [workload], "backend": [backend]}}
+
+
+def read(flag: str, value: Any) -> Any:
+    """Return what a flag's value means.
+
+    Raises:
+        typer.BadParameter: it cannot be read.
+    """
+    try:
+        return FLAGS[flag].read(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=spelled(flag)[0]) from None
+
+
+def either(asked: Asked, config: Path | None) -> Path | dict[str, Any]:
+    """Return what a verb runs that takes a file, or a model with flags.
+
+    Of a model, the workload's keys become ``defaults``, so that ``--set`` reaches both alike.
+
+    Raises:
+        typer.BadParameter: neither, or flags of a model beside a file.
+    """
+    if config is not None:
+        for flag in asked.given:
+            if flag != "device":
+                raise typer.BadParameter(
+                    "goes with --model; values of a file are changed by --set, such as "
+                    "--set defaults.steps=4",
+                    param_hint=spelled(flag)[0],
+                )
+        return config
+    if asked.values["model"] is None:
+        raise typer.BadParameter("give a configuration or --model, one of them")
+    workload = {**asked.workload}
+    workload.setdefault("task", infer_task(workload["model"]))
+    del workload["name"]
+    last = workload["model"].partition(":")[2].split("@")[0]
+    name = "".join(c if c.isalnum() else "-" for c in last).strip("-")
+    name = name.rpartition("--")[2][-60:].strip("-") or "model"
+    matrix = {**asked.config["matrix"], "workload": [{"name": name}]}
+    return {**asked.config, "name": name, "defaults": workload, "matrix": matrix}
+
+
+def device_change(asked: Asked, config: Path | None) -> list[str]:
+    """Return the override that ``--device`` means beside a file."""
+    device = asked.values["device"]
+    return [] if config is None or device is None else [f"device={device}"]
+
+
+def finish(
+    asked: Asked,
+    out: Path | None,
+    lines: Callable[[Record, Path], Iterable[str]],
+    *,
+    resume: bool = False,
+) -> NoReturn:
+    """Measure, print the lines of each record and where the run is, and exit.
+
+    Args:
+        resume: continue the run that is in ``out``.
+    """
+    from rich.console import Console
+
+    from bench import api
+    from bench.cli import progress
+
+    ui = progress.display(Console(stderr=True))
+    again = "continues it" if resume and out else "measures it anew"
+    ui.after_interrupt = f"The same command {again}."
+    with progress.measuring(ui):
+        run = api.run(asked.config, out, resume=resume and out is not None, ui=ui)
+    try:
+        for record in run.records:
+            for line in lines(record, run.path):
+                print(line)
+    finally:
+        print(f"Run: {run.path}")
+    raise typer.Exit(run.summary.exit_code if run.summary else 0)
