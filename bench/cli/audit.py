@@ -17,8 +17,8 @@ def audit(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...",
-            parser=options.run_path,
+            metavar="FILE",
+            callback=options.run_paths,
             help="Tables, printed logs or run folders; latest is the newest run.",
             show_default=False,
         ),

@@ -47,7 +47,7 @@ def baseline(
     if action == "save":
         if target is None or name is None:
             raise GateError("save needs a run and a name: bench baseline save RUN --as NAME")
-        entry = baselines.save(options.run_path(target), name, folder)
+        entry = baselines.save(options.run_path(Path(target)), name, folder)
         typer.echo(f"Saved {_line(entry)}")
         typer.echo(f"File: {entry.path}")
         return

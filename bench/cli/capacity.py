@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -122,23 +123,34 @@ def capacity(
     step = multiple or planned.multiple_of(plan.cells)
     search = {"multiple": step, "aspect": shape}
     hunt = _Hunt(plan.name, folder, ui, search, sync=not no_sync)
-    bounds = {"batch": largest_batch, "side": largest_side}
-    stopped: list[str] = []
     with progress.measuring(ui):
         for subject in subjects:
-            stopped += _searched(hunt, subject, what, shape, step, bounds)
-    keys = {_key(subject.cell) for subject in subjects}
-    for each in findings.capacities(
-        [tried.of_record(r) for r in hunt.records.values() if _key(r["cell"]) in keys],
-        searches=lambda _: search,
-    ):
+            height, width = subject.size
+            if what != "size":
+                batches = Search(min(subject.batch, largest_batch), most=largest_batch)
+                hunt.drive("batch", subject, batches, partial(_at, height, width))
+            if what != "batch":
+                least, most = -(-64 // step), largest_side // step
+                start = max(min(max(height // step, 1), most), least)
+                side = partial(_sized, subject.batch, step, shape or width / height)
+                hunt.drive("size", subject, Search(start, least=least, most=most), side)
+    trials = hunt.trials({_key(subject.cell) for subject in subjects})
+    for each in findings.capacities(trials, searches=lambda _: search):
         print("\n".join(("", *_lines(each))))
-    for line in stopped:
+    for line in hunt.stopped:
         typer.echo(f"bench: {line}", err=True)
     print(f"\nRun: {shown_path(folder)}")
     if report:
         reporting.write([folder])
-    raise typer.Exit(1 if stopped else 0)
+    raise typer.Exit(1 if hunt.stopped else 0)
+
+
+def _at(height: int, width: int, batch: int) -> planned.Point:
+    return batch, height, width
+
+
+def _sized(batch: int, multiple: int, aspect: float, units: int) -> planned.Point:
+    return batch, *sizes.scaled(units, multiple, aspect)
 
 
 def _lines(found: findings.Capacity) -> Iterator[str]:
@@ -265,13 +277,18 @@ def _key(cell: Mapping[str, Any]) -> str:
 
 
 class _Hunt:
-    """The run folder of a search: measures what is wanted and not there yet."""
+    """The run folder of a search: measures what is wanted and not there yet.
+
+    Attributes:
+        stopped: why a search has no answer, a sentence each.
+    """
 
     def __init__(
         self, name: str, folder: Path, ui: _Trials, search: Mapping[str, Any], *, sync: bool
     ) -> None:
         self.name, self.folder, self._ui, self._sync = name, folder, ui, sync
         self._search = search
+        self.stopped: list[str] = []
         self.records: dict[str, Record] = {}
         self._cells: list[Cell] = []
         if RunFolder.holds_run(folder):
@@ -279,105 +296,70 @@ class _Hunt:
             self._cells = list(RunFolder.open(folder).plan.get("cells", []))
             self._read()
 
-    def ask(self, cells: Sequence[Cell]) -> list[Record | None]:
-        """Return the record of each cell; None for one that was not measured."""
-        self._cells += cells
-        if any(cell["cell_id"] not in self.records for cell in cells):
-            run = api.measure(
-                planned.plan_of(self.name, self._cells, self._search), self.folder, resume=True,
-                ui=self._ui, sync=self._sync,
-            )  # fmt: skip
-            self.folder = run.path
-            self._read()
-        return [self.records.get(cell["cell_id"]) for cell in cells]
-
     def _read(self) -> None:
-        found: dict[str, Record] = {}
+        self.records = {}
         for record in api.Run.open(self.folder).records:
             # Of several rounds, one that ran out of memory decides: it need not fit every time.
-            known = found.get(record["cell_id"])
+            known = self.records.get(record["cell_id"])
             if known is None or known["outcome"] == "ok":
-                found[record["cell_id"]] = record
-        self.records = found
+                self.records[record["cell_id"]] = record
 
+    def trials(self, keys: set[str]) -> list[tried.Trial]:
+        """Return the trials of some subjects."""
+        return [tried.of_record(r) for r in self.records.values() if _key(r["cell"]) in keys]
 
-def _searched(
-    hunt: _Hunt,
-    subject: planned.Subject,
-    what: What,
-    shape: float | None,
-    multiple: int,
-    bounds: dict[str, int],
-) -> list[str]:
-    """Search for one subject; return why there is no answer, a sentence for each search."""
-    base_height, base_width = subject.size
-    aspect = shape or base_width / base_height
-    stopped = []
-    if what != "size":
-        start = min(subject.batch, bounds["batch"])
-        search = Search(start, most=bounds["batch"])
-        _drive(hunt, subject, search, lambda n: (n, base_height, base_width))
-        stopped += _why(search, "batch", subject)
-    if what != "batch":
-        most = bounds["side"] // multiple
-        start = min(max(base_height // multiple, 1), most)
-        least = -(-64 // multiple)
-        search = Search(max(start, least), least=least, most=most)
-        _drive(
-            hunt,
-            subject,
-            search,
-            lambda n: (subject.batch, *sizes.scaled(n, multiple, aspect)),
-        )
-        stopped += _why(search, "size", subject)
-    return stopped
+    def drive(
+        self,
+        what: str,
+        subject: planned.Subject,
+        search: Search,
+        point: Callable[[int], planned.Point],
+    ) -> None:
+        """Try what ``search`` wants until it is done.
 
+        Args:
+            what: batch or size.
+            point: makes (batch, height, width) of a number.
+        """
+        while numbers := search.wave(self._guess(subject, search, point)):
+            points = [point(number) for number in numbers]
+            planned_cells = planned.trials(subject, points)
+            cells = [planned_cells[each] for each in points]
+            self._cells += cells
+            if any(cell["cell_id"] not in self.records for cell in cells):
+                plan = planned.plan_of(self.name, self._cells, self._search)
+                how: dict[str, Any] = {"resume": True, "sync": self._sync}
+                self.folder = api.measure(plan, self.folder, ui=self._ui, **how).path
+                self._read()
+            for number, cell in zip(numbers, cells, strict=True):
+                record = self.records.get(cell["cell_id"])
+                if record is None:
+                    search.tell(number, "unknown", "the trial has no record")
+                else:
+                    trial = tried.of_record(record)
+                    search.tell(number, trial.answer, f"{trial.outcome}: {trial.reason}")
+        name = subject.cell["workload"]["name"]
+        if search.stopped is not None:
+            self.stopped.append(f"{name}: the largest {what} is not known: {search.stopped}")
+        elif search.fits is None:
+            none = f"not even the smallest {what} that is tried fits ({search.fails})"
+            self.stopped.append(f"{name}: {none}")
 
-def _drive(
-    hunt: _Hunt, subject: planned.Subject, search: Search, point: Callable[[int], planned.Point]
-) -> None:
-    """Try what ``search`` wants until it is done; ``point`` makes (batch, height, width) of it."""
-    while True:
-        numbers = search.wave(_guess(hunt, subject, point, search))
-        if not numbers:
-            return
-        points = [point(number) for number in numbers]
-        cells = planned.trials(subject, points)
-        records = hunt.ask([cells[each] for each in points])
-        for number, record in zip(numbers, records, strict=True):
-            if record is None:
-                search.tell(number, "unknown", "the trial has no record")
-            else:
-                trial = tried.of_record(record)
-                search.tell(number, trial.answer, f"{trial.outcome}: {trial.reason}")
-
-
-def _guess(
-    hunt: _Hunt, subject: planned.Subject, point: Callable[[int], planned.Point], search: Search
-) -> int | None:
-    """Return the largest number that a law through the trials so far lets into the limit."""
-    if search.fits is None or search.fails is None:
-        return None
-    limits = subject.cell["limits"]
-    limit = limits.get("device_bytes") or limits.get("rss_bytes")
-    key = _key(subject.cell)
-    known = [tried.of_record(r) for r in hunt.records.values() if _key(r["cell"]) == key]
-    law = findings.fit(known)[0]
-    if limit is None or law is None:
-        return None
-    low, high = search.fits, search.fails
-    while high - low > 1:
-        middle = (low + high) // 2
-        batch, height, width = point(middle)
-        inside = law.bytes_at(height * width, batch) <= limit
-        low, high = (middle, high) if inside else (low, middle)
-    return low
-
-
-def _why(search: Search, what: str, subject: planned.Subject) -> list[str]:
-    name = subject.cell["workload"]["name"]
-    if search.stopped is not None:
-        return [f"{name}: the largest {what} is not known: {search.stopped}"]
-    if search.fits is None:
-        return [f"{name}: not even the smallest {what} that is tried fits ({search.fails})"]
-    return []
+    def _guess(
+        self, subject: planned.Subject, search: Search, point: Callable[[int], planned.Point]
+    ) -> int | None:
+        """Return the largest number that a law through the trials so far lets into the limit."""
+        limits = subject.cell["limits"]
+        limit = limits.get("device_bytes") or limits.get("rss_bytes")
+        if search.fits is None or search.fails is None or limit is None:
+            return None
+        law = findings.fit(self.trials({_key(subject.cell)}))[0]
+        if law is None:
+            return None
+        low, high = search.fits, search.fails
+        while high - low > 1:
+            middle = (low + high) // 2
+            batch, height, width = point(middle)
+            inside = law.bytes_at(height * width, batch) <= limit
+            low, high = (middle, high) if inside else (low, middle)
+        return low

@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from bench import chains
 from bench.cli import printed, quick
@@ -36,9 +33,7 @@ GRID = "grid.png"
 def chain(
     asked: quick.Asked,
     out: quick.Out = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show how many steps it would take; run nothing.")
-    ] = False,
+    dry_run: quick.DryRun = False,
 ) -> None:
     """Prints the denoiser steps really taken by the first round, by each later one and in total,
     the time to the first images (TTFI), the gaps between rounds and their mean (TBB), images a

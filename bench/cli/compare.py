@@ -96,7 +96,9 @@ def content_of(text: str, folder: Path, like: Any) -> dict[str, Any]:
     """
     from bench.gate import GateError, baselines, measured
 
-    path = Path(text) if (folder / text).is_dir() else options.run_path(text)
+    path = Path(text)
+    if not (folder / text).is_dir():
+        path = options.run_path(path)
     if path.is_file():
         return baselines.read(path).content
     if path.is_dir():

@@ -27,6 +27,7 @@ def folder(
         Path, typer.Argument(help="Folder of images, or one image.", show_default=False)
     ],
     out: quick.Out = None,
+    dry_run: quick.DryRun = False,
 ) -> None:
     """Each is one measured call. An image that cannot be processed is one failed row; the others
     continue. Results lie in the run folder under the images' own names, beside a file with one
@@ -51,4 +52,4 @@ def folder(
         if len(workload[several]) == 1:
             (workload[one],) = workload.pop(several)
     workload["pictures"] = str(images)
-    quick.finish(asked, out, printed.of_folder, resume=True)
+    quick.finish(asked, out, printed.of_folder, resume=True, dry_run=dry_run)

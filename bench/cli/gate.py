@@ -92,9 +92,7 @@ def gate(
     if not paired and any(arms):
         raise GateError("--base-checkout, --base-python, --checkout and --python need --paired.")
     if not paired and baseline is None:
-        raise GateError(
-            "nothing to compare with: give --baseline NAME, or --paired with a second arm."
-        )
+        raise GateError("say what to compare with: --baseline NAME, or --paired with a second arm.")
     ui = progress.display(Console(stderr=True), quiet=quiet)
     with progress.measuring(ui):
         if paired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -92,9 +93,11 @@ def _configs() -> Iterator[Row]:
     from bench.tables import shown_path
 
     for path in sorted(CONFIGS.glob("*.yaml")):
-        comments = (
-            line.strip("# ")
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line.startswith("#") and "yaml-language-server" not in line
-        )
-        yield {"configuration": shown_path(path), "what": next(filter(None, comments), "")}
+        lines = iter(path.read_text(encoding="utf-8").splitlines())
+        comment = takewhile(lambda line: line.startswith("# "), dropwhile(_is_no_comment, lines))
+        what = " ".join(line[2:] for line in comment).partition(". ")[0].rstrip(".")
+        yield {"configuration": shown_path(path), "what": what}
+
+
+def _is_no_comment(line: str) -> bool:
+    return not line.startswith("# ") or "yaml-language-server" in line

@@ -39,6 +39,7 @@ CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 def once(
     asked: quick.Asked,
     out: quick.Out = None,
+    dry_run: quick.DryRun = False,
     output_image: Annotated[Path | None, typer.Option(help="PNG file for the first image.")] = None,
     print_output: Annotated[
         bool, typer.Option("--print-output", help="Draw the images in the terminal.")
@@ -93,7 +94,7 @@ def once(
                 raise typer.Exit(1) from None
             yield f"Image: {output_image}"
 
-    quick.finish(asked, out, lines)
+    quick.finish(asked, out, lines, dry_run=dry_run)
 
 
 def _check_output(path: Path) -> None:

@@ -10,18 +10,17 @@ from typing import Annotated
 
 import typer
 
-LATEST = "latest"
 RUNS = Path("runs")
 
 
-def run_path(text: str) -> Path:
+def run_path(path: Path) -> Path:
     """Return the run folder that an argument names; ``latest`` is the newest run below ./runs.
 
     Raises:
         bench.store.StoreError: there is no run below ./runs.
     """
-    if text != LATEST or Path(text).exists():
-        return Path(text)
+    if str(path) != "latest" or path.exists():
+        return path
     from bench.store import StoreError
 
     newest: tuple[str, float, Path] | None = None
@@ -45,14 +44,18 @@ def run_path(text: str) -> Path:
     return newest[2]
 
 
+def run_paths(paths: list[Path]) -> list[Path]:
+    return [run_path(path) for path in paths]
+
+
 Config = Annotated[Path, typer.Argument(help="YAML file of the matrix.", show_default=False)]
 Run = Annotated[
-    Path, typer.Argument(parser=run_path, help="Run folder, or latest.", show_default=False)
+    Path, typer.Argument(callback=run_path, help="Run folder, or latest.", show_default=False)
 ]
 Runs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUN...", parser=run_path, help="Run folders, or latest.", show_default=False
+        metavar="RUN", callback=run_paths, help="Run folders, or latest.", show_default=False
     ),
 ]
 Set = Annotated[

@@ -148,9 +148,6 @@ class LiveDisplay(Lines):
         super().run_started(run_dir, tasks, reused)
         self._live.start()
 
-    def note(self, text: str) -> None:
-        self.print(text)
-
     def preparing(self, task: Task, what: str) -> None:
         self._now(task, what, 0)
 

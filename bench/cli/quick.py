@@ -10,13 +10,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from bench.cli.flags import FLAGS, infer_task, spelled
 from bench.contract import Record
 
+if TYPE_CHECKING:
+    from bench.api import Run
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be measured; start nothing.")
+]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Run folder.  [default: runs/<verb>-<time>]")
 ]
@@ -167,28 +173,53 @@ def device_change(asked: Asked, config: Path | None) -> list[str]:
     return [] if config is None or device is None else [f"device={device}"]
 
 
+def measure(
+    config: Path | Mapping[str, Any],
+    out: Path | None,
+    *,
+    dry_run: bool = False,
+    again: str = "measures it anew",
+    **how: Any,
+) -> Run:
+    """Measure a configuration, or show its plan and exit.
+
+    Args:
+        again: what the same command does after an interruption.
+        how: as in `bench.api.run`.
+    """
+    from rich.console import Console
+
+    from bench import api
+    from bench.cli import dry_run as planned
+    from bench.cli import progress
+    from bench.config import load_config, make_plan, parse_config
+
+    if dry_run:
+        load: Any = load_config if isinstance(config, Path) else parse_config
+        planned.show(make_plan(load(config, how.get("overrides", ()), how.get("only", ()))))
+        raise typer.Exit
+    ui = progress.display(Console(stderr=True))
+    ui.after_interrupt = f"The same command {again}."
+    with progress.measuring(ui):
+        return api.run(config, out, ui=ui, **how)
+
+
 def finish(
     asked: Asked,
     out: Path | None,
     lines: Callable[[Record, Path], Iterable[str]],
     *,
     resume: bool = False,
+    dry_run: bool = False,
 ) -> NoReturn:
     """Measure, print the lines of each record and where the run is, and exit.
 
     Args:
         resume: continue the run that is in ``out``.
     """
-    from rich.console import Console
-
-    from bench import api
-    from bench.cli import progress
-
-    ui = progress.display(Console(stderr=True))
-    again = "continues it" if resume and out else "measures it anew"
-    ui.after_interrupt = f"The same command {again}."
-    with progress.measuring(ui):
-        run = api.run(asked.config, out, resume=resume and out is not None, ui=ui)
+    resume = resume and out is not None
+    again = {"again": "continues it"} if resume else {}
+    run = measure(asked.config, out, dry_run=dry_run, resume=resume, **again)
     try:
         for record in run.records:
             for line in lines(record, run.path):

@@ -50,6 +50,7 @@ def repeat(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume an interrupted run of the same command.")
     ] = False,
+    dry_run: quick.DryRun = False,
     report: options.Report = False,
 ) -> None:
     """Images are compared within a process and between processes, with deterministic algorithms off
@@ -66,10 +67,6 @@ def repeat(
       2    usage: a wrong option, configuration or folder; nothing was started
       130  interrupted; the same command with --resume continues it
     """
-    from rich.console import Console
-
-    from bench import api
-    from bench.cli import progress
     from bench.cli import report as reporting
     from bench.repeatability import judge
 
@@ -83,10 +80,16 @@ def repeat(
         name, of_its_own = _of_file(matrix)
     if deterministic is not None or not of_its_own:
         changes.append(f"matrix.deterministic={VALUES[deterministic or 'both']}")
-    ui = progress.display(Console(stderr=True))
     folder = out or Path("runs", name if name.startswith("repeat") else f"repeat-{name}")
-    with progress.measuring(ui):
-        run = api.run(matrix, folder, overrides=changes, only=only or (), resume=resume, ui=ui)
+    run = quick.measure(
+        matrix,
+        folder,
+        dry_run=dry_run,
+        again="with --resume continues it",
+        overrides=changes,
+        only=only or (),
+        resume=resume,
+    )
     by_cell: dict[str, list[Record]] = {}
     for record in run.records:
         by_cell.setdefault(record["cell_id"], []).append(record)
