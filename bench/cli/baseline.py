@@ -10,7 +10,8 @@ import typer
 
 from bench.cli import options
 from bench.cli.compare import BASELINES
-from bench.cli.terminal import count, print_json, print_table
+from bench.cli.terminal import print_json, print_table
+from bench.text import plural
 
 if TYPE_CHECKING:
     from bench.gate.baselines import Entry
@@ -75,7 +76,7 @@ def _line(entry: Entry) -> str:
 
     facts = comparing.provenance(entry.content)
     return (
-        f"{entry.name}  machine {entry.machine}  {count(len(entry.content['cells']), 'cell')}  "
+        f"{entry.name}  machine {entry.machine}  {plural(len(entry.content['cells']), 'cell')}  "
         f"{facts['n']}  commit {facts['commit']}  saved {entry.content['saved_utc']}"
     )
 

@@ -21,10 +21,10 @@ from bench.cli import report as reporting
 from bench.config import Plan, load_config, make_plan, parse_config, sizes
 from bench.config.models import MAX_BATCH, MAX_SIDE
 from bench.contract import Cell, Record
+from bench.records.terminal import shown_path
 from bench.runner import RunnerError, Task
 from bench.runner.devices import Machine, Unsupported
 from bench.store import RunFolder
-from bench.tables import shown_path
 
 What = Literal["both", "batch", "size"]
 
@@ -298,7 +298,7 @@ class _Hunt:
 
     def _read(self) -> None:
         self.records = {}
-        for record in api.Run.open(self.folder).records:
+        for record in RunFolder.open(self.folder).raw_records():
             # Of several rounds, one that ran out of memory decides: it need not fit every time.
             known = self.records.get(record["cell_id"])
             if known is None or known["outcome"] == "ok":

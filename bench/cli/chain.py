@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import chains
 from bench.cli import printed, quick
-from bench.contract import Record
+from bench.records import Record
 
 GRID = "grid.png"
 

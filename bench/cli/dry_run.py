@@ -7,8 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 from bench import chains
-from bench.cli.terminal import count, disk, duration, print_table
+from bench.cli.terminal import disk, duration, print_table
 from bench.contract import Cell
+from bench.text import plural
 
 if TYPE_CHECKING:
     from bench.config import Plan
@@ -28,10 +29,10 @@ def show(plan: Plan, *, every: bool = False) -> None:
         print(f"… and {plan.count - len(cells):,} more; --all shows them")
     rounds = plan.cells[0]["protocol"]["rounds"]
     devices = f" on {', '.join(plan.devices)}" if plan.devices else ""
-    print(f"\n{count(plan.count, 'cell')} x {count(rounds, 'round')}{devices}")
+    print(f"\n{plural(plan.count, 'cell')} x {plural(rounds, 'round')}{devices}")
     sweeps = Counter(_sweep(cell["sweep"]) for cell in plan.cells if cell.get("sweep"))
     for sweep, number in sweeps.items():
-        print(f"sweep     {sweep}: {count(number, 'cell')}")
+        print(f"sweep     {sweep}: {plural(number, 'cell')}")
     for line in dict.fromkeys(line for cell in plan.cells for line in _inputs(cell)):
         print(f"reads     {line}")
     print(f"time      about {duration(plan.estimated_seconds)}")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.terminal import count, print_table
+from bench.cli.terminal import print_table
+from bench.text import plural
 
 
 def history(
@@ -46,7 +47,7 @@ def history(
             rows.append((*row[:machine], *row[machine + 1 :]))
     print_table([column for column in page.COLUMNS if column != "machine"], rows)
     if still:
-        print(f"{count(still, 'exact count')} never changed.")
+        print(f"{plural(still, 'exact count')} never changed.")
     for why in past.unread:
         print(f"Not read: {why}")
-    print(f"{count(past.runs, 'run')}: {shown_path(written)}")
+    print(f"{plural(past.runs, 'run')}: {shown_path(written)}")

@@ -6,13 +6,15 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import onediff, printed, quick
 from bench.cli.flags import infer_task
-from bench.contract import Record
+
+if TYPE_CHECKING:
+    from bench.records import Record
 
 CONTEXT = {"token_normalize_func": lambda name: name.replace("_", "-")}
 """Flags may be written as in that script."""
@@ -81,7 +83,7 @@ def once(
 
     def lines(record: Record, folder: Path) -> Iterator[str]:
         yield from onediff.lines(record, values["warmups"])
-        images = [folder / image["path"] for image in record.get("images") or []]
+        images = [folder / image.path for image in record.images]
         if print_output:
             for image in images:
                 yield from printed.in_terminal(image)

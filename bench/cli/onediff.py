@@ -7,14 +7,15 @@ flag of it with the key of a configuration that means the same.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
 
 from bench.cli import printed
-from bench.cli.terminal import GIB
-from bench.contract import Record
+from bench.passes.sweep.record import Fields as Sweep
+from bench.records import Record
+from bench.text import gib
 
 QUANT_TYPE = "fp8_e4m3_e4m3_dynamic"
 """What it quantises to by default."""
@@ -95,21 +96,19 @@ def lines(record: Record, warmups: int) -> Iterator[str]:
     Args:
         warmups: how many calls that script would have warmed up with.
     """
-    times = record.get("e2e_s") or []
-    if times and record["outcome"] == "ok":
-        yield f"Warmup time: {sum(record.get('warmup_s') or []):.3f}s"
+    if record.ok:
+        yield f"Warmup time: {record.warmup_total_s or 0:.3f}s"
         yield RULE
-        yield f"Inference time: {statistics.median(times):.3f}s"
-        rates = [rate for rate in record.get("it_per_s") or [] if rate is not None]
-        if rates:
-            yield f"Iterations per second: {statistics.median(rates):.3f}"
+        yield f"Inference time: {record.median_e2e_s:.3f}s"
+        if record.median_it_per_s is not None:
+            yield f"Iterations per second: {record.median_it_per_s:.3f}"
         yield _memory(record)
         yield RULE
-        yield from _what_it_leaves_out(record, times, warmups)
+        yield from _what_it_leaves_out(record, warmups)
         yield from step_kinds(record)
         yield from _added(record)
-        yield from resolutions(record)
-        yield from throughput(record)
+        yield from resolutions(record.part(Sweep))
+        yield from throughput(record.part(Sweep))
     yield from printed.ending(record)
 
 
@@ -119,67 +118,59 @@ def _memory(record: Record) -> str:
         ("torch.max_memory_allocated", "Max used CUDA memory "),
         ("rss", "Max used host memory (rss)"),
     ):
-        peaks = [
-            reading["bytes"]
-            for reading in record.get("memory") or []
-            if reading["meter"] == meter and reading["bytes"] is not None
-        ]
+        peaks = [each.bytes for each in record.memory if each.meter == meter and each.bytes]
         if peaks:
-            return f"{label}: {max(peaks) / GIB:.3f}GiB"
+            return f"{label}: {gib(max(peaks))}GiB"
     return "Max used memory: no meter on this machine; see bench doctor"
 
 
-def _what_it_leaves_out(record: Record, times: list[float], warmups: int) -> Iterator[str]:
-    all_warmups = record.get("warmup_s") or []
-    yield f"Measured calls: {', '.join(f'{time:.3f}' for time in times)} s"
-    yield f"All warm-up calls: {', '.join(f'{time:.3f}' for time in all_warmups)} s"
-    if 0 < warmups < len(all_warmups):
+def _what_it_leaves_out(record: Record, warmups: int) -> Iterator[str]:
+    yield f"Measured calls: {', '.join(f'{time:.3f}' for time in record.e2e_s)} s"
+    yield f"All warm-up calls: {', '.join(f'{time:.3f}' for time in record.warmup_s)} s"
+    if 0 < warmups < len(record.warmup_s):
         # That script stops there, so this is the figure to hold against its own.
         many = f"{warmups} of them take" if warmups > 1 else "of them takes"
-        yield f"The first {many} {sum(all_warmups[:warmups]):.3f} s"
+        yield f"The first {many} {sum(record.warmup_s[:warmups]):.3f} s"
+    steps = record.steps
     yield (
-        f"Steps: {record.get('steps_requested')} requested, {record.get('steps_effective')} "
-        f"effective, {record.get('denoiser_calls')} denoiser calls at batch "
-        f"{record.get('denoiser_batch')}"
+        f"Steps: {steps.requested} requested, {steps.effective} effective, "
+        f"{steps.denoiser_calls} denoiser calls at batch {steps.denoiser_batch}"
     )
     yield from printed.steady_memory(record)
     yield printed.compiled(record)
-    if record.get("synthetic_weights"):
+    if record.synthetic_weights:
         yield "Synthetic weights: times and memory are real, the image is noise"
 
 
 def _added(record: Record) -> Iterator[str]:
-    lora, net, own = record.get("lora"), record.get("controlnet"), record.get("custom_pipeline")
+    lora, net, own = record.lora, record.controlnet, record.custom_pipeline
     if lora:
         how = "fused" if lora["fused"] else "unfused"
         yield f"LoRA: {lora['source']}, {how}, {lora['layers_changed']} layers changed"
     if net:
-        images = ", ".join(record.get("control_images") or [])
-        yield f"ControlNet: {net['source']}, steered by {images}"
+        yield f"ControlNet: {net['source']}, steered by {', '.join(record.control_images)}"
     if own:
         yield f"Custom pipeline: {own['class']}"
 
 
-def resolutions(record: Record) -> Iterator[str]:
+def resolutions(sweep: Sweep) -> Iterator[str]:
     """Yield what that script prints of its resolutions, and why one has no time."""
-    points = record.get("sweep_size") or []
-    if points:
+    if sweep.sweep_size:
         yield "Test run with multiple resolutions..."
-    for point in points:
-        yield f"Running at resolution: {point['height']}x{point['width']}"
-        times = point["e2e_s"]
-        if point["outcome"] == "ok" and times:
-            yield f"Inference time: {statistics.median(times):.2f} seconds"
+    for point in sweep.sweep_size or ():
+        yield f"Running at resolution: {point.height}x{point.width}"
+        if point.outcome == "ok" and point.e2e_s:
+            yield f"Inference time: {statistics.median(point.e2e_s):.2f} seconds"
         else:
-            yield f"No inference time: {point['outcome']}: {point['reason']}"
+            yield f"No inference time: {point.outcome}: {point.reason}"
 
 
-def throughput(record: Record) -> Iterator[str]:
+def throughput(sweep: Sweep) -> Iterator[str]:
     """Yield what that script prints of its throughput run, with the median of repeated calls."""
     times: dict[int, list[float]] = {}
-    for call in record.get("sweep_steps") or []:
-        if call["outcome"] == "ok" and call["e2e_s"]:
-            times.setdefault(call["steps"], []).append(call["e2e_s"])
+    for call in sweep.sweep_steps or ():
+        if call.outcome == "ok" and call.e2e_s:
+            times.setdefault(call.steps, []).append(call.e2e_s)
     medians = {steps: statistics.median(times[steps]) for steps in sorted(times)}
     for steps, taken in medians.items():
         yield (
@@ -204,11 +195,11 @@ def throughput(record: Record) -> Iterator[str]:
 
 def step_kinds(record: Record) -> Iterator[str]:
     """Yield a line on full and shallow steps, where a backend tells them apart."""
-    kinds: Sequence[str] = record.get("step_kind") or []
+    kinds = record.step_kind
     if "shallow" not in kinds:
         return
     times: dict[str, list[float]] = {"full": [], "shallow": []}
-    for call in record.get("step_s") or []:
+    for call in record.step_s:
         if len(call) == len(kinds) - 1:
             # Interval i ends with step i + 1.
             for kind, taken in zip(kinds[1:], call, strict=True):

@@ -7,12 +7,17 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from bench import chains
-from bench.cli.terminal import count, gib
-from bench.contract import Record
+from bench.records import Record
+from bench.tasks.chain.record import Fields as Chain
+from bench.tasks.chain.record import Round
+from bench.tasks.folder.record import Fields as Folder
+from bench.text import gib, plural
 
 if TYPE_CHECKING:
-    from bench.repeatability import Process, Repeated
+    from bench.passes.repeat.judge import Process, Repeated
 
 MOST_FAILURES = 10
 MOST_SHOWN = 12
@@ -29,23 +34,21 @@ def seconds(times: Sequence[float]) -> str:
 
 def steady_memory(record: Record) -> Iterator[str]:
     """Yield a line for each meter's peak of the measured calls."""
-    for reading in record.get("memory") or []:
-        amount = reading["bytes"]
-        if reading["phase"] == "steady" and amount is not None:
-            yield f"Steady peak memory: {gib(amount)} ({reading['meter']})"
+    for reading in record.memory:
+        if reading.phase == "steady" and reading.bytes is not None:
+            yield f"Steady peak memory: {gib(reading.bytes)} GiB ({reading.meter})"
 
 
 def compiled(record: Record) -> str:
     """Return the line on the scopes that the backend compiled."""
-    scope = ", ".join((record.get("backend") or {}).get("scope") or []) or "nothing"
-    return f"Compiled: {scope} (backend {record['cell']['backend']['name']})"
+    scope = ", ".join(record.backend.scope) or "nothing"
+    return f"Compiled: {scope} (backend {record.cell.backend.name})"
 
 
 def ending(record: Record) -> Iterator[str]:
     """Yield the outcome with its reason, and the warnings."""
-    reason = record.get("reason")
-    yield f"Outcome: {record['outcome']}" + (f": {reason}" if reason else "")
-    yield from (f"Warning: {warning}" for warning in record.get("warnings") or [])
+    yield f"Outcome: {record.outcome}" + (f": {record.reason}" if record.reason else "")
+    yield from (f"Warning: {warning}" for warning in record.warnings)
 
 
 def in_terminal(file: Path) -> Iterator[str]:
@@ -98,17 +101,17 @@ def _script_line(workload: Mapping[str, Any]) -> str:
 
 def of_chain(record: Record) -> Iterator[str]:
     """Yield the lines on a chain that was measured, or on as much as there is of it."""
-    workload: Mapping[str, Any] = record["cell"]["workload"]
-    rounds: Sequence[Mapping[str, Any]] = record.get("chain_rounds") or []
+    workload: Mapping[str, Any] = record.cell.raw["workload"]
+    chain = record.part(Chain)
     yield _layout(workload)
-    done = [each for each in rounds if each.get("outcome") == "ok"]
-    if record["outcome"] == "ok" and done:
-        yield _steps("Effective steps", [each.get("steps_effective") for each in done])
-        yield _steps("Denoiser calls", [each.get("denoiser_calls") for each in done])
+    done = [each for each in chain.chain_rounds if each.outcome == "ok"]
+    if record.outcome == "ok" and done:
+        yield _steps("Effective steps", [each.steps_effective for each in done])
+        yield _steps("Denoiser calls", [each.denoiser_calls for each in done])
         yield _script_line(workload)
-        yield from _chain_times(record)
-    for each in rounds:
-        yield _round(each, str(record["outcome"]))
+        yield from _chain_times(record, chain)
+    for each in chain.chain_rounds:
+        yield _round(each, record.outcome)
     yield compiled(record)
     yield from ending(record)
 
@@ -121,7 +124,7 @@ def _layout(workload: Mapping[str, Any]) -> str:
     scheduler = workload["scheduler"] or "the model's own scheduler"
     return (
         f"Chain: {workload['samples']} images of {workload['width']}x{workload['height']} in "
-        f"{count(len(rounds), 'round')} ({sizes}){parents}; {workload['steps']} steps, "
+        f"{plural(len(rounds), 'round')} ({sizes}){parents}; {workload['steps']} steps, "
         f"strength {workload['strength']:g}, {scheduler}"
     )
 
@@ -134,28 +137,28 @@ def _steps(label: str, values: Sequence[int | None]) -> str:
     return f"{label}: {known[0]}/{later}/{sum(known)} {COUNTS}, measured"
 
 
-def _chain_times(record: Record) -> Iterator[str]:
-    yield f"Total: {median(record['e2e_s']):.3f} s (median of {len(record['e2e_s'])})"
-    yield f"TTFI: {median(record['ttfi_s']):.3f} s to the first images"
-    gaps = record["gaps_s"][-1]
-    known = [value for value in record["tbb_s"] if value is not None]
+def _chain_times(record: Record, chain: Chain) -> Iterator[str]:
+    yield f"Total: {record.median_e2e_s:.3f} s (median of {len(record.e2e_s)})"
+    yield f"TTFI: {median(chain.ttfi_s):.3f} s to the first images"
+    gaps = chain.gaps_s[-1]
+    known = [value for value in chain.tbb_s if value is not None]
     if known:
         yield f"Gaps: {seconds(gaps)} s between the ends of rounds (last chain)"
         yield f"TBB: {median(known):.3f} s, the mean of {len(gaps)} gaps"
     else:
         yield "TBB: none, a chain of one round has no time between rounds"
-    yield f"Images per second: {median(record['images_per_s']):.3f}"
+    yield f"Images per second: {median(chain.images_per_s):.3f}"
     yield from steady_memory(record)
 
 
-def _round(each: Mapping[str, Any], outcome: str) -> str:
-    text = f"Round {each['round']}: {each['task']}, {count(each['batch'], 'image')}"
-    if each.get("outcome") != "ok":
-        return f"{text}, {each.get('outcome') or outcome}: {each.get('reason') or 'not finished'}"
-    text += f", denoiser at batch {each.get('denoiser_batch')}"
-    for reading in each.get("memory") or []:
-        if reading["bytes"] is not None:
-            return f"{text}, peak {gib(reading['bytes'])} ({reading['meter']}, warm-up)"
+def _round(each: Round, outcome: str) -> str:
+    text = f"Round {each.round}: {each.task}, {plural(each.batch, 'image')}"
+    if each.outcome != "ok":
+        return f"{text}, {each.outcome or outcome}: {each.reason or 'not finished'}"
+    text += f", denoiser at batch {each.denoiser_batch}"
+    for reading in each.memory:
+        if reading.bytes is not None:
+            return f"{text}, peak {gib(reading.bytes)} GiB ({reading.meter}, warm-up)"
     return text
 
 
@@ -170,12 +173,15 @@ def draw_grid(record: Record, folder: Path, path: Path) -> bool:
     from bench import grids
 
     loaded = []
-    for entry in record.get("images") or []:
-        with Image.open(folder / entry["path"]) as image:
+    for entry in record.images:
+        with Image.open(folder / entry.path) as image:
             loaded.append(image.convert("RGB"))
     if loaded:
-        rows = grids.of_chain(record.get("chain_rounds") or [], record.get("lineage") or [], loaded)
-        grids.draw(_layout(record["cell"]["workload"]), rows).save(path)
+        chain = record.part(Chain)
+        rounds = [structs.asdict(each) for each in chain.chain_rounds]
+        lineage = [structs.asdict(each) for each in chain.lineage]
+        rows = grids.of_chain(rounds, lineage, loaded)
+        grids.draw(_layout(record.cell.raw["workload"]), rows).save(path)
     return bool(loaded)
 
 
@@ -187,21 +193,21 @@ def of_folder(record: Record, place: Path) -> Iterator[str]:
     """
     from bench.folder import read_rows
 
-    about = record.get("folder")
-    yield f"Model: {record['cell']['workload']['model']}"
+    about = record.part(Folder).folder
+    yield f"Model: {record.workload.model}"
     if about is not None:
-        yield f"Images: {about['pictures']}, {about['ok']} ok, {about['failed']} failed"
-        if about["median_s"] is not None:
+        yield f"Images: {about.pictures}, {about.ok} ok, {about.failed} failed"
+        if about.median_s is not None:
             yield (
-                f"Time per image: {about['median_s']:.3f} s (median); "
-                f"{about['images_per_s']:.2f} images a second with reading and saving"
+                f"Time per image: {about.median_s:.3f} s (median); "
+                f"{about.images_per_s:.2f} images a second with reading and saving"
             )
-        if about["rss_start_bytes"] is not None:
-            start, end = about["rss_start_bytes"] / MIB, about["rss_end_bytes"] / MIB
+        if about.rss_start_bytes is not None and about.rss_end_bytes is not None:
+            start, end = about.rss_start_bytes / MIB, about.rss_end_bytes / MIB
             yield f"Host memory: {start:.0f} MiB at the first image, {end:.0f} at the last"
-        if about["carried"]:
-            yield f"Resumed: {about['carried']} images were done before"
-        rows = place / about["rows"]
+        if about.carried:
+            yield f"Resumed: {about.carried} images were done before"
+        rows = place / about.rows
         bad = [row for row in read_rows(rows) if row["outcome"] != "ok"]
         for row in bad[:MOST_FAILURES]:
             yield f"  {row['outcome']}: {row['picture']}: {row['reason']}"

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from bench.cli.terminal import duration
 from bench.contract import Record
+from bench.records.terminal import shown_path
 from bench.runner import RunSummary, Silent, Task
 from bench.store import StoreError
-from bench.tables import shown_path
 
 _STYLE = {"ok": "green", "fallback": "yellow", "unsupported": "yellow", "skipped": "yellow"}
 

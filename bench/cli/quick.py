@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from bench.cli.flags import FLAGS, infer_task, spelled
-from bench.contract import Record
 
 if TYPE_CHECKING:
     from bench.api import Run
+    from bench.records import Record
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be measured; start nothing.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bench.cli import options, printed, quick
-from bench.contract import Record
+from bench.records import Record
 
 FOUND = 1
 
@@ -68,7 +68,7 @@ def repeat(
       130  interrupted; the same command with --resume continues it
     """
     from bench.cli import report as reporting
-    from bench.repeatability import judge
+    from bench.passes.repeat.judge import judge
 
     matrix = quick.either(asked, config)
     changes = [*(overrides or ()), f"repeat={calls}", f"protocol.rounds={processes}"]
@@ -92,7 +92,7 @@ def repeat(
     )
     by_cell: dict[str, list[Record]] = {}
     for record in run.records:
-        by_cell.setdefault(record["cell_id"], []).append(record)
+        by_cell.setdefault(record.cell_id, []).append(record)
     judged = [judge(records, run.path) for records in by_cell.values()]
     for one in judged:
         print("\n".join(printed.of_repeat(one)))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bench.cli import options
-from bench.contract import Record
+
+if TYPE_CHECKING:
+    from bench.records import Record
 
 
 def run(
@@ -107,9 +109,10 @@ def run(
             raise typer.BadParameter("needs --dry-run", param_hint=flag)
     from rich.console import Console
 
-    from bench import api, tables
+    from bench import api
     from bench.cli import progress
     from bench.cli import report as reporting
+    from bench.records import terminal
 
     console = Console()
     ui = progress.display(console, quiet=quiet)
@@ -128,7 +131,7 @@ def run(
             sync=not no_sync,
             ui=ui,
         )
-    tables.print_run(measured.path, console)
+    terminal.print_run(measured.path, console)
     for line in afterword(measured.records, measured.path):
         typer.echo(line)
     if report:
@@ -141,19 +144,19 @@ def afterword(records: Sequence[Record], run_dir: Path) -> list[str]:
 
     Where none is, the reasons are listed too, each with its count, since they are all there is.
     """
-    from bench.tables import shown_path
+    from bench.records.terminal import shown_path
 
-    bad = [record for record in records if record["outcome"] != "ok"]
+    bad = [record for record in records if record.outcome != "ok"]
     if not bad:
         return []
-    outcomes = Counter(record["outcome"] for record in bad)
+    outcomes = Counter(record.outcome for record in bad)
     counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
     lines = []
     if len(bad) < len(records):
         lines.append(f"{len(records) - len(bad)} of {len(records)} measurements are ok; {counted}.")
     else:
         lines.append(f"No measurement is ok: {counted}.")
-        reasons = Counter(f"{each['outcome']}: {each.get('reason')}" for each in bad)
+        reasons = Counter(f"{each.outcome}: {each.reason}" for each in bad)
         lines += [f"  {count} x {reason}" for reason, count in reasons.most_common()]
     lines.append(f"Worker logs: {shown_path(run_dir / 'logs')}")
     again = [outcome for outcome in outcomes if outcome != "unsupported"]

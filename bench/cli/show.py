@@ -34,13 +34,11 @@ def show(
       0  shown, whatever the outcomes are
       2  there is no run in that folder, it cannot be read, or a record in it is not one of bench
     """
-    from bench import tables
-    from reports import gather
+    from bench.records import terminal
 
-    gather.check(run)
     if json_:
-        print_json(tables.as_json(tables.read(run, all_rounds=all_rounds)))
+        print_json(terminal.as_json(terminal.read(run, all_rounds=all_rounds)))
         return
     from rich.console import Console
 
-    tables.print_run(run, Console(), all_rounds=all_rounds)
+    terminal.print_run(run, Console(), all_rounds=all_rounds)

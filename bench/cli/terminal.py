@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.text import Text
 
-GIB = 1024**3
-
 STYLES = {"ok": "green", "limited": "yellow", "missing": "bold red"}
-
-
-def gib(amount: float) -> str:
-    """Return an amount of memory, such as ``0.374 GiB``."""
-    return f"{amount / GIB:.3f} GiB"
-
-
-def count(number: int, noun: str) -> str:
-    """Return ``1 cell`` or ``2,000 cells``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench import api, tables
+from bench import api
 from bench import chains as layout
 from bench.cli import printed
-from tests.cli.records import GIB, cell, invoke, record
+from bench.records import frame
+from tests.cli.records import GIB, cell, invoke, record, typed
 
 OF_A_ROUND = {"outcome": "ok", "steps_requested": 8, "denoiser_batch": 4}
 
@@ -89,7 +90,7 @@ def test_a_plan_gives_both_counts(steps: int, strength: float, diffusers: str, s
 
 
 def test_what_is_printed_of_a_chain() -> None:
-    said = "\n".join(printed.of_chain(chained()))
+    said = "\n".join(printed.of_chain(typed(chained())))
     for part in (
         "4 images of 128x128 in 2 rounds (2 + 2)",
         "Effective steps: 8/6/14 (first round, each later round, total), measured",
@@ -106,14 +107,14 @@ def test_what_is_printed_of_a_chain() -> None:
 
 
 def test_one_round_has_no_time_between_rounds() -> None:
-    said = "\n".join(printed.of_chain(chained(samples=2)))
+    said = "\n".join(printed.of_chain(typed(chained(samples=2))))
     assert "Effective steps: 8/-/8" in said
     assert "TBB: none" in said
     assert "in 1 round (2); " in said  # nothing starts from another round's images
 
 
 def test_a_round_of_one_picture_is_told_so() -> None:
-    said = printed.of_chain(chained(samples=3, max_batch=2))
+    said = printed.of_chain(typed(chained(samples=3, max_batch=2)))
     assert any(line.startswith("Round 1: image-to-image, 1 image, ") for line in said)
 
 
@@ -121,7 +122,7 @@ def test_a_round_out_of_memory_is_named() -> None:
     made = chained()
     made["outcome"], made["reason"] = "oom", "no memory"
     made["chain_rounds"][1] = {"round": 1, "task": "image-to-image", "batch": 2}
-    said = "\n".join(printed.of_chain(made))
+    said = "\n".join(printed.of_chain(typed(made)))
     assert "Round 1: image-to-image, 2 images, oom: not finished" in said
     assert "TTFI" not in said
 
@@ -137,7 +138,7 @@ def test_flags_reach_the_configuration_and_a_grid_is_written(
 
     class Run:
         path = tmp_path
-        records = (chained(images=images),)
+        records = (typed(chained(images=images)),)
         summary = None
 
     def measure(config: Any, out: Any, *, resume: bool, ui: Any) -> Any:
@@ -164,6 +165,6 @@ def test_flags_reach_the_configuration_and_a_grid_is_written(
 
 
 def test_tables_show_the_two_times() -> None:
-    (row,) = tables.rows([chained()])
+    (row,) = frame.rows([typed(chained())])
     assert (row["ttfi_s"], row["tbb_s"]) == (2.0, 1.0)
     assert row["images_per_s"] == pytest.approx(4 / 3)

@@ -10,7 +10,7 @@ import pytest
 from bench import api, folder
 from bench.config import make_plan, parse_config
 from tests.cli import records
-from tests.cli.records import cell, record
+from tests.cli.records import cell, record, typed
 
 SAID = {
     "rows": "rows.jsonl",
@@ -38,7 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def measure(config: Any, out: Any, *, ui: Any, **more: Any) -> Any:
         make_plan(parse_config(config))
         invoke.asked = (config, out, more)
-        made = record(cell(), folder=SAID)
+        made = typed(record(cell(), folder=SAID))
         return type("Run", (), {"path": tmp_path, "records": [made], "summary": None})
 
     def invoke(*arguments: str) -> Any:

@@ -14,8 +14,9 @@ from bench import api
 from bench.cli import flags as table
 from bench.cli import onediff
 from bench.config import make_plan, parse_config
+from bench.passes.sweep.record import Fields as Sweep
 from tests.cli import records
-from tests.cli.records import GIB, cell, record
+from tests.cli.records import GIB, cell, record, typed, typed_of
 
 EMBEDDED = ("--model", "embedded:sdxl")
 
@@ -41,7 +42,7 @@ class Fake:
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "a.png")
-    made = record(cell(), images=[{"path": "a.png", "seed": 1, "index": 0}])
+    made = typed(record(cell(), images=[{"path": "a.png", "seed": 1, "index": 0}]))
     fake = Fake(tmp_path, made)
     monkeypatch.setattr(api, "run", fake)
     return fake
@@ -312,12 +313,12 @@ def test_a_run_without_a_record_keeps_its_exit_code(fake: Fake) -> None:
 
 def test_cuda_memory_is_named_so_only_if_it_is() -> None:
     reading = {"meter": "torch.max_memory_allocated", "scope": "process", "phase": "warmup"}
-    made = record(cell(), memory=[{**reading, "bytes": 3 * GIB}])
+    made = typed(record(cell(), memory=[{**reading, "bytes": 3 * GIB}]))
     assert "Max used CUDA memory : 3.000GiB" in list(onediff.lines(made, 1))
 
 
 def test_warmup_time_sums_every_warmup_call() -> None:
-    made = record(cell(), warmup_s=[5.0, 2.0, 1.0])
+    made = typed(record(cell(), warmup_s=[5.0, 2.0, 1.0]))
     for asked in (0, 1, 2, 3):
         assert "Warmup time: 8.000s" in list(onediff.lines(made, asked))
     assert "The first 2 of them take 7.000 s" in list(onediff.lines(made, 2))
@@ -326,35 +327,52 @@ def test_warmup_time_sums_every_warmup_call() -> None:
 
 
 def test_what_is_not_ok_gets_no_figure() -> None:
-    made = record(cell(), outcome="oom", reason="out of memory")
+    made = typed(record(cell(), outcome="oom", reason="out of memory"))
     assert list(onediff.lines(made, 1)) == ["Outcome: oom: out of memory"]
 
 
 def test_lines_of_that_script() -> None:
-    made: Any = {
-        "sweep_size": [
-            {"height": 64, "width": 128, "e2e_s": [0.5, 0.7, 0.6], "outcome": "ok", "reason": None},
-            {"height": 8192, "width": 8, "e2e_s": [], "outcome": "oom", "reason": "too much"},
-        ],
-        "sweep_steps": [
-            {"steps": steps, "e2e_s": 0.5 + 0.1 * steps, "outcome": "ok", "reason": None}
-            for steps in (5, 1, 10)
-        ],
-        "step_kind": ["full", "shallow", "shallow", "full"],
-        "step_s": [[0.1, 0.2, 0.9], [0.3, 0.2, 0.7]],
-    }
-    assert list(onediff.resolutions(made)) == [
+    made = typed_of(
+        {
+            "sweep_size": [
+                {
+                    "order": 0,
+                    "height": 64,
+                    "width": 128,
+                    "e2e_s": [0.5, 0.7, 0.6],
+                    "outcome": "ok",
+                    "reason": None,
+                },
+                {
+                    "order": 1,
+                    "height": 8192,
+                    "width": 8,
+                    "e2e_s": [],
+                    "outcome": "oom",
+                    "reason": "too much",
+                },
+            ],
+            "sweep_steps": [
+                {"steps": steps, "e2e_s": 0.5 + 0.1 * steps, "outcome": "ok", "reason": None}
+                for steps in (5, 1, 10)
+            ],
+            "step_kind": ["full", "shallow", "shallow", "full"],
+            "step_s": [[0.1, 0.2, 0.9], [0.3, 0.2, 0.7]],
+        }
+    )
+    sweep = made.part(Sweep)
+    assert list(onediff.resolutions(sweep)) == [
         "Test run with multiple resolutions...",
         "Running at resolution: 64x128",
         "Inference time: 0.60 seconds",
         "Running at resolution: 8192x8",
         "No inference time: oom: too much",
     ]
-    lines = list(onediff.throughput(made))
+    lines = list(onediff.throughput(sweep))
     assert lines[0] == "Steps: 1, Inference Time: 0.60 seconds, Throughput: 1.67 steps/s"
     assert lines[-2] == "Throughput without base cost: 10.00 steps/s"
     assert lines[-1] == "Model: Inference Time = 0.1 * Steps + 0.5"
     assert list(onediff.step_kinds(made)) == [
         "Steps by kind: 2 full, 2 shallow; median 0.8000s full, 0.2000s shallow"
     ]
-    assert not list(onediff.throughput({}))
+    assert not list(onediff.throughput(Sweep()))

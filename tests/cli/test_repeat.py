@@ -14,16 +14,16 @@ MODEL = ("--model", "embedded:sdxl")
 
 def passed(round_, shas=(SHA,) * 20, memory=None, **more):
     memory = memory or [10**8] * len(shas)
-    return {
-        "cell_id": "1", "name": "w/none", "round": round_, "outcome": "ok", "reason": None,
-        "cell": {"workload": {}},
+    made = support.record(support.cell(deterministic=more.pop("mode", False)), round=round_)
+    return support.typed({
+        **made,
         "repeat_about": {"calls": 20, "meter": "rss", "reference": [], "differences": []},
         "repeat": [
             {"sha256": [sha], "memory_bytes": held}
             for sha, held in zip(shas, memory, strict=True)
         ],
         **more,
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def invoke(monkeypatch, tmp_path, records, *arguments):
@@ -73,7 +73,7 @@ def test_of_a_file_its_own_variants_stay(monkeypatch, tmp_path):
         ([passed(0, memory=[10**8 + n * 2**20 for n in range(20)])], "leak: FOUND (+1024.0 KiB"),
         ([passed(0, (SHA,) * 12)], "20 were asked for"),
         (
-            [passed(0), passed(1, (), outcome="oom", reason="no room", repeat=None)],
+            [passed(0), passed(1, (), outcome="oom", reason="no room", repeat=[])],
             "process 2 is oom: no room",
         ),
     ],
@@ -85,7 +85,7 @@ def test_what_is_found_is_said_and_ends_with_1(monkeypatch, tmp_path, records, s
 
 
 def test_operations_without_a_deterministic_algorithm_are_named(monkeypatch, tmp_path):
-    record = passed(0, deterministic={"mode": True, "operations": ["cumsum_cuda"]})
-    record["cell"] = {"workload": {"deterministic": True}}
+    ran = {"mode": True, "operations": ["cumsum_cuda"]}
+    record = passed(0, mode=True, deterministic=ran)
     result, _ = invoke(monkeypatch, tmp_path, [record], *MODEL)
     assert "without a deterministic algorithm: cumsum_cuda" in result.output

@@ -8,7 +8,7 @@ from tests.cli import records
 
 
 def ended(outcome: str, reason: str | None = None) -> Any:
-    return records.record(records.cell(), outcome=outcome, reason=reason)
+    return records.typed_of({"outcome": outcome, "reason": reason})
 
 
 def test_nothing_is_added_below_a_table_of_cells_that_are_ok(tmp_path: Path) -> None:
