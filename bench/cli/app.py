@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in arguments if not word.startswith("-")), None)
-    ours = argv is None and verb not in OUTLIVE_THEIR_READER
+    ours = argv is None and (verb not in OUTLIVE_THEIR_READER or "--dry-run" in arguments)
     if ours and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
@@ -172,7 +172,5 @@ def _fixable() -> tuple[type[Exception], ...]:
     from bench.store import StoreError
     from compilers.registry import BackendError
 
-    return (
-        *(AuditError, BackendError, ConfigError, EnvironmentProblem),
-        *(GateError, RunnerError, StoreError),
-    )
+    ours = (AuditError, ConfigError, EnvironmentProblem, GateError, RunnerError, StoreError)
+    return (*ours, BackendError)

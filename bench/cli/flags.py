@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.contract import CONTROL_DRAWINGS, TASKS
+from bench.contract import TASKS
 
 SOURCES = ("hub:", "path:", "embedded:", "synthetic:")
 SCRIPT_COMPILERS: dict[str, dict[str, Any]] = {
@@ -44,33 +44,13 @@ def infer_task(model: str, input_image: str | None = None) -> str:
     return text_to_image if input_image is None else image_to_image
 
 
-def _seed(text: str) -> int | str:
-    if text != "random" and not text.isdecimal():
-        raise ValueError(f"{text!r} is neither a whole number nor 'random'")
-    return text if text == "random" else int(text)
-
-
 def _lora(text: str) -> str:
-    known = text.startswith(("embedded:", "hub:", ".", "/", "~")) or Path(text).exists()
+    """Return ``hub:`` before ORG/NAME[/FILE.safetensors] unless there is such a file."""
+    if text.startswith(("embedded:", "hub:", ".", "/", "~")) or Path(text).exists():
+        return text
     slashes = text.count("/")
-    if not known and (slashes >= 2 if text.endswith(".safetensors") else slashes == 1):
-        return f"hub:{text}"
-    if not known and not text.endswith(".safetensors"):
-        raise ValueError(f"{text} is no .safetensors file, embedded:NAME or ORG/NAME")
-    return text
-
-
-def _controlnet(text: str) -> str:
-    source = model_source(text)
-    if source == text and not text.startswith(SOURCES):
-        raise ValueError(f"{text} is no folder, embedded:NAME or ORG/NAME")
-    return source
-
-
-def _control_image(text: str) -> str:
-    if text not in CONTROL_DRAWINGS and not Path(text).is_file():
-        raise ValueError(f"there is no file {text}; drawn ones are {', '.join(CONTROL_DRAWINGS)}")
-    return text
+    on_hub = slashes >= 2 if text.endswith(".safetensors") else slashes == 1
+    return f"hub:{text}" if on_hub else text
 
 
 def _mapping(text: str) -> dict[str, Any]:
@@ -110,7 +90,7 @@ def _step_counts(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Flag:
-    """What a flag sets.
+    """What a flag sets; what its value may be is checked with the configuration.
 
     Attributes:
         help: a sentence.
@@ -118,7 +98,6 @@ class Flag:
         key: path in the configuration, without it ``workload.`` and the flag's name; ``workload``
             and ``backend`` are those of the matrix, and what is empty is left to the verb.
         read: from what is typed to the key's value; a ValueError becomes a usage error.
-        needs: a flag without which this one means nothing.
         names: how it is spelled, where not as in the table.
         more: further arguments of `typer.Option`.
     """
@@ -127,7 +106,6 @@ class Flag:
     type: Any = str
     key: str | None = None
     read: Callable[[Any], Any] = lambda value: value
-    needs: str | None = None
     names: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -139,7 +117,6 @@ def spelled(flag: str) -> list[str]:
 
 MODEL = "ORG/NAME on the Hub or a diffusers folder; also hub:…, path:…, embedded:…, synthetic:…"
 EACH = "Given several times, each image is drawn one."
-FILE = {"exists": True, "dir_okay": False, "readable": True}
 JSON = {"metavar": "JSON"}
 
 FLAGS: Mapping[str, Flag] = {
@@ -168,11 +145,14 @@ FLAGS: Mapping[str, Flag] = {
     "one_by_one": Flag(
         "Images of a batch go through the models one at a time: the same bytes in any batch.", bool
     ),
-    "seed": Flag("Seed of the first image; random draws one and reports it.", read=_seed),
+    "seed": Flag(
+        "Seed of the first image; random draws one and reports it.",
+        read=lambda text: int(text) if text.isdecimal() else text,
+    ),
     "scheduler": Flag("A diffusers class; none keeps the model's own."),
     "guidance": Flag("Guidance scale.  [default: the pipeline's]", float),
     "strength": Flag("How much of its image image-to-image replaces, up to 1.", float),
-    "input_image": Flag("Image to start from.", Path, read=str, more=FILE),
+    "input_image": Flag("Image to start from.", Path, read=str),
     "variant": Flag("Variant of the weight files, such as fp16."),
     "dtype": Flag(
         "float16, bfloat16 or float32.  [default: float32 for embedded models, folders and with "
@@ -225,35 +205,27 @@ FLAGS: Mapping[str, Flag] = {
         key="workload.lora.path",
         read=_lora,
     ),
-    "lora_scale": Flag(
-        "Strength of the LoRA.  [default: 1]", float, "workload.lora.scale", needs="lora"
-    ),
+    "lora_scale": Flag("Strength of the LoRA.  [default: 1]", float, "workload.lora.scale"),
     "lora_fused": Flag(
         "Into the weights, or run beside them.  [default: fused]",
         bool,
         "workload.lora.fused",
-        needs="lora",
         names="--lora-fused/--lora-unfused",
     ),
-    "controlnet": Flag("ORG/NAME on the Hub, a folder or embedded:NAME.", read=_controlnet),
+    "controlnet": Flag("ORG/NAME on the Hub, a folder or embedded:NAME.", read=model_source),
     "control_image": Flag(
-        "Image file, drawn:edges or drawn:ellipse.  [default: drawn:ellipse, as there]",
-        read=_control_image,
-        needs="controlnet",
+        "Image file, drawn:edges or drawn:ellipse.  [default: drawn:ellipse, as there]"
     ),
-    "control_scale": Flag("How strongly it steers.  [default: 1]", float, needs="controlnet"),
+    "control_scale": Flag("How strongly it steers.  [default: 1]", float),
     "custom_pipeline": Flag(
-        "Python file with a pipeline class, or a folder with pipeline.py.",
-        Path,
-        read=str,
-        more={"exists": True},
+        "Python file with a pipeline class, or a folder with pipeline.py.", Path, read=str
     ),
     "extra_call_kwargs": Flag(
         "Further arguments of the pipeline call.", key="workload.extra", read=_mapping, more=JSON
     ),
     "deepcache": Flag("Reuse deep features between steps: the backend deepcache.", bool, ""),
     **{
-        flag: Flag(text, int, f"backend.options.{flag}", needs="deepcache")
+        flag: Flag(text, int, f"backend.options.{flag}")
         for flag, text in {
             "cache_interval": "Every how many steps the whole UNet runs.  [default: 3]",
             "cache_layer_id": "Layer of the block at which it is cut.  [default: 0]",
@@ -265,14 +237,12 @@ FLAGS: Mapping[str, Flag] = {
         '{"quant_type": "int8_dynamic"}, or a JSON or YAML file.',
         key="",
         read=_mapping,
-        needs="quantize",
         more=JSON,
     ),
     "quant_submodules_config_path": Flag(
         "JSON or YAML file: layers by name or pattern, each with its type or null.",
         key="",
         read=_mapping,
-        needs="quantize",
     ),
     "run_multiple_resolutions": Flag(
         "Measure other sizes too: 1024, 512, 768 and 256, each with each.",

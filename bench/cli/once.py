@@ -74,12 +74,11 @@ def once(
         asked.config["sweep"].setdefault("repeats", 1)
     if values["deepcache"]:
         onediff.deepcache(asked.backend)
+    kinds = [values["quantize_config"], values["quant_submodules_config_path"]]
     if values["quantize"]:
-        given = ("quantize_config", "quant_submodules_config_path")
-        onediff.quantise(
-            asked.backend,
-            *(quick.read(flag, values[flag]) if values[flag] else {} for flag in given),
-        )
+        onediff.quantise(asked.backend, *(kind or {} for kind in kinds))
+    elif kinds != [None, None]:
+        raise typer.BadParameter("needs --quantize", param_hint="--quantize-config")
 
     def lines(record: Record, folder: Path) -> Iterator[str]:
         yield from onediff.lines(record, values["warmups"])

@@ -34,7 +34,7 @@ class Asked:
     """What a quick verb was asked for.
 
     Attributes:
-        values: of the table's flags, as typed; None where there is no default.
+        values: of the table's flags; None where there is no default.
         given: flags that stood on the command line.
         config: the configuration that they make.
     """
@@ -94,11 +94,13 @@ def _parameter(flag: str, default: Any) -> inspect.Parameter:
     return inspect.Parameter(flag, _KIND, default=default, annotation=Annotated[kind, option])
 
 
-def configuration(name: str, fixed: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def configuration(name: str, fixed: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration that flags make; what is None or empty keeps its default.
 
+    Of a flag without a key, the value is replaced by what is read from it.
+
     Raises:
-        typer.BadParameter: a value that its flag cannot read, or a flag without one it needs.
+        typer.BadParameter: a value that its flag cannot read.
     """
     parts: dict[str, Any] = {
         "name": f"{name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}",
@@ -112,30 +114,20 @@ def configuration(name: str, fixed: Mapping[str, Any], values: Mapping[str, Any]
         of = FLAGS[flag]
         if value is None or value in ("", []):
             continue
-        if of.needs and not values[of.needs]:
-            raise typer.BadParameter(f"needs {spelled(of.needs)[0]}", param_hint=spelled(flag)[0])
+        try:
+            read = of.read(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=spelled(flag)[0]) from None
         if of.key == "":
+            values[flag] = read
             continue
         *folders, key = (of.key or f"workload.{flag}").split(".")
         place = parts
         for folder in folders:
             place = place.setdefault(folder, {})
-        value = read(flag, value)
-        place[key] = {**place.get(key, {}), **value} if isinstance(value, dict) else value
+        place[key] = {**place.get(key, {}), **read} if isinstance(read, dict) else read
     workload, backend = parts.pop("workload"), parts.pop("backend")
     return {**parts, "matrix": {"workload": [workload], "backend": [backend]}}
-
-
-def read(flag: str, value: Any) -> Any:
-    """Return what a flag's value means.
-
-    Raises:
-        typer.BadParameter: it cannot be read.
-    """
-    try:
-        return FLAGS[flag].read(value)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=spelled(flag)[0]) from None
 
 
 def either(asked: Asked, config: Path | None) -> Path | dict[str, Any]:

@@ -189,13 +189,15 @@ def test_show_survives_a_torn_record(run_folder: Path) -> None:
     assert "2.00×" in done.stdout
 
 
-def test_a_reader_that_goes_away_is_no_error(run_folder: Path) -> None:
+@pytest.mark.parametrize("arguments", ["show", "run"])
+def test_a_reader_that_goes_away_is_no_error(run_folder: Path, arguments: str) -> None:
+    words = {
+        "show": ["show", str(run_folder)],
+        "run": ["run", "configs/quickstart.yaml", "--dry-run"],
+    }[arguments]
     read, write = os.pipe()
     os.close(read)
-    code = (
-        "import sys; from bench.cli.app import main; "
-        f"sys.argv[1:] = ['show', {str(run_folder)!r}]; main()"
-    )
+    code = f"import sys; from bench.cli.app import main; sys.argv[1:] = {words!r}; main()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         stdout=write,
@@ -294,4 +296,5 @@ def test_without_torch_no_backend_can_be_asked(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(doctor, "ask_torch", broken)
     done = records.invoke("list", "backends")
-    assert "libcudart" in str(done.exception)
+    assert done.exit_code == 2
+    assert "libcudart" in done.stderr

@@ -98,7 +98,7 @@ def test_what_is_printed(run: Any) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((), "say what to draw"), (("--prompt", "a", "--seed", "soon"), "neither a whole number")],
+    [((), "say what to draw"), (("--prompt", "a", "--seed", "soon"), "must be a whole number")],
 )
 def test_wrong_flags_are_refused(run: Any, arguments: tuple[str, ...], said: str) -> None:
     done = run(*arguments)
