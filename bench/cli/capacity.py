@@ -214,8 +214,8 @@ def _plan(
     only: Sequence[str],
 ) -> Plan:
     """Return the plan of what is searched, with the limit where the device has its meter."""
-    matrix = quick.either(asked, config)
-    changes = [*overrides, *quick.device_change(asked, config)]
+    matrix, changes = quick.either(asked, config)
+    changes = [*overrides, *changes]
     load: Any = parse_config if config is None else load_config
     plan = make_plan(load(matrix, changes, only))
     on_cuda = {_device(cell).startswith("cuda") for cell in plan.cells}

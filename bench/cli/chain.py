@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 from bench import chains
-from bench.cli import printed, quick
-from bench.records import Record
-
-GRID = "grid.png"
+from bench.cli import quick
 
 
 @quick.verb(
@@ -51,22 +44,12 @@ def chain(
       2    usage: a wrong option or value; nothing was started
       130  interrupted; the same command with --out continues it
     """
+    from bench.cli import printed
+
     if dry_run:
         from bench.config import make_plan, parse_config
 
         (cell,) = make_plan(parse_config(asked.config)).cells
         print("\n".join(printed.of_planned_chain(cell["workload"])))
-        return
-    quick.finish(asked, out, _lines, resume=True)
-
-
-def _lines(record: Record, folder: Path) -> Iterator[str]:
-    path = folder / GRID
-    try:
-        drawn = printed.draw_grid(record, folder, path)
-    except OSError as error:
-        print(f"bench: the grid cannot be drawn: {error}", file=sys.stderr)
-        drawn = False
-    yield from printed.of_chain(record)
-    if drawn:
-        yield f"Grid: {path}"
+    else:
+        quick.finish(asked, out, printed.of_chain, resume=True)

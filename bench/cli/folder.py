@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli import printed, quick
+from bench.cli import quick
 
 
 @quick.verb(
@@ -44,6 +44,8 @@ def folder(
       2    usage: a wrong option or value; nothing was started
       130  interrupted; the same command with --out continues it
     """  # noqa: E501 - an example is one line
+    from bench.cli import printed
+
     workload = asked.workload
     if "prompts" not in workload:
         raise typer.BadParameter("say what to draw, once or several times", param_hint="--prompt")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli import onediff, printed, quick
+from bench.cli import quick
 from bench.cli.flags import infer_task
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def once(
       2    usage: a wrong option or value; nothing was started
       130  interrupted
     """
+    from bench.cli import onediff, printed
+
     if output_image is not None:
         _check_output(output_image)
     workload, values = asked.workload, asked.values

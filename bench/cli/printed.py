@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -19,6 +20,7 @@ from bench.text import gib, plural
 if TYPE_CHECKING:
     from bench.passes.repeat.judge import Process, Repeated
 
+GRID = "grid.png"
 MOST_FAILURES = 10
 MOST_SHOWN = 12
 KIB, MIB = 1024, 1024**2
@@ -99,8 +101,12 @@ def _script_line(workload: Mapping[str, Any]) -> str:
     )
 
 
-def of_chain(record: Record) -> Iterator[str]:
-    """Yield the lines on a chain that was measured, or on as much as there is of it."""
+def of_chain(record: Record, folder: Path) -> Iterator[str]:
+    """Yield the lines on a chain that was measured, or on as much as there is of it.
+
+    Args:
+        folder: of the run, where the images are and their grid is drawn.
+    """
     workload: Mapping[str, Any] = record.cell.raw["workload"]
     chain = record.part(Chain)
     yield _layout(workload)
@@ -114,6 +120,13 @@ def of_chain(record: Record) -> Iterator[str]:
         yield _round(each, record.outcome)
     yield compiled(record)
     yield from ending(record)
+    try:
+        grid = _grid(record, folder)
+    except OSError as error:
+        print(f"bench: the grid cannot be drawn: {error}", file=sys.stderr)
+        return
+    if grid is not None:
+        yield f"Grid: {grid}"
 
 
 def _layout(workload: Mapping[str, Any]) -> str:
@@ -162,8 +175,8 @@ def _round(each: Round, outcome: str) -> str:
     return text
 
 
-def draw_grid(record: Record, folder: Path, path: Path) -> bool:
-    """Write the images of a chain, a row for each round; return whether there are any.
+def _grid(record: Record, folder: Path) -> Path | None:
+    """Draw the images of a chain, a row for each round; None if there are none.
 
     Raises:
         OSError: an image cannot be read, or the grid not be written.
@@ -172,17 +185,18 @@ def draw_grid(record: Record, folder: Path, path: Path) -> bool:
 
     from bench import grids
 
+    if not record.images:
+        return None
     loaded = []
     for entry in record.images:
         with Image.open(folder / entry.path) as image:
             loaded.append(image.convert("RGB"))
-    if loaded:
-        chain = record.part(Chain)
-        rounds = [structs.asdict(each) for each in chain.chain_rounds]
-        lineage = [structs.asdict(each) for each in chain.lineage]
-        rows = grids.of_chain(rounds, lineage, loaded)
-        grids.draw(_layout(record.cell.raw["workload"]), rows).save(path)
-    return bool(loaded)
+    chain = record.part(Chain)
+    rounds, lineage = map(structs.asdict, chain.chain_rounds), map(structs.asdict, chain.lineage)
+    rows = grids.of_chain([*rounds], [*lineage], loaded)
+    path = folder / GRID
+    grids.draw(_layout(record.cell.raw["workload"]), rows).save(path)
+    return path
 
 
 def of_folder(record: Record, place: Path) -> Iterator[str]:

@@ -130,8 +130,8 @@ def configuration(name: str, fixed: Mapping[str, Any], values: dict[str, Any]) -
     return {**parts, "matrix": {"workload": [workload], "backend": [backend]}}
 
 
-def either(asked: Asked, config: Path | None) -> Path | dict[str, Any]:
-    """Return what a verb runs that takes a file, or a model with flags.
+def either(asked: Asked, config: Path | None) -> tuple[Path | dict[str, Any], list[str]]:
+    """Return what a verb runs that takes a file, or a model with flags; and overrides for it.
 
     Of a model, the workload's keys become ``defaults``, so that ``--set`` reaches both alike.
 
@@ -139,14 +139,14 @@ def either(asked: Asked, config: Path | None) -> Path | dict[str, Any]:
         typer.BadParameter: neither, or flags of a model beside a file.
     """
     if config is not None:
-        for flag in asked.given:
-            if flag != "device":
-                raise typer.BadParameter(
-                    "goes with --model; values of a file are changed by --set, such as "
-                    "--set defaults.steps=4",
-                    param_hint=spelled(flag)[0],
-                )
-        return config
+        if of_model := [flag for flag in asked.given if flag != "device"]:
+            raise typer.BadParameter(
+                "goes with --model; values of a file are changed by --set, such as "
+                "--set defaults.steps=4",
+                param_hint=spelled(of_model[0])[0],
+            )
+        device = asked.values["device"]
+        return config, [] if device is None else [f"device={device}"]
     if asked.values["model"] is None:
         raise typer.BadParameter("give a configuration or --model, one of them")
     workload = {**asked.workload}
@@ -156,13 +156,7 @@ def either(asked: Asked, config: Path | None) -> Path | dict[str, Any]:
     name = "".join(c if c.isalnum() else "-" for c in last).strip("-")
     name = name.rpartition("--")[2][-60:].strip("-") or "model"
     matrix = {**asked.config["matrix"], "workload": [{"name": name}]}
-    return {**asked.config, "name": name, "defaults": workload, "matrix": matrix}
-
-
-def device_change(asked: Asked, config: Path | None) -> list[str]:
-    """Return the override that ``--device`` means beside a file."""
-    device = asked.values["device"]
-    return [] if config is None or device is None else [f"device={device}"]
+    return {**asked.config, "name": name, "defaults": workload, "matrix": matrix}, []
 
 
 def measure(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli import options, printed, quick
-from bench.records import Record
+from bench.cli import options, quick
+
+if TYPE_CHECKING:
+    from bench.records import Record
 
 FOUND = 1
-
-
 VALUES = {"both": "[false, true]", "off": "[false]", "on": "[true]", "strict": "[strict]"}
 
 
@@ -67,17 +67,21 @@ def repeat(
       2    usage: a wrong option, configuration or folder; nothing was started
       130  interrupted; the same command with --resume continues it
     """
+    from bench.cli import printed
     from bench.cli import report as reporting
+    from bench.config import load_config
     from bench.passes.repeat.judge import judge
 
-    matrix = quick.either(asked, config)
-    changes = [*(overrides or ()), f"repeat={calls}", f"protocol.rounds={processes}"]
-    changes += quick.device_change(asked, config)
+    matrix, changes = quick.either(asked, config)
+    changes = [*(overrides or ()), *changes, f"repeat={calls}", f"protocol.rounds={processes}"]
+    of_its_own = False
     if isinstance(matrix, dict):
         matrix["name"] = name = f"repeat-{matrix['name']}"
-        of_its_own = False
     else:
-        name, of_its_own = _of_file(matrix)
+        loaded = load_config(matrix)
+        name, keys = loaded.name, loaded.document.matrix.given()
+        entries = (keys, *(entry.given() for entry in keys.get("workload", ())))
+        of_its_own = any("deterministic" in entry for entry in entries)
     if deterministic is not None or not of_its_own:
         changes.append(f"matrix.deterministic={VALUES[deterministic or 'both']}")
     folder = out or Path("runs", name if name.startswith("repeat") else f"repeat-{name}")
@@ -102,13 +106,3 @@ def repeat(
     bad = any(one.found or not one.complete for one in judged)
     failed = run.summary.exit_code if run.summary else 0
     raise typer.Exit(failed or (FOUND if bad else 0))
-
-
-def _of_file(config: Path) -> tuple[str, bool]:
-    """Return a file's name for its run, and whether it says itself what is deterministic."""
-    from bench.config import load_config, make_plan
-
-    loaded = load_config(config)
-    matrix: dict[str, Any] = loaded.document.matrix.given()
-    entries = (matrix, *(entry.given() for entry in matrix.get("workload", ())))
-    return make_plan(loaded).name, any("deterministic" in entry for entry in entries)

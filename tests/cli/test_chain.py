@@ -90,7 +90,7 @@ def test_a_plan_gives_both_counts(steps: int, strength: float, diffusers: str, s
 
 
 def test_what_is_printed_of_a_chain() -> None:
-    said = "\n".join(printed.of_chain(typed(chained())))
+    said = "\n".join(printed.of_chain(typed(chained()), Path()))
     for part in (
         "4 images of 128x128 in 2 rounds (2 + 2)",
         "Effective steps: 8/6/14 (first round, each later round, total), measured",
@@ -107,14 +107,14 @@ def test_what_is_printed_of_a_chain() -> None:
 
 
 def test_one_round_has_no_time_between_rounds() -> None:
-    said = "\n".join(printed.of_chain(typed(chained(samples=2))))
+    said = "\n".join(printed.of_chain(typed(chained(samples=2)), Path()))
     assert "Effective steps: 8/-/8" in said
     assert "TBB: none" in said
     assert "in 1 round (2); " in said  # nothing starts from another round's images
 
 
 def test_a_round_of_one_picture_is_told_so() -> None:
-    said = printed.of_chain(typed(chained(samples=3, max_batch=2)))
+    said = printed.of_chain(typed(chained(samples=3, max_batch=2)), Path())
     assert any(line.startswith("Round 1: image-to-image, 1 image, ") for line in said)
 
 
@@ -122,7 +122,7 @@ def test_a_round_out_of_memory_is_named() -> None:
     made = chained()
     made["outcome"], made["reason"] = "oom", "no memory"
     made["chain_rounds"][1] = {"round": 1, "task": "image-to-image", "batch": 2}
-    said = "\n".join(printed.of_chain(typed(made)))
+    said = "\n".join(printed.of_chain(typed(made), Path()))
     assert "Round 1: image-to-image, 2 images, oom: not finished" in said
     assert "TTFI" not in said
 
