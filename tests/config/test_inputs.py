@@ -116,7 +116,7 @@ def test_the_plan_says_what_it_reads(home: Path, capsys: pytest.CaptureFixture[s
     (home / "cat.png").write_bytes(b"cat")
     plan(home, "../cat.png")
     with pytest.raises(SystemExit) as ended:
-        main(["plan", "../configs/x.yaml"])
+        main(["run", "../configs/x.yaml", "--dry-run"])
     assert not ended.value.code
     assert f"reads     {(home / 'cat.png').resolve()} (../cat.png)\n" in capsys.readouterr().out
 

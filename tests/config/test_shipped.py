@@ -114,14 +114,14 @@ def test_gpu_sdxl_is_the_whole_proof() -> None:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the arguments of each ``bench plan`` and ``bench run`` in ``text``."""
+    """Return the arguments of each ``bench run`` in ``text``."""
     joined = re.sub(r"\\\n#?\s*", " ", text)
     lines = [line.lstrip("# ") for line in joined.splitlines()]
     found = []
     for line in lines:
-        if re.match(r"bench (plan|run) +configs/", line):
+        if re.match(r"bench run +configs/", line):
             # two spaces part a command from what it is for
-            found.append(shlex.split(re.sub(r"^bench (plan|run) +", "", line).split("  ")[0]))
+            found.append(shlex.split(re.sub(r"^bench run +", "", line).split("  ")[0]))
     return found
 
 
@@ -133,7 +133,7 @@ def plan_command(arguments: list[str]) -> Any:
         if option in named:
             named[option].append(rest.pop(0))
         else:
-            assert option in ("--json", "--all", "--report")
+            assert option in ("--dry-run", "--json", "--all", "--report")
     return make_plan(load_config(ROOT / path, named["--set"], named["--only"]))
 
 

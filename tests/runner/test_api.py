@@ -97,7 +97,7 @@ def test_an_interruption_is_raised_once_the_folder_is_in_order() -> None:
     with pytest.raises(KeyboardInterrupt):
         bench.run(CONFIG, ui=Impatient(Console(file=out)))
     assert 0 < len(bench.Run.open("runs/small").records) < 4
-    assert "--resume goes on from here" in out.getvalue()
+    assert "--resume continues it" in out.getvalue()
     assert len(bench.run(CONFIG, resume=True).records) == 4
 
 

@@ -9,7 +9,10 @@ from bench.records.types import Count, Reading, Text
 
 
 class Round(Struct, frozen=True, kw_only=True):
-    """One pipeline call of a chain; figures of a round that failed are None."""
+    """One pipeline call of a chain; figures of a round that failed are None.
+
+    ``outcome`` is None of a round that did not end: the cell's own outcome says why.
+    """
 
     round: Count = 0
     task: Text = ""
@@ -21,7 +24,7 @@ class Round(Struct, frozen=True, kw_only=True):
     denoiser_calls: Count | None = None
     denoiser_batch: Count | None = None
     memory: tuple[Reading, ...] = ()
-    outcome: Outcome = "ok"
+    outcome: Outcome | None = None
     reason: Text | None = None
 
 
