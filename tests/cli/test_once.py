@@ -248,7 +248,7 @@ def test_code_of_ones_own_needs_the_flag(fake: Fake, tmp_path: Path) -> None:
         (["--controlnet", "embedded:edges", "--control-image", "x.png"], "does not exist"),
         (["--control-image", "drawn:ellipse"], "means nothing without a 'controlnet'"),
         (["--control-scale", "2"], "means nothing without a 'controlnet'"),
-        (["--lora-scale", "2"], "lora needs 'path'"),
+        (["--lora-scale", "2"], "lora of workload 'once' needs the key 'path'"),
         (["--custom-pipeline", "x", "--allow-remote-code"], "does not exist"),
         (["--cache-interval", "3"], "cache_interval"),
         (["--deepcache", "--compiler", "compile"], "cannot be combined with --backend torch-"),
