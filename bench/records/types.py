@@ -223,6 +223,59 @@ class Environment(Struct, frozen=True, kw_only=True):
     identity: Text | None = None
 
 
+class MemoryModes(Struct, frozen=True, kw_only=True):
+    """Modes asked for, those proved active after warm-up, and why others change nothing here."""
+
+    asked: tuple[Text, ...] = ()
+    active: tuple[Text, ...] = ()
+    idle: dict[Text, Text] = {}
+    details: dict[Text, Any] = {}
+
+
+class Precision(Struct, frozen=True, kw_only=True):
+    """The precision asked for and what was set; ``denoiser_output`` are the types seen."""
+
+    asked: Text | None = None
+    weights: Text | None = None
+    autocast: Text | None = None
+    matmul_tf32: bool | None = None
+    cudnn_tf32: bool | None = None
+    denoiser_output: tuple[Text, ...] = ()
+
+
+class Lora(Struct, frozen=True, kw_only=True):
+    """Of the file's tensors: how many were used, by how many layers, and how many changed."""
+
+    source: Text
+    content: Text = ""
+    scale: float = 1.0
+    fused: bool = False
+    keys: Count | None = None
+    keys_used: Count | None = None
+    layers: Count | None = None
+    layers_changed: Count | None = None
+    layers_changed_by_part: dict[Text, Count] = {}
+
+
+class ControlNet(Struct, frozen=True, kw_only=True):
+    source: Text
+    content: Text = ""
+    parameters: Count | None = None
+
+
+class CustomPipeline(Struct, frozen=True, kw_only=True, rename={"class_name": "class"}):
+    class_name: Text
+    content: Text = ""
+
+
+class Determinism(Struct, frozen=True, kw_only=True):
+    """``operations`` ran and have no deterministic algorithm."""
+
+    mode: bool | Text = False
+    cublas_workspace_config: Text | None = None
+    operations: tuple[Text, ...] = ()
+
+
 class Evidence(Struct, frozen=True, kw_only=True):
     """Proof of what a backend did, as the worker saw it."""
 
@@ -331,8 +384,8 @@ class Record(Struct, frozen=True, kw_only=True, dict=True, eq=False,
     output_height: Count | None = None
     output_width: Count | None = None
     between_s: tuple[float, ...] = ()
-    memory_modes: dict[str, Any] | None = None
-    precision: dict[str, Any] | None = None
+    memory_modes: MemoryModes | None = None
+    precision: Precision | None = None
     pipeline_class: Text | None = None
     scheduler_class: Text | None = None
     model_revision: Text | None = None
@@ -341,15 +394,15 @@ class Record(Struct, frozen=True, kw_only=True, dict=True, eq=False,
     input_images: tuple[RelativePath, ...] = ()
     control_sha256: Text | None = None
     control_images: tuple[RelativePath, ...] = ()
-    lora: dict[str, Any] | None = None
-    controlnet: dict[str, Any] | None = None
-    custom_pipeline: dict[str, Any] | None = None
+    lora: Lora | None = None
+    controlnet: ControlNet | None = None
+    custom_pipeline: CustomPipeline | None = None
     additions_content: Text | None = None
     step_kind: tuple[Text, ...] = ()
     backend: ActiveBackend = ActiveBackend()
     memory: tuple[Reading, ...] = ()
     images: tuple[Image, ...] = ()
-    deterministic: dict[str, Any] | None = None
+    deterministic: Determinism = Determinism()
 
     def __post_init__(self) -> None:
         # Raw text is a view of its whole line, which would stay in memory.
@@ -494,8 +547,30 @@ def median(values: Any) -> float | None:
     return _median(known) if known else None
 
 
+class _Gpu(Struct, frozen=True):
+    name: Text | None = None
+    uuid_hash: Text | None = None
+    driver: Text | None = None
+    memory_bytes: Count | None = None
+
+
+class _Fingerprint(Struct, frozen=True):
+    """Of a fingerprint, what readers take by name; all of it is compared."""
+
+    python: Text | None = None
+    packages: dict[Text, Text | None] = {}
+    cuda: Text | None = None
+    gpu: _Gpu | None = None
+    environment_hash: Text | None = None
+    null_reasons: dict[Text, Text] = {}
+
+
+DEEPEST = 50
+"""Objects and lists within one another in a cell or fingerprint; ours take 5."""
+
 _EMPTY = Raw(b"")
 _cell_decoder = _json.Decoder(_Cell)
+_fingerprint_decoder = _json.Decoder(_Fingerprint)
 _any_decoder = _json.Decoder(dict[str, Any])
 _CELLS: dict[bytes, Cell] = {}
 _FINGERPRINTS: dict[bytes, dict[str, Any]] = {}
@@ -506,15 +581,32 @@ def _shared_cell(data: bytes) -> Cell:
     if found is None:
         checked = _cell_decoder.decode(data)
         fields = {name: getattr(checked, name) for name in checked.__struct_fields__}
-        found = _CELLS[data] = Cell(**fields, raw=_any_decoder.decode(data))
+        found = _CELLS[data] = Cell(**fields, raw=_plain(data))
     return found
 
 
 def _shared_fingerprint(data: bytes) -> dict[str, Any]:
     found = _FINGERPRINTS.get(data)
     if found is None:
-        found = _FINGERPRINTS[data] = _any_decoder.decode(data)
+        _fingerprint_decoder.decode(data)
+        found = _FINGERPRINTS[data] = _plain(data)
     return found
+
+
+def _plain(data: bytes) -> dict[str, Any]:
+    """Return a JSON object that no later walk through it can fail at."""
+    value = _any_decoder.decode(data)
+    inner: list[Any] = [value]
+    for _ in range(DEEPEST):
+        inner = [
+            each
+            for outer in inner
+            for each in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(each, dict | list)
+        ]
+        if not inner:
+            return value
+    raise RecursionError
 
 
 def cell_of(plan_cell: dict[str, Any]) -> Cell:

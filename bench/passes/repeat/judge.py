@@ -129,9 +129,7 @@ def judge(records: Sequence[Record], run_dir: Path) -> Repeated:
     records = sorted(records, key=lambda record: record.round)
     passed = [(record, part) for record in records if (part := record.part(stored.Fields)).repeat]
     processes = tuple([_process(record, part) for record, part in passed])
-    ran = [
-        name for record in records for name in (record.deterministic or {}).get("operations", ())
-    ]
+    ran = [name for record in records for name in record.deterministic.operations]
     within = [each for record, part in passed for each in _within(record, part, run_dir)]
     return Repeated(
         name=records[0].name,
