@@ -14,7 +14,7 @@ from itertools import chain
 from statistics import median as _median
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from msgspec import Meta, Raw, Struct, structs
+from msgspec import Meta, Raw, Struct, ValidationError, structs
 from msgspec import json as _json
 
 from bench import modes
@@ -34,9 +34,14 @@ LOSSY = "(lossy)"
 """What a label says of a backend that changes the image on purpose."""
 
 P = TypeVar("P", bound=Struct)
+T = TypeVar("T")
 
 
-class Workload(Struct, frozen=True, kw_only=True):
+class Part(Struct, frozen=True, gc=False):
+    """A piece of a record. It holds no cycles, so the search for them leaves it out."""
+
+
+class Workload(Part, frozen=True):
     """What is generated; see `bench.contract.Workload`."""
 
     name: Text
@@ -91,7 +96,7 @@ class Workload(Struct, frozen=True, kw_only=True):
         return self.samples or self.batch
 
 
-class Backend(Struct, frozen=True, kw_only=True):
+class Backend(Part, frozen=True):
     """Which backend a cell asks for."""
 
     name: Text
@@ -111,35 +116,35 @@ class Backend(Struct, frozen=True, kw_only=True):
         return f"{written}{self.place.removeprefix(self.name)}"
 
 
-class WarmupRule(Struct, frozen=True, kw_only=True):
+class WarmupRule(Part, frozen=True):
     min_calls: Count
     max_calls: Count
     stable_calls: Count
     stable_pct: float
 
 
-class RepeatRule(Struct, frozen=True, kw_only=True):
+class RepeatRule(Part, frozen=True):
     min_calls: Count
     max_calls: Count
     noise_target_pct: float
     time_cap_s: float
 
 
-class Protocol(Struct, frozen=True, kw_only=True):
+class Protocol(Part, frozen=True):
     warmup: WarmupRule | None = None
     calls: RepeatRule | None = None
     rounds: Annotated[int, Meta(ge=1)] = 1
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class Limits(Part, frozen=True):
     timeout_s: float | None = None
     memory_bytes: Count | None = None
     rss_bytes: Count | None = None
     device_bytes: Count | None = None
 
 
-class _Cell(Struct, frozen=True, kw_only=True):
-    """A cell as it stands in a plan or record; `Cell` is what readers use."""
+class Cell(Struct, frozen=True, dict=True):
+    """One point of the matrix; equal cells of the records that were read are one object."""
 
     cell_id: Text
     name: Text
@@ -151,15 +156,11 @@ class _Cell(Struct, frozen=True, kw_only=True):
     threads: Count = 1
     limits: Limits = Limits()
 
-
-class Cell(_Cell, frozen=True, kw_only=True, dict=True):
-    """One point of the matrix; equal cells of the records that were read are one object.
-
-    Attributes:
-        raw: the whole JSON object, keys of passes and of other packages' tasks included.
-    """
-
-    raw: dict[str, Any] = {}
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The whole JSON object, with the keys of passes and of other packages' tasks."""
+        whole: dict[str, Any] = self.__dict__["raw"]
+        return whole
 
     @property
     def is_baseline(self) -> bool:
@@ -170,7 +171,7 @@ class Cell(_Cell, frozen=True, kw_only=True, dict=True):
         return self.backend.label
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class Reading(Part, frozen=True):
     """A memory peak; values of different meters are never put in one comparison."""
 
     meter: Text
@@ -179,7 +180,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     bytes: Count | None
 
 
-class Image(Struct, frozen=True, kw_only=True):
+class Image(Part, frozen=True):
     """An image of the last measured call."""
 
     path: RelativePath
@@ -190,7 +191,7 @@ class Image(Struct, frozen=True, kw_only=True):
     sha256: Text = ""
 
 
-class Process(Struct, frozen=True, kw_only=True):
+class Process(Part, frozen=True):
     start: Text | None = None
     start_reason: Text | None = None
     pid: Count | None = None
@@ -201,29 +202,29 @@ class Process(Struct, frozen=True, kw_only=True):
     log: RelativePath | None = None
 
 
-class LoadAverage(Struct, frozen=True, kw_only=True):
+class LoadAverage(Part, frozen=True):
     start: float | None = None
     end: float | None = None
 
 
-class CompileCache(Struct, frozen=True, kw_only=True):
+class CompileCache(Part, frozen=True):
     before_bytes: Count | None = None
     after_bytes: Count | None = None
     prime_s: float | None = None
 
 
-class MemoryLimit(Struct, frozen=True, kw_only=True):
+class MemoryLimit(Part, frozen=True):
     meter: Text | None = None
     limit_bytes: Count | None = None
     over_bytes: Count | None = None
 
 
-class Environment(Struct, frozen=True, kw_only=True):
+class Environment(Part, frozen=True):
     name: Text = "current"
     identity: Text | None = None
 
 
-class MemoryModes(Struct, frozen=True, kw_only=True):
+class MemoryModes(Part, frozen=True):
     """Modes asked for, those proved active after warm-up, and why others change nothing here."""
 
     asked: tuple[Text, ...] = ()
@@ -232,7 +233,7 @@ class MemoryModes(Struct, frozen=True, kw_only=True):
     details: dict[Text, Any] = {}
 
 
-class Precision(Struct, frozen=True, kw_only=True):
+class Precision(Part, frozen=True):
     """The precision asked for and what was set; ``denoiser_output`` are the types seen."""
 
     asked: Text | None = None
@@ -243,7 +244,7 @@ class Precision(Struct, frozen=True, kw_only=True):
     denoiser_output: tuple[Text, ...] = ()
 
 
-class Lora(Struct, frozen=True, kw_only=True):
+class Lora(Part, frozen=True):
     """Of the file's tensors: how many were used, by how many layers, and how many changed."""
 
     source: Text
@@ -257,18 +258,18 @@ class Lora(Struct, frozen=True, kw_only=True):
     layers_changed_by_part: dict[Text, Count] = {}
 
 
-class ControlNet(Struct, frozen=True, kw_only=True):
+class ControlNet(Part, frozen=True):
     source: Text
     content: Text = ""
     parameters: Count | None = None
 
 
-class CustomPipeline(Struct, frozen=True, kw_only=True, rename={"class_name": "class"}):
+class CustomPipeline(Part, frozen=True, rename={"class_name": "class"}):
     class_name: Text
     content: Text = ""
 
 
-class Determinism(Struct, frozen=True, kw_only=True):
+class Determinism(Part, frozen=True):
     """``operations`` ran and have no deterministic algorithm."""
 
     mode: bool | Text = False
@@ -276,7 +277,7 @@ class Determinism(Struct, frozen=True, kw_only=True):
     operations: tuple[Text, ...] = ()
 
 
-class Evidence(Struct, frozen=True, kw_only=True):
+class Evidence(Part, frozen=True):
     """Proof of what a backend did, as the worker saw it."""
 
     runtime: Text | None = None
@@ -290,7 +291,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     changed: tuple[Text, ...] = ()
 
 
-class ActiveBackend(Struct, frozen=True, kw_only=True):
+class ActiveBackend(Part, frozen=True):
     """The backend as the worker found it after warm-up."""
 
     active: bool | None = None
@@ -300,7 +301,7 @@ class ActiveBackend(Struct, frozen=True, kw_only=True):
     evidence: Evidence = Evidence()
 
 
-class Stages(Struct, frozen=True, kw_only=True):
+class Stages(Part, frozen=True):
     """Seconds of one call by stage."""
 
     text_encode_s: float | None = None
@@ -547,14 +548,14 @@ def median(values: Any) -> float | None:
     return _median(known) if known else None
 
 
-class _Gpu(Struct, frozen=True):
+class _Gpu(Part, frozen=True):
     name: Text | None = None
     uuid_hash: Text | None = None
     driver: Text | None = None
     memory_bytes: Count | None = None
 
 
-class _Fingerprint(Struct, frozen=True):
+class _Fingerprint(Part, frozen=True):
     """Of a fingerprint, what readers take by name; all of it is compared."""
 
     python: Text | None = None
@@ -569,7 +570,7 @@ DEEPEST = 50
 """Objects and lists within one another in a cell or fingerprint; ours take 5."""
 
 _EMPTY = Raw(b"")
-_cell_decoder = _json.Decoder(_Cell)
+_cell_decoder = _json.Decoder(Cell)
 _fingerprint_decoder = _json.Decoder(_Fingerprint)
 _any_decoder = _json.Decoder(dict[str, Any])
 _CELLS: dict[bytes, Cell] = {}
@@ -579,18 +580,27 @@ _FINGERPRINTS: dict[bytes, dict[str, Any]] = {}
 def _shared_cell(data: bytes) -> Cell:
     found = _CELLS.get(data)
     if found is None:
-        checked = _cell_decoder.decode(data)
-        fields = {name: getattr(checked, name) for name in checked.__struct_fields__}
-        found = _CELLS[data] = Cell(**fields, raw=_plain(data))
+        found = _inner(_cell_decoder, data, "cell")
+        found.__dict__["raw"] = _plain(data)
+        _CELLS[data] = found
     return found
 
 
 def _shared_fingerprint(data: bytes) -> dict[str, Any]:
     found = _FINGERPRINTS.get(data)
     if found is None:
-        _fingerprint_decoder.decode(data)
+        _inner(_fingerprint_decoder, data, "fingerprint")
         found = _FINGERPRINTS[data] = _plain(data)
     return found
+
+
+def _inner(decoder: _json.Decoder[T], data: bytes, name: str) -> T:
+    """Return what a field of its own text holds; a message about it says the field."""
+    try:
+        return decoder.decode(data)
+    except ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        raise ValidationError(f"{message} - at `$.{name}{place or '`'}") from None
 
 
 def _plain(data: bytes) -> dict[str, Any]:

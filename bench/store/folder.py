@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import re
@@ -250,8 +251,18 @@ class RunFolder:
             host=self.host,
             plan=self.plan,
             cells=self.cells(),
-            records=list(self.records()),
+            records=self._all_records(),
         )
+
+    def _all_records(self) -> list[Record]:
+        collecting = gc.isenabled()
+        # Records hold no cycles, and a search for some would walk all of them time and again.
+        gc.disable()
+        try:
+            return list(self.records())
+        finally:
+            if collecting:
+                gc.enable()
 
     def close(self) -> None:
         """Release the lock; the folder can still be read."""
