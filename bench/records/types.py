@@ -14,7 +14,7 @@ from itertools import chain
 from statistics import median as _median
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from msgspec import Meta, Raw, Struct, ValidationError, structs
+from msgspec import Meta, Raw, Struct, ValidationError, convert, structs
 from msgspec import json as _json
 
 from bench import modes
@@ -34,7 +34,6 @@ LOSSY = "(lossy)"
 """What a label says of a backend that changes the image on purpose."""
 
 P = TypeVar("P", bound=Struct)
-T = TypeVar("T")
 
 
 class Part(Struct, frozen=True, gc=False):
@@ -571,7 +570,6 @@ DEEPEST = 50
 
 _EMPTY = Raw(b"")
 _cell_decoder = _json.Decoder(Cell)
-_fingerprint_decoder = _json.Decoder(_Fingerprint)
 _any_decoder = _json.Decoder(dict[str, Any])
 _CELLS: dict[bytes, Cell] = {}
 _FINGERPRINTS: dict[bytes, dict[str, Any]] = {}
@@ -580,7 +578,10 @@ _FINGERPRINTS: dict[bytes, dict[str, Any]] = {}
 def _shared_cell(data: bytes) -> Cell:
     found = _CELLS.get(data)
     if found is None:
-        found = _inner(_cell_decoder, data, "cell")
+        try:
+            found = _cell_decoder.decode(data)
+        except ValidationError as error:
+            raise _within("cell", error) from None
         found.__dict__["raw"] = _plain(data)
         _CELLS[data] = found
     return found
@@ -589,18 +590,27 @@ def _shared_cell(data: bytes) -> Cell:
 def _shared_fingerprint(data: bytes) -> dict[str, Any]:
     found = _FINGERPRINTS.get(data)
     if found is None:
-        _inner(_fingerprint_decoder, data, "fingerprint")
-        found = _FINGERPRINTS[data] = _plain(data)
+        try:
+            found = _plain(data)
+        except ValidationError as error:
+            raise _within("fingerprint", error) from None
+        check_fingerprint(found)
+        _FINGERPRINTS[data] = found
     return found
 
 
-def _inner(decoder: _json.Decoder[T], data: bytes, name: str) -> T:
-    """Return what a field of its own text holds; a message about it says the field."""
+def check_fingerprint(fingerprint: dict[str, Any]) -> None:
+    """Raise ValueError if a part of a fingerprint that readers look into is of another type."""
     try:
-        return decoder.decode(data)
+        convert(fingerprint, _Fingerprint)
     except ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        raise ValidationError(f"{message} - at `$.{name}{place or '`'}") from None
+        raise _within("fingerprint", error) from None
+
+
+def _within(name: str, error: ValidationError) -> ValidationError:
+    """Return an error of a field with text of its own, with that field's name."""
+    message, _, place = str(error).partition(" - at `$")
+    return ValidationError(f"{message} - at `$.{name}{place or '`'}")
 
 
 def _plain(data: bytes) -> dict[str, Any]:
