@@ -59,8 +59,8 @@ class Run:
         return list(RunFolder.open(self.path).records())
 
     @property
-    def pictures(self) -> list[Path]:
-        """The pictures of all records, in the order of the records."""
+    def images(self) -> list[Path]:
+        """The images of all records, in the order of the records."""
         return [self.path / image.path for record in self.records for image in record.images]
 
     def frame(self) -> pd.DataFrame:

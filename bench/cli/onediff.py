@@ -145,12 +145,12 @@ def _what_it_leaves_out(record: Record, warmups: int) -> Iterator[str]:
 def _added(record: Record) -> Iterator[str]:
     lora, net, own = record.lora, record.controlnet, record.custom_pipeline
     if lora:
-        how = "fused" if lora["fused"] else "unfused"
-        yield f"LoRA: {lora['source']}, {how}, {lora['layers_changed']} layers changed"
+        how = "fused" if lora.fused else "unfused"
+        yield f"LoRA: {lora.source}, {how}, {lora.layers_changed} layers changed"
     if net:
-        yield f"ControlNet: {net['source']}, steered by {', '.join(record.control_images)}"
+        yield f"ControlNet: {net.source}, steered by {', '.join(record.control_images)}"
     if own:
-        yield f"Custom pipeline: {own['class']}"
+        yield f"Custom pipeline: {own.class_name}"
 
 
 def resolutions(sweep: Sweep) -> Iterator[str]:

@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from bench import chains
 from bench.records import Record
 from bench.tasks.chain.record import Fields as Chain
@@ -192,8 +190,7 @@ def _grid(record: Record, folder: Path) -> Path | None:
         with Image.open(folder / entry.path) as image:
             loaded.append(image.convert("RGB"))
     chain = record.part(Chain)
-    rounds, lineage = map(structs.asdict, chain.chain_rounds), map(structs.asdict, chain.lineage)
-    rows = grids.of_chain([*rounds], [*lineage], loaded)
+    rows = grids.of_chain(chain.chain_rounds, chain.lineage, loaded)
     path = folder / GRID
     grids.draw(_layout(record.cell.raw["workload"]), rows).save(path)
     return path

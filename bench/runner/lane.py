@@ -30,6 +30,7 @@ from bench.contract import (
     Workload,
 )
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
+from bench.records.read import unreadable
 from bench.runner import budget
 from bench.runner.dominance import Dominance
 from bench.runner.draft import Draft, finite
@@ -616,7 +617,7 @@ class Lane:
                 "startup_s": flight.startup_s,
                 "log": str(flight.log.relative_to(context.folder.path)),
             }
-        record: dict[str, Any] = {
+        own: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "record_id": record_id(context.folder, *task.key, task.attempt),
             "run_id": context.folder.run_id,
@@ -637,8 +638,8 @@ class Lane:
             "last_phase": draft.phase,
             **budget.fields(task.cell["limits"], flight.over_bytes, draft),
             **({} if dominated_by is None else {"dominated_by": dominated_by}),
-            **finite(draft.fields),
         }
+        record = {**own, **finite(draft.fields)}
         if flight.loads:
             self._read_load(flight, begins=False)
             record |= _load_average(flight.loads, record.get("null_reasons"))
@@ -651,10 +652,13 @@ class Lane:
             *draft.warnings(),
             *verdict.warnings,
         ]
+        # What no reader would take must not make the whole run unreadable.
+        if (problem := unreadable(record)) is not None:
+            record = {**own, "outcome": "failed", "reason": f"the worker sent no record: {problem}"}
         stored: Record = context.redactor.value(record)
         context.folder.append(stored)
         self.executed += 1
-        if verdict.outcome == "oom":
+        if stored["outcome"] == "oom":
             context.dominance.ran_out(task.cell, task.device, record["record_id"])
         context.forecast.learn(task.cell, context.clock() - flight.begun)
         context.ui.cell_finished(task, stored)

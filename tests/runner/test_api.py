@@ -55,16 +55,16 @@ def test_a_run_from_a_mapping() -> None:
     assert run.path == Path.cwd() / "runs" / "small"
     assert run.summary is not None
     assert run.summary.exit_code == 0
-    assert [(r["name"], r["round"]) for r in run.records] == [
+    assert [(r.name, r.round) for r in run.records] == [
         ("t2i/none", 0),
         ("t2i/torch-compile", 0),
         ("t2i/torch-compile", 1),
         ("t2i/none", 1),
     ]
     assert len(run.frame()) == 4
-    assert run.pictures == []
+    assert run.images == []
     again = bench.Run.open("runs/small")
-    assert again.records == run.records
+    assert [r.record_id for r in again.records] == [r.record_id for r in run.records]
     assert again.summary is None
 
 
