@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         return _told([*packages(), *disk(Path(out), DISK_BYTES[size])] or [*loads(device)])
     if verb == "within":
         return within(rest[0], rest[1:])
-    if importlib.util.find_spec("orjson") is None:
+    if importlib.util.find_spec("msgspec") is None:
         return _told([*packages()])
     if verb == "name":
         print(machine_name(Path(rest[0])))

@@ -62,7 +62,7 @@ def test_each_cell_is_a_test_with_our_samples(place: Path) -> None:
 
     records = [
         record
-        for record in RunFolder.open(place / "measured").records()
+        for record in RunFolder.open(place / "measured").raw_records()
         if record["name"] == "t2i/none"
     ]
     assert first["stats"]["data"] == [t for record in records for t in record["e2e_s"]]
