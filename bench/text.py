@@ -67,6 +67,12 @@ def percent(value: float | None) -> str:
     return DASH if _missing(value) else f"{value:.1f} %"
 
 
+def signed_percent(value: float) -> str:
+    """Return a change in per cent, such as ``+4.2 %``; what rounds to nothing has no sign."""
+    text = f"{value:+.1f} %"
+    return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
+
+
 def minutes(value: float | None) -> str:
     """Return minutes without their unit."""
     if _missing(value):

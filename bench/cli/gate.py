@@ -84,9 +84,7 @@ def gate(
         out=runs or gating.default_out(),
         overrides=overrides or (),
         only=only or (),
-        limits=limits.parse(fail_on),
-        acknowledged=acknowledge or (),
-        implausible_pct=implausible,
+        limits=limits.parse(fail_on, acknowledge or (), implausible),
     )
     arms = [base_checkout, base_python, new_checkout, new_python]
     if not paired and any(arms):

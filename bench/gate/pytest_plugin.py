@@ -12,12 +12,18 @@ of the harness is imported before ``--bench-config`` asks for it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from bench.gate.measured import Fidelity, Measurement
+    from bench.records import Record
+    from bench.records.arms import Source
 
 SKIPPED = frozenset({"unsupported", "unavailable", "skipped"})
 """Outcomes of cells that this machine cannot measure; all others but ``ok`` fail."""
@@ -105,10 +111,10 @@ class CellItem(pytest.Item):
     def runtest(self) -> None:
         measured = self.config.stash[_STATE].cell(self)
         for record in measured.bad:
-            text = f"{record['outcome']}: {record['reason'] or 'no reason given'}"
-            if record["outcome"] in SKIPPED:
+            text = f"{record.outcome}: {record.reason or 'no reason given'}"
+            if record.outcome in SKIPPED:
                 pytest.skip(text)
-            raise CellError(f"{text}\nlog: {measured.log_of(record)}")
+            raise CellError(f"{text}\nlog: {measured.run_dir / (record.process.log or 'logs')}")
         if not measured.records:
             raise CellError("there is no record of this cell")
         session = getattr(self.config, "_benchmarksession", None)
@@ -128,21 +134,19 @@ class CellError(Exception):
     """A cell that is not ok; ``str()`` says how it ended and why."""
 
 
-class _Measured(SimpleNamespace):
+@dataclass(frozen=True)
+class _Measured:
     """Records of one cell, in order of their rounds, and the run folder."""
 
-    records: list[Mapping[str, Any]]
+    records: Sequence[Record]
     run_dir: Path
-    eager_fidelity: Mapping[str, Any]
+    fidelity: Fidelity | None
 
     @property
-    def bad(self) -> list[Mapping[str, Any]]:
+    def bad(self) -> list[Record]:
         """Records that are not ok; what could not be measured at all comes last."""
-        found = [record for record in self.records if record["outcome"] != "ok"]
-        return sorted(found, key=lambda record: record["outcome"] in SKIPPED)
-
-    def log_of(self, record: Mapping[str, Any]) -> Path:
-        return self.run_dir / str((record.get("process") or {}).get("log") or "logs")
+        bad = [record for record in self.records if record.outcome != "ok"]
+        return sorted(bad, key=lambda record: record.outcome in SKIPPED)
 
 
 class _Measuring:
@@ -151,8 +155,8 @@ class _Measuring:
     def __init__(self, config: pytest.Config, path: Path) -> None:
         self.path = path
         self._config = config
-        self._run: Any = None
-        self._content: Mapping[str, Any] = {"cells": {}}
+        self._run: Source | None = None
+        self._measurement: Measurement | None = None
 
     def names(self) -> list[str]:
         """Return the names of the plan's cells, in order.
@@ -168,21 +172,25 @@ class _Measuring:
     def cell(self, item: CellItem) -> _Measured:
         """Return the cell of a test, after all selected cells were measured."""
         if self._run is None:
-            self._measure([i.name for i in item.session.items if isinstance(i, CellItem)])
-        records = [record for record in self._run.records if record["name"] == item.name]
+            names = [i.name for i in item.session.items if isinstance(i, CellItem)]
+            self._run, self._measurement = self._measure(names)
+        assert self._measurement is not None
+        cell = self._measurement.cells.get(item.name)
+        records = [record for record in self._run.records if record.name == item.name]
         return _Measured(
-            records=sorted(records, key=lambda record: record["round"]),
-            run_dir=self._run.path,
-            eager_fidelity=self._content["cells"].get(item.name, {}).get("fidelity", {}),
+            sorted(records, key=lambda record: record.round),
+            self._run.path,
+            cell.fidelity if cell else None,
         )
 
     def _selection(self) -> tuple[list[str], list[str]]:
         return self._config.getoption("bench_set"), self._config.getoption("bench_only")
 
-    def _measure(self, names: Sequence[str]) -> None:
+    def _measure(self, names: Sequence[str]) -> tuple[Source, Measurement]:
         from bench import api
         from bench.gate import measured, run
         from bench.gate.lines import Lines
+        from bench.store import RunFolder
 
         config = self._config
         given = config.getoption("bench_out")
@@ -196,8 +204,8 @@ class _Measuring:
         ui = Lines((lambda _: None) if quiet else terminal.write_line)
         with capture.global_and_fixture_disabled():
             terminal.ensure_newline()
-            self._run = api.run(self.path, out, overrides=overrides, only=selected, ui=ui)
-        self._content = measured.of_run(self._run.path)
+            path = api.run(self.path, out, overrides=overrides, only=selected, ui=ui).path
+        return RunFolder.open(path).source(), measured.of_run(path)
 
 
 def _benchmark(item: CellItem, measured: _Measured) -> Any:
@@ -206,7 +214,7 @@ def _benchmark(item: CellItem, measured: _Measured) -> Any:
     standing_in = SimpleNamespace(
         name=item.name,
         fullname=item.nodeid,
-        group=str(measured.records[0]["cell"]["workload"]["name"]),
+        group=measured.records[0].workload.name,
         param=None,
         params=None,
         extra_info=_extra_info(measured),
@@ -223,38 +231,35 @@ def _benchmark(item: CellItem, measured: _Measured) -> Any:
     }
     made = metadata(standing_in, iterations=1, options=options)
     for record in measured.records:
-        for seconds in record["e2e_s"]:
+        for seconds in record.e2e_s:
             made.update(seconds)
     return made
 
 
 def _extra_info(measured: _Measured) -> dict[str, Any]:
-    records = measured.records
-    evidence = [(record.get("backend") or {}).get("evidence") or {} for record in records]
+    records, verdict = measured.records, measured.fidelity
+    first = records[0]
+    evidence = first.backend.evidence
     peaks: dict[str, int] = {}
     for record in records:
-        for reading in record.get("memory") or []:
-            if reading["phase"] == "steady" and reading["bytes"] is not None:
-                name = reading["meter"]
-                peaks[name] = max(peaks.get(name, 0), reading["bytes"])
-    fidelity = measured.eager_fidelity
+        for (meter, phase), value in record.peaks.items():
+            if phase == "steady":
+                peaks[meter] = max(peaks.get(meter, 0), value)
     return {
-        "record_ids": [record["record_id"] for record in records],
+        "record_ids": [record.record_id for record in records],
         "processes": len(records),
-        "calls_per_process": [len(record["e2e_s"]) for record in records],
+        "calls_per_process": [len(record.e2e_s) for record in records],
         "steady_peak_bytes": peaks,
-        "warmup_s": [sum(record.get("warmup_s") or []) for record in records],
-        "first_call_s": [record.get("first_call_s") for record in records],
-        "compile_s": [record.get("compile_s") for record in records],
-        "fidelity": fidelity.get("word"),
-        "fidelity_worst_db": fidelity.get("worst_db"),
-        "fidelity_reason": fidelity.get("reason"),
-        "steps_effective": records[0].get("steps_effective"),
-        "denoiser_calls": records[0].get("denoiser_calls"),
-        "graphs": evidence[0].get("graphs"),
-        "graph_breaks": evidence[0].get("graph_breaks"),
-        "recompiles": evidence[0].get("recompiles"),
-        "pictures_sha256": [
-            image["sha256"] for record in records for image in record.get("images") or []
-        ],
+        "warmup_s": [record.warmup_total_s or 0 for record in records],
+        "first_call_s": [record.first_call_s for record in records],
+        "compile_s": [record.compile_s for record in records],
+        "fidelity": verdict and verdict.word,
+        "fidelity_worst_db": verdict and verdict.worst_db,
+        "fidelity_reason": verdict and verdict.reason,
+        "steps_effective": first.steps_effective,
+        "denoiser_calls": first.denoiser_calls,
+        "graphs": evidence.graphs,
+        "graph_breaks": evidence.graph_breaks,
+        "recompiles": evidence.recompiles,
+        "pictures_sha256": [image.sha256 for record in records for image in record.images],
     }

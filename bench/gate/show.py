@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from bench.gate import decide
-from bench.gate.compare import STATUSES, STOPS, Comparison, Row
+from bench import text
+from bench.gate.compare import STATUSES, STOPS, Comparison, Row, Status
 from bench.gate.measured import COUNTS
 
 if TYPE_CHECKING:
@@ -18,40 +18,31 @@ if TYPE_CHECKING:
 
 FORMATS = ("terminal", "markdown", "json", "junit")
 
-_STYLES = {
-    "regression": "bold red",
-    "not comparable": "yellow",
-    "unclear": "yellow",
-    "implausible": "yellow",
-    "improved": "green",
-    "passed": "green",
-    "not gated": "dim",
+_LOOKS: dict[Status, tuple[str, str]] = {
+    "regression": ("bold red", "❌"),
+    "not comparable": ("yellow", "⚠️"),
+    "unclear": ("yellow", "⚠️"),
+    "implausible": ("yellow", "⚠️"),
+    "improved": ("green", "✅"),
+    "passed": ("green", "✅"),
+    "not gated": ("dim", "➖"),
 }
-_MARKS = {
-    "regression": "❌",
-    "not comparable": "⚠️",
-    "unclear": "⚠️",
-    "implausible": "⚠️",
-    "improved": "✅",
-    "passed": "✅",
-    "not gated": "➖",
-}
+"""Colour and mark of each status."""
+
 _COLUMNS = ("cell", "figure", "baseline", "now", "change", "allowed", "")
 
 
 def texts(found: Sequence[Comparison], kind: str) -> str:
     """Return comparisons as one ``markdown``, ``json`` or ``junit`` document.
 
-    JSON is the first one's, with further ones under ``more``. ValueError for any other kind.
+    JSON is the first one's, with further ones under ``more``.
     """
-    if kind == "markdown":
-        return "\n".join(markdown(comparison) for comparison in found)
-    if kind == "json":
-        first, *more = map(as_json, found)
-        return json.dumps({**first, "more": more}, indent=1, ensure_ascii=False) + "\n"
     if kind == "junit":
         return junit(found)
-    raise ValueError(f"no format is called {kind!r}")
+    if kind == "markdown":
+        return "\n".join(markdown(comparison) for comparison in found)
+    first, *more = map(as_json, found)
+    return json.dumps({**first, "more": more}, indent=1, ensure_ascii=False) + "\n"
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -78,15 +69,13 @@ def terminal(found: Comparison) -> RenderableType:
     parts: list[RenderableType] = [Text(line, style="dim") for line in _sources(found)]
     for cell, rows in _by_cell(found.rows).items():
         table = Table.grid(padding=(0, 2, 0, 0))
-        for width in (16, 12, 12):
-            table.add_column(min_width=width, justify="left" if width == 16 else "right")
-        table.add_column(justify="right")
-        table.add_column(justify="right")
+        table.add_column(min_width=16)
+        for width in (12, 12, None, None):
+            table.add_column(min_width=width, justify="right")
         table.add_column(no_wrap=True)
         for row in rows:
             *texts, status = _texts(row)
-            style = _STYLES[row.status]
-            table.add_row(f"  {texts[1]}", *texts[2:], Text(status, style=style))
+            table.add_row(f"  {texts[1]}", *texts[2:], Text(status, style=_LOOKS[row.status][0]))
         parts += [Text(""), Text(cell, style="bold"), table]
     parts.append(Text(""))
     parts += [Text(f"• {line}") for line in _remarks(found)]
@@ -103,7 +92,7 @@ def markdown(found: Comparison) -> str:
         for row in rows:
             *cells, status = _texts(row)
             shown = [_escaped(cell) for cell in cells]
-            lines.append("| " + " | ".join([*shown, f"{_MARKS[row.status]} {status}"]) + " |")
+            lines.append("| " + " | ".join([*shown, f"{_LOOKS[row.status][1]} {status}"]) + " |")
     lines += ["", *(f"- {_escaped(line)}" for line in _remarks(found))]
     lines += ["", *(f"{_escaped(line)}  " for line in _sources(found))]
     return "\n".join(lines) + "\n"
@@ -220,23 +209,24 @@ def _sources(found: Comparison) -> list[str]:
 
 
 def _texts(row: Row) -> list[str]:
-    change = "" if row.change_pct is None else decide.told(row.change_pct)
+    change = "" if row.change_pct is None else text.signed_percent(row.change_pct)
     if row.low_pct is not None and row.high_pct is not None:
-        change += f" [{decide.told(row.low_pct)}, {decide.told(row.high_pct)}]"
+        change += f" [{text.signed_percent(row.low_pct)}, {text.signed_percent(row.high_pct)}]"
     return [
         row.cell,
         row.metric,
-        _value(row.baseline, row.unit),
-        _value(row.candidate, row.unit),
+        value(row.baseline, row.unit),
+        value(row.candidate, row.unit),
         change,
         "" if row.allowed_pct is None else f"+{row.allowed_pct:g} %",
         row.status,
     ]
 
 
-def _value(value: Any, unit: str | None) -> str:
-    if value is None:
-        return "–"
+def value(figure: Any, unit: str | None) -> str:
+    """Return a figure with its unit, and anything else as it is."""
+    if figure is None:
+        return text.DASH
     if unit == "bytes":
-        return f"{value / 1024**3:.3f} GiB"
-    return f"{value:.4g} s" if unit == "s" else str(value)
+        return f"{text.gib(figure)} GiB"
+    return f"{figure:.4g} s" if unit == "s" else str(figure)
