@@ -181,15 +181,8 @@ def read(run_dir: Path, records: Sequence[Record]) -> dict[Key, list[str]]:
         at = (cell_id, gpu.uuid_hash)
         fastest[at] = max(fastest.get(at, 0), gpu.sm_clock_mhz or 0)
     return {
-<<<<<<< HEAD
-        (record["cell_id"], record["round"]): (
-            ((record.get("fingerprint") or {}).get("gpu") or {}).get("uuid_hash")
-        )
-        for record in RunFolder.open(run_dir).raw_records()
-=======
         key: list(_disturbances(before.get(key), gpu, fastest.get((key[0], gpu.uuid_hash), 0)))
         for key, gpu in {**before, **after}.items()
->>>>>>> a19755b (Read typed records in the gate, and baselines as a type checked when read)
     }
 
 
