@@ -20,7 +20,7 @@ from bench import fidelity
 from bench.contract import Outcome
 from bench.gate import GateError, session
 from bench.records import Cell, Image, Record, alike
-from bench.records.types import Backend, Count, Seconds, Text, WarmupRule
+from bench.records.types import Backend, Count, Seconds, Text, WarmupRule, check_fingerprint
 from bench.store import RunFolder
 
 SCHEMA_VERSION = 1
@@ -131,6 +131,9 @@ class MeasuredCell(Struct, frozen=True, kw_only=True):
     fingerprint: dict[Text, Any]
     processes: tuple[Process, ...]
     fidelity: Fidelity
+
+    def __post_init__(self) -> None:
+        check_fingerprint(self.fingerprint)
 
     @property
     def good(self) -> list[Process]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from bench.gate.measured import Fidelity, Measurement
     from bench.records import Record
     from bench.records.arms import Source
-
-SKIPPED = frozenset({"unsupported", "unavailable", "skipped"})
-"""Outcomes of cells that this machine cannot measure; all others but ``ok`` fail."""
 
 _STATE: pytest.StashKey[_Measuring] = pytest.StashKey()
 
@@ -109,17 +105,25 @@ class CellItem(pytest.Item):
         self.fixturenames = ["benchmark"]
 
     def runtest(self) -> None:
-        measured = self.config.stash[_STATE].cell(self)
-        for record in measured.bad:
+        from bench.gate.measured import NOT_MEASURED
+
+        run, measurement = self.config.stash[_STATE].run(self.session)
+        records = sorted(
+            (record for record in run.records if record.name == self.name), key=lambda r: r.round
+        )
+        bad = [record for record in records if record.outcome != "ok"]
+        # What could not be measured at all comes last.
+        for record in sorted(bad, key=lambda record: record.outcome in NOT_MEASURED):
             text = f"{record.outcome}: {record.reason or 'no reason given'}"
-            if record.outcome in SKIPPED:
+            if record.outcome in NOT_MEASURED:
                 pytest.skip(text)
-            raise CellError(f"{text}\nlog: {measured.run_dir / (record.process.log or 'logs')}")
-        if not measured.records:
+            raise CellError(f"{text}\nlog: {run.path / (record.process.log or 'logs')}")
+        if not records:
             raise CellError("there is no record of this cell")
         session = getattr(self.config, "_benchmarksession", None)
         if session is not None and not session.disabled:
-            session.benchmarks.append(_benchmark(self, measured))
+            verdict = measurement.cells[self.name].fidelity
+            session.benchmarks.append(_benchmark(self, records, verdict))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         if isinstance(excinfo.value, CellError):
@@ -134,29 +138,13 @@ class CellError(Exception):
     """A cell that is not ok; ``str()`` says how it ended and why."""
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Records of one cell, in order of their rounds, and the run folder."""
-
-    records: Sequence[Record]
-    run_dir: Path
-    fidelity: Fidelity | None
-
-    @property
-    def bad(self) -> list[Record]:
-        """Records that are not ok; what could not be measured at all comes last."""
-        bad = [record for record in self.records if record.outcome != "ok"]
-        return sorted(bad, key=lambda record: record.outcome in SKIPPED)
-
-
 class _Measuring:
     """The run behind the tests: made once, when its first cell is asked for."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
         self.path = path
         self._config = config
-        self._run: Source | None = None
-        self._measurement: Measurement | None = None
+        self._run: tuple[Source, Measurement] | None = None
 
     def names(self) -> list[str]:
         """Return the names of the plan's cells, in order.
@@ -169,19 +157,11 @@ class _Measuring:
         plan = make_plan(load_config(self.path, *self._selection()))
         return [cell["name"] for cell in plan.cells]
 
-    def cell(self, item: CellItem) -> _Measured:
-        """Return the cell of a test, after all selected cells were measured."""
+    def run(self, session: pytest.Session) -> tuple[Source, Measurement]:
+        """Return the run of all selected cells, measured when it is first asked for."""
         if self._run is None:
-            names = [i.name for i in item.session.items if isinstance(i, CellItem)]
-            self._run, self._measurement = self._measure(names)
-        assert self._measurement is not None
-        cell = self._measurement.cells.get(item.name)
-        records = [record for record in self._run.records if record.name == item.name]
-        return _Measured(
-            sorted(records, key=lambda record: record.round),
-            self._run.path,
-            cell.fidelity if cell else None,
-        )
+            self._run = self._measure([i.name for i in session.items if isinstance(i, CellItem)])
+        return self._run
 
     def _selection(self) -> tuple[list[str], list[str]]:
         return self._config.getoption("bench_set"), self._config.getoption("bench_only")
@@ -208,16 +188,16 @@ class _Measuring:
         return RunFolder.open(path).source(), measured.of_run(path)
 
 
-def _benchmark(item: CellItem, measured: _Measured) -> Any:
+def _benchmark(item: CellItem, records: Sequence[Record], verdict: Fidelity) -> Any:
     """Return what pytest-benchmark keeps of a benchmark, with the cell's own samples."""
     metadata: Any = importlib.import_module("pytest_benchmark.stats").Metadata
     standing_in = SimpleNamespace(
         name=item.name,
         fullname=item.nodeid,
-        group=measured.records[0].workload.name,
+        group=records[0].workload.name,
         param=None,
         params=None,
-        extra_info=_extra_info(measured),
+        extra_info=_extra_info(records, verdict),
         cprofile_stats=None,
         has_error=False,
     )
@@ -230,14 +210,13 @@ def _benchmark(item: CellItem, measured: _Measured) -> Any:
         "warmup": False,
     }
     made = metadata(standing_in, iterations=1, options=options)
-    for record in measured.records:
+    for record in records:
         for seconds in record.e2e_s:
             made.update(seconds)
     return made
 
 
-def _extra_info(measured: _Measured) -> dict[str, Any]:
-    records, verdict = measured.records, measured.fidelity
+def _extra_info(records: Sequence[Record], verdict: Fidelity) -> dict[str, Any]:
     first = records[0]
     evidence = first.backend.evidence
     peaks: dict[str, int] = {}
@@ -253,9 +232,9 @@ def _extra_info(measured: _Measured) -> dict[str, Any]:
         "warmup_s": [record.warmup_total_s or 0 for record in records],
         "first_call_s": [record.first_call_s for record in records],
         "compile_s": [record.compile_s for record in records],
-        "fidelity": verdict and verdict.word,
-        "fidelity_worst_db": verdict and verdict.worst_db,
-        "fidelity_reason": verdict and verdict.reason,
+        "fidelity": verdict.word,
+        "fidelity_worst_db": verdict.worst_db,
+        "fidelity_reason": verdict.reason,
         "steps_effective": first.steps_effective,
         "denoiser_calls": first.denoiser_calls,
         "graphs": evidence.graphs,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 from bench import text
@@ -16,18 +17,22 @@ from bench.gate.measured import COUNTS
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FORMATS = ("terminal", "markdown", "json", "junit")
 
-_LOOKS: dict[Status, tuple[str, str]] = {
-    "regression": ("bold red", "❌"),
-    "not comparable": ("yellow", "⚠️"),
-    "unclear": ("yellow", "⚠️"),
-    "implausible": ("yellow", "⚠️"),
-    "improved": ("green", "✅"),
-    "passed": ("green", "✅"),
-    "not gated": ("dim", "➖"),
+class _Look(NamedTuple):
+    """How a status is shown: its style, its mark, and its element of JUnit XML, if any."""
+
+    style: str
+    mark: str
+    junit: str = ""
+
+
+_LOOKS: dict[Status, _Look] = {
+    "regression": _Look("bold red", "❌", "failure"),
+    **dict.fromkeys(STOPS, _Look("yellow", "⚠️", "error")),
+    "improved": _Look("green", "✅"),
+    "passed": _Look("green", "✅"),
+    "not gated": _Look("dim", "➖", "skipped"),
 }
-"""Colour and mark of each status."""
 
 _COLUMNS = ("cell", "figure", "baseline", "now", "change", "allowed", "")
 
@@ -47,17 +52,8 @@ def texts(found: Sequence[Comparison], kind: str) -> str:
 
 def as_json(found: Comparison) -> dict[str, Any]:
     """Return the comparison as JSON values; figures unrounded, in the row's ``unit``."""
-    return {
-        "schema": 1,
-        "exit_code": found.exit_code,
-        "headline": found.headline,
-        "confirmed": found.confirmed,
-        "suspects": list(found.suspects),
-        "baseline": dict(found.baseline),
-        "candidate": dict(found.candidate),
-        "rows": [dataclasses.asdict(row) for row in found.rows],
-        "notes": list(found.notes),
-    }
+    head = {"schema": 1, "exit_code": found.exit_code, "headline": found.headline}
+    return {**head, **dataclasses.asdict(found)}
 
 
 def terminal(found: Comparison) -> RenderableType:
@@ -75,7 +71,7 @@ def terminal(found: Comparison) -> RenderableType:
         table.add_column(no_wrap=True)
         for row in rows:
             *texts, status = _texts(row)
-            table.add_row(f"  {texts[1]}", *texts[2:], Text(status, style=_LOOKS[row.status][0]))
+            table.add_row(f"  {texts[1]}", *texts[2:], Text(status, style=_LOOKS[row.status].style))
         parts += [Text(""), Text(cell, style="bold"), table]
     parts.append(Text(""))
     parts += [Text(f"• {line}") for line in _remarks(found)]
@@ -92,7 +88,7 @@ def markdown(found: Comparison) -> str:
         for row in rows:
             *cells, status = _texts(row)
             shown = [_escaped(cell) for cell in cells]
-            lines.append("| " + " | ".join([*shown, f"{_LOOKS[row.status][1]} {status}"]) + " |")
+            lines.append("| " + " | ".join([*shown, f"{_LOOKS[row.status].mark} {status}"]) + " |")
     lines += ["", *(f"- {_escaped(line)}" for line in _remarks(found))]
     lines += ["", *(f"{_escaped(line)}  " for line in _sources(found))]
     return "\n".join(lines) + "\n"
@@ -147,45 +143,44 @@ def _remarks(found: Comparison) -> list[str]:
 def junit(found: Sequence[Comparison]) -> str:
     """Return JUnit XML: a suite for each comparison, a test case for each figure.
 
-    A regression is a failure, what could not be said is an error, and what is not gated is skipped.
+    A regression is a failure, what could not be compared an error, and what is not gated skipped.
     """
     root = ElementTree.Element("testsuites", _numbers([row for one in found for row in one.rows]))
     for comparison in found:
-        name = f"bench against {comparison.baseline['name']}"
-        attributes = {"name": _legal(name), **_numbers(comparison.rows)}
-        _suite(ElementTree.SubElement(root, "testsuite", attributes), comparison)
+        name = _legal(f"bench against {comparison.baseline['name']}")
+        attributes = {"name": name, **_numbers(comparison.rows)}
+        suite = ElementTree.SubElement(root, "testsuite", attributes)
+        properties = ElementTree.SubElement(suite, "properties")
+        for side in ("baseline", "candidate"):
+            for name, value in getattr(comparison, side).items():
+                attributes = {"name": f"{side}.{name}", "value": _legal(value)}
+                ElementTree.SubElement(properties, "property", attributes)
+        for row in comparison.rows:
+            _case(suite, row)
     ElementTree.indent(root)
     body = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'
 
 
 def _numbers(rows: Sequence[Row]) -> dict[str, str]:
+    kinds = Counter(_LOOKS[row.status].junit for row in rows)
     return {
         "tests": str(len(rows)),
-        "failures": str(sum(row.status == "regression" for row in rows)),
-        "errors": str(sum(row.status in STOPS for row in rows)),
-        "skipped": str(sum(row.status == "not gated" for row in rows)),
+        "failures": str(kinds["failure"]),
+        "errors": str(kinds["error"]),
+        "skipped": str(kinds["skipped"]),
     }
 
 
-def _suite(suite: ElementTree.Element, found: Comparison) -> None:
-    properties = ElementTree.SubElement(suite, "properties")
-    for side, facts in (("baseline", found.baseline), ("candidate", found.candidate)):
-        for name, value in facts.items():
-            attributes = {"name": f"{side}.{name}", "value": _legal(value)}
-            ElementTree.SubElement(properties, "property", attributes)
-    for row in found.rows:
-        case = ElementTree.SubElement(
-            suite, "testcase", {"classname": _legal(row.cell), "name": row.metric, "time": "0"}
-        )
-        reason = _legal(row.reason)
-        if row.status == "regression":
-            ElementTree.SubElement(case, "failure", {"message": reason}).text = reason
-        elif row.status in STOPS:
+def _case(suite: ElementTree.Element, row: Row) -> None:
+    place = {"classname": _legal(row.cell), "name": row.metric, "time": "0"}
+    case = ElementTree.SubElement(suite, "testcase", place)
+    kind, reason = _LOOKS[row.status].junit, _legal(row.reason)
+    if kind:
+        attributes = {"message": reason}
+        if kind == "error":
             attributes = {"message": f"{row.status}: {reason}", "type": row.status}
-            ElementTree.SubElement(case, "error", attributes).text = reason
-        elif row.status == "not gated":
-            ElementTree.SubElement(case, "skipped", {"message": reason})
+        ElementTree.SubElement(case, kind, attributes).text = reason
 
 
 def _legal(text: str) -> str:
@@ -215,18 +210,15 @@ def _texts(row: Row) -> list[str]:
     return [
         row.cell,
         row.metric,
-        value(row.baseline, row.unit),
-        value(row.candidate, row.unit),
+        _value(row.baseline, row.unit),
+        _value(row.candidate, row.unit),
         change,
         "" if row.allowed_pct is None else f"+{row.allowed_pct:g} %",
         row.status,
     ]
 
 
-def value(figure: Any, unit: str | None) -> str:
-    """Return a figure with its unit, and anything else as it is."""
-    if figure is None:
+def _value(value: Any, unit: str | None) -> str:
+    if value is None:
         return text.DASH
-    if unit == "bytes":
-        return f"{text.gib(figure)} GiB"
-    return f"{figure:.4g} s" if unit == "s" else str(figure)
+    return str(value) if unit is None else text.with_unit(value, unit)

@@ -513,8 +513,17 @@ def _shared_cell(data: bytes) -> Cell:
 def _shared_fingerprint(data: bytes) -> dict[str, Any]:
     found = _FINGERPRINTS.get(data)
     if found is None:
-        found = _FINGERPRINTS[data] = _any_decoder.decode(data)
+        found = _any_decoder.decode(data)
+        check_fingerprint(found)
+        _FINGERPRINTS[data] = found
     return found
+
+
+def check_fingerprint(fingerprint: dict[str, Any]) -> None:
+    """Raise ValueError if a part of a fingerprint that readers look into is no object."""
+    for name in ("gpu", "packages"):
+        if not isinstance(fingerprint.get(name) or {}, dict):
+            raise ValueError(f"fingerprint.{name}: expected object")
 
 
 def cell_of(plan_cell: dict[str, Any]) -> Cell:

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
-from bench.gate import GateError, baselines, measured
+from bench.gate import GateError, baselines, measured, show
+from bench.gate.compare import compare
 from bench.store import StoreError
 from tests.gate import support
 from tests.gate.support import planned, records, run, times, write_run
@@ -141,6 +145,37 @@ def test_damaged_files_are_named(tmp_path: Path, text: str, message: str) -> Non
     with pytest.raises(GateError, match=message) as caught:
         baselines.of_name("main", tmp_path / "b")
     assert "m.json" in str(caught.value)
+
+
+JUNK = [None, True, -1, 0, 2**70, 1e308, "", "x", "\x00", [], {}, [1], {"a": 1}, "ok", "IDENTICAL"]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each (container, key) in JSON."""
+    for key in value if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from places(value[key])
+
+
+def test_whatever_is_damaged_is_a_sentence_or_can_be_compared(tmp_path: Path) -> None:
+    path = baselines.save(run(tmp_path, "run", of=planned(rounds=2)), "main", tmp_path / "b")
+    whole, text = baselines.read(path), path.read_text()
+    random = Random(1)
+    refused = []
+    for _ in range(400):
+        content = json.loads(text)
+        container, key = random.choice(list(places(content)))
+        container[key] = random.choice(JUNK)
+        path.write_text(json.dumps(content))
+        try:
+            damaged = baselines.read(path)
+        except GateError as error:
+            refused.append(str(error))
+        else:
+            show.texts([compare(whole, damaged), compare(damaged, whole)], "junit")
+    assert 100 < len(refused) < 350
+    assert not any("\n" in sentence for sentence in refused)
 
 
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:
