@@ -167,9 +167,11 @@ class _Measuring:
         return self._config.getoption("bench_set"), self._config.getoption("bench_only")
 
     def _measure(self, names: Sequence[str]) -> tuple[Source, Measurement]:
+        from rich.console import Console
+
         from bench import api
+        from bench.cli import progress
         from bench.gate import measured, run
-        from bench.gate.lines import Lines
         from bench.store import RunFolder
 
         config = self._config
@@ -180,10 +182,10 @@ class _Measuring:
         selected = [*others, *(f"name={name}" for name in names)]
         capture: Any = config.pluginmanager.getplugin("capturemanager")
         terminal: Any = config.pluginmanager.getplugin("terminalreporter")
-        quiet = config.getoption("verbose") < 0
-        ui = Lines((lambda _: None) if quiet else terminal.write_line)
+        show = progress.Notes if config.getoption("verbose") < 0 else progress.Lines
         with capture.global_and_fixture_disabled():
             terminal.ensure_newline()
+            ui = show(Console())
             path = api.run(self.path, out, overrides=overrides, only=selected, ui=ui).path
         return RunFolder.open(path).source(), measured.of_run(path)
 

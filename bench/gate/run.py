@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -107,18 +108,37 @@ def against_baseline(
     """
     baselines.of_name(name, folder)
     _check_out(asked.out)
-    first = _measure(asked, asked.out / "candidate", asked.only, ui)
-    candidate = measured.of_run(first)
+    runs: list[Path] = []
+
+    def measure(folder: str, only: Sequence[str]) -> Measurement:
+        runs.append(_measure(asked, asked.out / folder, only, ui))
+        return measured.of_run(runs[-1])
+
+    candidate = measure("candidate", asked.only)
     stored = _stored(asked, name, candidate, folder)
-    found = compare(stored, candidate, asked.limits)
-    outcome = Outcome(found, runs=[first])
-    if found.suspects:
-        say(f"{', '.join(found.suspects)}: looks slower or larger; measuring once more to confirm.")
-        second = _measure(asked, asked.out / "confirmation", _only(asked, found.suspects), ui)
-        outcome.runs.append(second)
-        again = measured.of_run(second)
-        outcome.found = compare(stored, candidate, asked.limits, confirmation=(None, again))
-    return outcome
+
+    def again(only: Sequence[str]) -> tuple[None, Measurement]:
+        return None, measure("confirmation", only)
+
+    return Outcome(_confirmed(asked, stored, candidate, again, say), runs=runs)
+
+
+def _confirmed(
+    asked: Request,
+    baseline: Measurement,
+    candidate: Measurement,
+    again: Callable[[Sequence[str]], tuple[Measurement | None, Measurement]],
+    say: Say,
+    *,
+    paired: bool = False,
+) -> Comparison:
+    """Compare; what looks worse is measured ``again``, by a selection, and has to look so twice."""
+    found = compare(baseline, candidate, asked.limits, paired=paired)
+    if not found.suspects:
+        return found
+    say(f"{', '.join(found.suspects)}: looks slower or larger; measuring once more to confirm.")
+    second = again(_only(asked, found.suspects))
+    return compare(baseline, candidate, asked.limits, confirmation=second, paired=paired)
 
 
 def paired(
@@ -158,6 +178,7 @@ def paired(
     plan = make_plan(load_config(asked.config, asked.overrides, asked.only))
     rounds = plan.cells[0]["protocol"]["rounds"]
     runner = measure or measure_arm
+    runs: list[Path] = []
 
     def both(folder: Path, only: Sequence[str]) -> tuple[Measurement, Measurement]:
         arms = (baseline, candidate)
@@ -165,6 +186,7 @@ def paired(
             say(f"round {done + 1} of {rounds}, both arms in turn")
             for arm in arms if done % 2 == 0 else reversed(arms):
                 runner(arm, asked, folder / arm.label, only, done + 1)
+        runs.extend(folder / arm.label for arm in arms)
         one, other = (
             replace(measured.of_run(folder / arm.label), commit=baselines.commit(arm.folder))
             for arm in arms
@@ -173,15 +195,11 @@ def paired(
 
     first, second = both(asked.out, asked.only)
     outcome = Outcome(
-        compare(first, second, asked.limits, paired=True),
-        runs=[asked.out / arm.label for arm in (baseline, candidate)],
+        _confirmed(
+            asked, first, second, partial(both, asked.out / "confirmation"), say, paired=True
+        ),
+        runs=runs,
     )
-    suspects = outcome.found.suspects
-    if suspects:
-        say(f"{', '.join(suspects)}: looks slower or larger; measuring both arms once more.")
-        again = both(asked.out / "confirmation", _only(asked, suspects))
-        outcome.runs += [asked.out / "confirmation" / arm.label for arm in (baseline, candidate)]
-        outcome.found = compare(first, second, asked.limits, confirmation=again, paired=True)
     if stored is not None:
         kept = _stored(asked, stored[0], second, stored[1])
         outcome.against_stored = compare(kept, second, COUNTS_ALONE)

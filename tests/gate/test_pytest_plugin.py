@@ -54,7 +54,7 @@ def test_each_cell_is_a_test_with_our_samples(place: Path) -> None:
     done = run(place, "--benchmark-json", "out.json", "--bench-out", "measured")
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout  # and not test_other.py
-    assert "t2i/none round 1 of 3  ok" in done.stdout
+    assert "t2i/none round 1 of 3 on cpu  ok" in done.stdout
     found = json.loads((place / "out.json").read_text())
     first = found["benchmarks"][0]
     assert first["fullname"] == "small.yaml::t2i/none"
