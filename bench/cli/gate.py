@@ -105,5 +105,5 @@ def gate(
             assert baseline is not None
             outcome = gating.against_baseline(asked, baseline, folder, ui=ui, say=ui.note)
     extra = [outcome.against_stored] if outcome.against_stored is not None else []
-    write([outcome.found, *extra], format_, out or [])
+    write([outcome.comparison, *extra], format_, out or [])
     raise typer.Exit(outcome.exit_code)

@@ -101,7 +101,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     warmup: WarmupRule | None
 
 
-class Found(Struct, frozen=True, kw_only=True):
+class Actual(Struct, frozen=True, kw_only=True):
     """What the worker saw of it."""
 
     model_revision: Text | None
@@ -112,7 +112,7 @@ class Found(Struct, frozen=True, kw_only=True):
     cache: Text | None
 
 
-LIKE = [(title, name) for title, name in alike.MEASURED if name in Found.__struct_fields__]
+LIKE = [(title, name) for title, name in alike.MEASURED if name in Actual.__struct_fields__]
 
 
 class Fidelity(Struct, frozen=True, kw_only=True):
@@ -127,7 +127,7 @@ class MeasuredCell(Struct, frozen=True, kw_only=True):
     cell_id: Text
     rounds_planned: Count
     asked: Asked
-    found: Found
+    found: Actual
     fingerprint: dict[Text, Any]
     processes: tuple[Process, ...]
     fidelity: Fidelity
@@ -143,8 +143,8 @@ class MeasuredCell(Struct, frozen=True, kw_only=True):
     @property
     def alike(self) -> dict[str, Any]:
         """What two cells must share for their figures to be compared, by the name for users."""
-        found = {title: getattr(self.found, name) for title, name in LIKE}
-        return {**self.asked.workload, **found, "threads": self.asked.threads}
+        measured = {title: getattr(self.found, name) for title, name in LIKE}
+        return {**self.asked.workload, **measured, "threads": self.asked.threads}
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -264,7 +264,7 @@ def _cell(
             threads=cell.threads,
             warmup=cell.protocol.warmup,
         ),
-        found=Found(**{name: getattr(first, name, None) for name in Found.__struct_fields__}),
+        found=Actual(**{name: getattr(first, name, None) for name in Actual.__struct_fields__}),
         fingerprint=_without_reasons(first.fingerprint) if first else {},
         processes=tuple(
             _process(record, disturbances.get((record.cell_id, record.round), ()))

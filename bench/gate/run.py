@@ -75,19 +75,19 @@ class Outcome:
     """How a gate ended.
 
     Attributes:
-        found: the comparison; of paired arms if there were any.
+        comparison: with the baseline; of paired arms if there were any.
         against_stored: besides, of a paired gate's candidate with a stored baseline: counts only.
         runs: the run folders, as they were measured.
     """
 
-    found: Comparison
+    comparison: Comparison
     against_stored: Comparison | None = None
     runs: list[Path] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
         """As `Comparison.exit_code`; a regression in either comparison counts."""
-        codes = [each.exit_code for each in (self.found, self.against_stored) if each]
+        codes = [each.exit_code for each in (self.comparison, self.against_stored) if each]
         return REGRESSION if REGRESSION in codes else max(codes)
 
 
@@ -133,11 +133,11 @@ def _confirmed(
     paired: bool = False,
 ) -> Comparison:
     """Compare; what looks worse is measured ``again``, by a selection, and has to look so twice."""
-    found = compare(baseline, candidate, asked.limits, paired=paired)
-    if not found.suspects:
-        return found
-    say(f"{', '.join(found.suspects)}: looks slower or larger; measuring once more to confirm.")
-    second = again(_only(asked, found.suspects))
+    first = compare(baseline, candidate, asked.limits, paired=paired)
+    if not first.suspects:
+        return first
+    say(f"{', '.join(first.suspects)}: looks slower or larger; measuring once more to confirm.")
+    second = again(_only(asked, first.suspects))
     return compare(baseline, candidate, asked.limits, confirmation=second, paired=paired)
 
 
@@ -232,8 +232,8 @@ def measure_arm(arm: Arm, asked: Request, run_dir: Path, only: Sequence[str], ro
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode not in (0, 1) or not (run_dir / "plan.json").is_file():
-        said = (done.stderr or done.stdout).strip().splitlines()
-        last = said[-1] if said else f"it ended with {done.returncode} and said nothing"
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        last = lines[-1] if lines else f"it ended with {done.returncode} and said nothing"
         raise GateError(f"the {arm.label} arm could not be measured: {last}")
 
 

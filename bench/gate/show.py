@@ -37,33 +37,33 @@ _LOOKS: dict[Status, _Look] = {
 _COLUMNS = ("cell", "figure", "baseline", "now", "change", "allowed", "")
 
 
-def texts(found: Sequence[Comparison], kind: str) -> str:
+def texts(comparisons: Sequence[Comparison], kind: str) -> str:
     """Return comparisons as one ``markdown``, ``json`` or ``junit`` document.
 
     JSON is the first one's, with further ones under ``more``.
     """
     if kind == "junit":
-        return junit(found)
+        return junit(comparisons)
     if kind == "markdown":
-        return "\n".join(markdown(comparison) for comparison in found)
-    first, *more = map(as_json, found)
+        return "\n".join(markdown(comparison) for comparison in comparisons)
+    first, *more = map(as_json, comparisons)
     return json.dumps({**first, "more": more}, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def as_json(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as JSON values; figures unrounded, in the row's ``unit``."""
-    head = {"schema": 1, "exit_code": found.exit_code, "headline": found.headline}
-    return {**head, **dataclasses.asdict(found)}
+    head = {"schema": 1, "exit_code": comparison.exit_code, "headline": comparison.headline}
+    return {**head, **dataclasses.asdict(comparison)}
 
 
-def terminal(found: Comparison) -> RenderableType:
+def terminal(comparison: Comparison) -> RenderableType:
     """Return what `rich` prints: a small table for each cell, the gravest first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(line, style="dim") for line in _sources(found)]
-    for cell, rows in _by_cell(found.rows).items():
+    parts: list[RenderableType] = [Text(line, style="dim") for line in _sources(comparison)]
+    for cell, rows in _by_cell(comparison.rows).items():
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(min_width=16)
         for width in (12, 12, None, None):
@@ -74,23 +74,23 @@ def terminal(found: Comparison) -> RenderableType:
             table.add_row(f"  {texts[1]}", *texts[2:], Text(status, style=_LOOKS[row.status].style))
         parts += [Text(""), Text(cell, style="bold"), table]
     parts.append(Text(""))
-    parts += [Text(f"• {line}") for line in _remarks(found)]
-    parts.append(Text(found.headline, style="bold"))
+    parts += [Text(f"• {line}") for line in _remarks(comparison)]
+    parts.append(Text(comparison.headline, style="bold"))
     return Group(*parts)
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """Return a page for a job summary or a comment."""
-    mark = {0: "✅", 1: "❌"}.get(found.exit_code, "⚠️")
-    lines = [f"## {mark} {_escaped(found.headline)}", ""]
+    mark = {0: "✅", 1: "❌"}.get(comparison.exit_code, "⚠️")
+    lines = [f"## {mark} {_escaped(comparison.headline)}", ""]
     lines += ["| " + " | ".join(_COLUMNS) + " |", "| --- | --- | --: | --: | --: | --: | --- |"]
-    for rows in _by_cell(found.rows).values():
+    for rows in _by_cell(comparison.rows).values():
         for row in rows:
             *cells, status = _texts(row)
             shown = [_escaped(cell) for cell in cells]
             lines.append("| " + " | ".join([*shown, f"{_LOOKS[row.status].mark} {status}"]) + " |")
-    lines += ["", *(f"- {_escaped(line)}" for line in _remarks(found))]
-    lines += ["", *(f"{_escaped(line)}  " for line in _sources(found))]
+    lines += ["", *(f"- {_escaped(line)}" for line in _remarks(comparison))]
+    lines += ["", *(f"{_escaped(line)}  " for line in _sources(comparison))]
     return "\n".join(lines) + "\n"
 
 
@@ -123,30 +123,32 @@ def _gravity(row: Row) -> int:
     return STATUSES.index(row.status)
 
 
-def _remarks(found: Comparison) -> list[str]:
+def _remarks(comparison: Comparison) -> list[str]:
     """Return what the table cannot say: reasons, the same one once for all cells it holds for."""
-    said: dict[tuple[str, str], list[str]] = {}
-    for row in sorted(found.rows, key=_gravity):
+    remarks: dict[tuple[str, str], list[str]] = {}
+    for row in sorted(comparison.rows, key=_gravity):
         shown = row.status == "not gated" and None not in (row.baseline, row.candidate)
         plain = row.status == "improved" and row.change_pct is not None
         if row.status == "passed" or shown or (plain and not row.reason.startswith("acknow")):
             continue
         word = "not gated: " if row.status == "not gated" else ""
-        said.setdefault((row.metric, word + row.reason), []).append(row.cell)
+        remarks.setdefault((row.metric, word + row.reason), []).append(row.cell)
     lines = []
-    for (metric, reason), cells in said.items():
+    for (metric, reason), cells in remarks.items():
         where = cells[0] if len(cells) == 1 else f"{len(cells)} cells"
         lines.append(f"{where}, {metric}: {reason}")
-    return [*lines, *found.notes]
+    return [*lines, *comparison.notes]
 
 
-def junit(found: Sequence[Comparison]) -> str:
+def junit(comparisons: Sequence[Comparison]) -> str:
     """Return JUnit XML: a suite for each comparison, a test case for each figure.
 
     A regression is a failure, what could not be compared an error, and what is not gated skipped.
     """
-    root = ElementTree.Element("testsuites", _numbers([row for one in found for row in one.rows]))
-    for comparison in found:
+    root = ElementTree.Element(
+        "testsuites", _numbers([row for each in comparisons for row in each.rows])
+    )
+    for comparison in comparisons:
         name = _legal(f"bench against {comparison.baseline['name']}")
         attributes = {"name": name, **_numbers(comparison.rows)}
         suite = ElementTree.SubElement(root, "testsuite", attributes)
@@ -195,11 +197,11 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_|~\[\]])", r"\\\1", flat)
 
 
-def _sources(found: Comparison) -> list[str]:
+def _sources(comparison: Comparison) -> list[str]:
     return [
         f"{side}: {facts['name']}, {facts['n']}, commit {facts['commit']}, "
         f"machine {facts['machine']}, run {facts['runs']}, {facts['measured']}"
-        for side, facts in (("Baseline", found.baseline), ("Now", found.candidate))
+        for side, facts in (("Baseline", comparison.baseline), ("Now", comparison.candidate))
     ]
 
 
