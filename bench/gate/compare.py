@@ -88,20 +88,20 @@ class Comparison:
     """All rows, and what they come to.
 
     Attributes:
+        confirmed: whether there was a confirmation run.
+        suspects: names of cells whose figures a confirmation run should settle.
         baseline: provenance of the baseline, as short texts.
         candidate: the same of the candidate.
         rows: in the order of the baseline's cells.
-        suspects: names of cells whose figures a confirmation run should settle.
-        confirmed: whether there was a confirmation run.
         notes: what a reader should know besides, each once.
     """
 
+    confirmed: bool
+    suspects: tuple[str, ...]
     baseline: Mapping[str, str]
     candidate: Mapping[str, str]
     rows: tuple[Row, ...]
-    suspects: tuple[str, ...] = ()
-    confirmed: bool = False
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
     @property
     def exit_code(self) -> int:
@@ -176,11 +176,11 @@ def compare(
     unknown = sorted({*limits.acknowledged} - candidate.cells.keys())
     notes += [f"--acknowledge {name}: there is no such cell." for name in unknown]
     return Comparison(
+        confirmed=confirmation is not None,
+        suspects=tuple(suspects),
         baseline=baseline.provenance(),
         candidate=candidate.provenance(),
         rows=tuple(rows),
-        suspects=tuple(suspects),
-        confirmed=confirmation is not None,
         notes=tuple(dict.fromkeys(notes)),
     )
 

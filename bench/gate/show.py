@@ -178,10 +178,11 @@ def _case(suite: ElementTree.Element, row: Row) -> None:
     place = {"classname": _legal(row.cell), "name": row.metric, "time": "0"}
     case = ElementTree.SubElement(suite, "testcase", place)
     kind, reason = _LOOKS[row.status].junit, _legal(row.reason)
-    if kind:
-        attributes = {"message": reason}
-        if kind == "error":
-            attributes = {"message": f"{row.status}: {reason}", "type": row.status}
+    if kind == "skipped":
+        ElementTree.SubElement(case, kind, message=reason)
+    elif kind:
+        typed = {"message": f"{row.status}: {reason}", "type": row.status}
+        attributes = typed if kind == "error" else {"message": reason}
         ElementTree.SubElement(case, kind, attributes).text = reason
 
 
