@@ -67,6 +67,19 @@ def percent(value: float | None) -> str:
     return DASH if _missing(value) else f"{value:.1f} %"
 
 
+def with_unit(value: float, unit: str) -> str:
+    """Return a figure in ``s``, ``bytes`` or another unit, such as ``0.845 s`` or ``1.250 GiB``."""
+    if unit == "bytes":
+        return f"{gib(value)} GiB"
+    return f"{seconds(value)} s" if unit == "s" else f"{value:g}"
+
+
+def signed_percent(value: float) -> str:
+    """Return a change in per cent, such as ``+4.2 %``; what rounds to nothing has no sign."""
+    text = f"{value:+.1f} %"
+    return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
+
+
 def minutes(value: float | None) -> str:
     """Return minutes without their unit."""
     if _missing(value):

@@ -10,8 +10,9 @@ import pandas as pd
 
 import plots.capacity
 from bench import text
-from bench.capacity import findings
-from bench.capacity.findings import GIB, Capacity, size_text
+from bench.passes.capacity import judge as findings
+from bench.passes.capacity.judge import Capacity, size_text
+from bench.text import GIB
 from reports.analyse import Comparison
 from reports.sections import trials
 from reports.sections.base import Plot, Section

@@ -11,10 +11,10 @@ import pandas as pd
 
 import plots.size_memory
 from bench import text
-from bench.capacity import findings
-from bench.capacity.findings import GIB, size_text
-from bench.capacity.trials import Trial
+from bench.passes.capacity import judge as findings
+from bench.passes.capacity.judge import Trial, size_text
 from bench.stats.memory_law import MemoryLaw
+from bench.text import GIB
 from reports.analyse import Comparison
 from reports.sections import trials
 from reports.sections.base import Plot, Section

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench import comparable
-from bench.capacity import trials
-from bench.capacity.trials import Trial
+from bench import chains, comparable
+from bench.passes.capacity.judge import FITTED, RESERVED, RSS, Trial
 from reports.analyse import Comparison
 from reports.gather import Sample
 
@@ -56,11 +55,38 @@ def _trial(sample: Sample) -> Trial:
         "threads": sample.alike.record["cell"]["threads"],
         "limits": {str(limit.get("meter")): limit.get("limit_bytes")},
     }
-    record = {
-        **sample.more,
-        "outcome": sample.outcome,
-        "reason": sample.reason,
-        "record_id": sample.record_id,
-    }
-    peaks = [(peak.meter, peak.phase, peak.bytes) for peak in sample.peaks]
-    return trials.make(record, cell, sample.device, peaks, sample.e2e_s)
+    names = [peak.meter for peak in sample.peaks]
+    meter = next((name for name in names if name.startswith(RSS)), RSS)
+    if sample.device.startswith("cuda"):
+        meter = RESERVED
+    found = {(peak.meter, peak.phase): peak.bytes for peak in sample.peaks}
+    beside = [
+        used - found[RESERVED, phase]
+        for (name, phase), used in found.items()
+        if name == "device_used" and used > found.get((RESERVED, phase), used)
+    ]
+    complete = sample.outcome in FITTED
+    values = [value for (name, _), value in found.items() if name == meter]
+    asked = None
+    if "asked_height" in sample.workload:
+        asked = (int(sample.workload["asked_height"]), int(sample.workload["asked_width"]))
+    made = sample.more.get("output_height"), sample.more.get("output_width")
+    return Trial(
+        subject=comparable.but_for_size(cell, sample.device),
+        name=str(sample.workload.get("name", "")),
+        batch=int(sample.workload["batch"]),
+        images=chains.pictures(sample.workload),
+        height=int(sample.workload["height"]),
+        width=int(sample.workload["width"]),
+        outcome=sample.outcome,
+        reason=sample.reason,
+        meter=meter,
+        peak_bytes=max(values) if values and complete else None,
+        beside_bytes=min(beside, default=None),
+        limit_bytes=limit.get("limit_bytes"),
+        e2e_s=tuple(sample.e2e_s) if complete else (),
+        record_id=sample.record_id,
+        asked=asked,
+        output=None if None in made else (int(made[0] or 0), int(made[1] or 0)),
+        dominated_by=sample.more.get("dominated_by"),
+    )
