@@ -32,6 +32,11 @@ def number(value: float | None) -> str:
     return f"{value:.{2 if abs(value) < 100 else 1}f}"
 
 
+def in_gib(value: float | None) -> float | None:
+    """Return bytes in GiB."""
+    return None if value is None else value / GIB
+
+
 def gib(value: float | None) -> str:
     """Return bytes as GiB without their unit."""
     return DASH if _missing(value) else f"{(value or 0) / GIB:.3f}"
@@ -55,6 +60,11 @@ def ratio(value: float | None) -> str:
     if value >= 100:
         return f"{value:,.0f}×"
     return f"{value:.{3 if 0.9 < value < 1.1 else 2}f}×"
+
+
+def whole(value: int | None) -> str:
+    """Return a whole number as it is."""
+    return DASH if value is None else str(value)
 
 
 def count(value: float | None) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import text
 from reports import fidelity, markdown
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness
-from reports.view import Cell, Table
+from reports.tables import Column, table
 
 WAITS = """\
 What each technique gains for SDXL at 1024 pixels waits for a machine with a GPU;
@@ -231,37 +231,41 @@ def _tables(
     gpu = False
     for name, comparisons, likenesses in machines:
         for comparison, likeness in zip(comparisons, likenesses, strict=True):
-            if comparison.group.workload.get("task") != "text-to-image":
+            if comparison.group.cell.workload.task != "text-to-image":
                 continue
-            table = _table(name, comparison, likeness)
-            if table is not None:
-                gpu |= comparison.group.first.device.startswith("cuda")
-                found.append(table)
+            part = _table(name, comparison, likeness)
+            if part is not None:
+                gpu |= comparison.group.device.startswith("cuda")
+                found.append(part)
     if not gpu:
         found.insert(0, f"## SDXL on a GPU\n\n{WAITS}")
     return "\n\n".join(found)
 
 
+class _Measured(NamedTuple):
+    title: str
+    comparison: Comparison
+    finding: Finding
+    likeness: Likeness | None
+
+
 def _table(name: str, comparison: Comparison, likeness: Mapping[int, Likeness]) -> str | None:
-    on_gpu = comparison.group.first.device.startswith("cuda")
-    rows: list[list[Cell]] = []
+    on_gpu = comparison.group.device.startswith("cuda")
+    rows: list[_Measured] = []
     absent: list[str] = []
     waiting: list[str] = []
     for number, technique in enumerate(TECHNIQUES, 1):
         index = _place(comparison, technique)
-        title = f"{number}. {technique.title}"
         if index is not None:
-            said = _said(comparison, comparison.findings[index], likeness.get(index))
-            rows.append([Cell(each) for each in (title, *said)])
+            title = f"{number}. {technique.title}"
+            finding = comparison.findings[index]
+            rows.append(_Measured(title, comparison, finding, likeness.get(index)))
         else:
             (waiting if technique.needs_cuda and not on_gpu else absent).append(str(number))
-    if not rows:
+    shown = table(f"{name}: {comparison.panel}", COLUMNS, rows)
+    if shown is None:
         return None
-    title = f"{name}: {comparison.group.title}"
-    if comparison.group.synthetic:
-        title += " (synthetic weights)"
-    head = ["technique", "gain", "warm-up [s]", "memory", "pictures", "measured as"]
-    lines = [markdown.table(Table(title, head, rows), "##")]
+    lines = [markdown.table(shown, "##")]
     if absent:
         lines.append(f"Not measured: {', '.join(absent)}.")
     if waiting:
@@ -272,36 +276,54 @@ def _table(name: str, comparison: Comparison, likeness: Mapping[int, Likeness]) 
 def _place(comparison: Comparison, technique: Technique) -> int | None:
     """Return which finding to show: one with a gain, and with a cold cache, before others."""
     found = [
-        (finding.speedup is None, finding.row.cache != "fresh", index)
+        (finding.speedup is None, finding.arm.cache != "fresh", index)
         for index, finding in enumerate(comparison.findings)
-        if finding.row.backend == technique.backend
-        and technique.measured_with(finding.row.samples[0].options)
+        if finding.arm.cell.backend.name == technique.backend
+        and technique.measured_with(finding.arm.cell.backend.options)
     ]
     return min(found)[2] if found else None
 
 
-def _said(comparison: Comparison, finding: Finding, likeness: Likeness | None) -> list[str]:
-    name = finding.row.samples[0].name
-    cell = name.rpartition("/cache=")[0] or name
+def _gain(row: _Measured) -> str:
+    finding = row.finding
     if finding.speedup is None or finding.verdict is None:
         why = "; ".join(finding.reasons) or finding.not_comparable or "no figure"
-        prefix = "" if why.startswith(finding.outcome) else f"{finding.outcome}: "
-        return [f"{prefix}{why}", "", "", "", cell]
-    gain = (
-        f"{text.ratio(finding.speedup.ratio)} "
-        f"({text.interval(finding.speedup.low, finding.speedup.high, text.ratio)}), "
-        f"{finding.verdict.word}"
+        return why if why.startswith(finding.outcome) else f"{finding.outcome}: {why}"
+    gain = text.with_interval(
+        finding.speedup.ratio, finding.speedup.low, finding.speedup.high, text.ratio
     )
-    own = finding.peak(comparison.meter)
-    base = finding.baseline.peak(comparison.meter) if finding.baseline else None
-    memory = "–" if own is None or base is None else f"{(own - base) / text.GIB:+.2f} GiB"
-    warmup = _warmup(finding)
-    other = comparison.sibling(finding)
-    if other is not None:
-        warmup += f"; {_warmup(other)}"
-    return [gain, warmup, memory, fidelity.same(likeness), cell]
+    return f"{gain}, {finding.verdict.word}"
 
 
-def _warmup(finding: Finding) -> str:
-    cache = "" if finding.row.cache == "fresh" else " (warm cache)"
-    return text.seconds(finding.warmup_s) + cache
+def _warmup(row: _Measured) -> str:
+    both = (row.finding, row.comparison.sibling(row.finding))
+    return "; ".join(
+        text.seconds(f.warmup_s) + ("" if f.arm.cache == "fresh" else " (warm cache)")
+        for f in both
+        if f is not None
+    )
+
+
+def _memory(row: _Measured) -> str:
+    peak, base = row.finding.peak(), row.finding.baseline and row.finding.baseline.peak()
+    return "–" if peak is None or base is None else f"{(peak - base) / text.GIB:+.2f} GiB"
+
+
+def _compared(get: Callable[[_Measured], str]) -> Callable[[_Measured], str]:
+    """Return a getter of what is empty without a gain."""
+    return lambda row: get(row) if row.finding.speedup and row.finding.verdict else ""
+
+
+COLUMNS = (
+    Column("technique", lambda row: row.title),
+    Column("gain", _gain),
+    Column("warm-up [s]", _compared(_warmup)),
+    Column("memory", _compared(_memory)),
+    Column("pictures", _compared(lambda row: fidelity.same(row.likeness))),
+    Column(
+        "measured as",
+        lambda row: (
+            row.finding.arm.cell.name.rpartition("/cache=")[0] or row.finding.arm.cell.name
+        ),
+    ),
+)
