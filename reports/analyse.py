@@ -126,7 +126,8 @@ class Finding:
         calls = [call.seconds for record in self.arm.good for call in record.stages]
         if not calls or any(call[STAGES.index("unaccounted_s")] is None for call in calls):
             return {}
-        return {name: fmean(s or 0.0 for s in at) for name, at in zip(STAGES, zip(*calls))}
+        means = [fmean(seconds or 0.0 for seconds in at) for at in zip(*calls, strict=True)]
+        return dict(zip(STAGES, means, strict=True))
 
     @property
     def outcome(self) -> str:

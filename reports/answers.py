@@ -153,7 +153,9 @@ def _times(subject: Finding) -> str:
     each = f"{text.seconds(subject.e2e.value)} s a call"
     if subject.baseline is None or base is None:
         return each
-    return f"{each} against {text.seconds(base.value)} s of {subject.baseline.arm.cell.backend.place}"
+    return (
+        f"{each} against {text.seconds(base.value)} s of {subject.baseline.arm.cell.backend.place}"
+    )
 
 
 def _headline(comparison: Comparison, subject: Finding) -> str:

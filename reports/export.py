@@ -50,9 +50,7 @@ FIGURES = (
     Column("processes", "processes that ended ok and are pooled below", attrgetter("processes")),
     Column("calls", "measured calls in all of them", attrgetter("calls")),
     Column("e2e_s", "median end-to-end time over all of them, in seconds", _of("e2e", "value")),
-    Column(
-        "e2e_low_s", "lower end of its 95 % interval; null if there is none", _of("e2e", "low")
-    ),
+    Column("e2e_low_s", "lower end of its 95 % interval; null if there is none", _of("e2e", "low")),
     Column("e2e_high_s", "upper end of it", _of("e2e", "high")),
     Column("it_per_s", "median iterations per second", _of("it", "value")),
     Column(

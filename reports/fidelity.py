@@ -206,9 +206,7 @@ def likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likenes
     return found
 
 
-def _pairs(
-    baseline: Arm, arm: Arm, records: Iterable[Record], pictures: Pictures
-) -> list[Pair]:
+def _pairs(baseline: Arm, arm: Arm, records: Iterable[Record], pictures: Pictures) -> list[Pair]:
     return [
         Pair(reference, picture, *pictures.compare(reference, picture))
         for reference, picture in matches(baseline, arm, records)

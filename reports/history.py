@@ -9,8 +9,8 @@ from statistics import median
 import pandas as pd
 
 from bench.gate.history import History, Series
-from plots import history, style
 from bench.store import StoreError
+from plots import history, style
 
 _NAMES = {"speed": "end-to-end time", "warmup": "warm-up time", "memory": "peak memory"}
 

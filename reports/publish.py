@@ -300,9 +300,7 @@ ENVIRONMENT = (
     Column("backends", lambda place: ", ".join(place.begun)),
     Column(
         "begun",
-        lambda place: " to ".join(
-            sorted({min(place.begun.values()), max(place.begun.values())})
-        ),
+        lambda place: " to ".join(sorted({min(place.begun.values()), max(place.begun.values())})),
     ),
 )
 

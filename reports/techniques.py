@@ -322,8 +322,6 @@ COLUMNS = (
     Column("pictures", _compared(lambda row: fidelity.same(row.likeness))),
     Column(
         "measured as",
-        lambda row: (
-            row.finding.arm.cell.name.rpartition("/cache=")[0] or row.finding.arm.cell.name
-        ),
+        lambda row: row.finding.arm.cell.name.rpartition("/cache=")[0] or row.finding.arm.cell.name,
     ),
 )

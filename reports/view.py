@@ -25,7 +25,7 @@ from reports.gallery import Gallery
 from reports.perceptual import Score, Scores
 from reports.reference import Published, References
 from reports.sections.base import Section
-from reports.tables import Cell, Column, Table, interval, present, spread, table
+from reports.tables import Cell, Column, Table, present, spread, table
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,12 +104,17 @@ def but_for_size(cell: Mapping[str, Any], device: str) -> str:
     return json.dumps(shared, sort_keys=True, default=str)
 
 
-def difference(one: Record, other: Record) -> str | None:
+def difference(one: Record, other: Record, without: Collection[str] = ()) -> str | None:
     """Name the first field in which two records differ, with both values, or return None.
 
     Their backends and compile caches may differ; nothing else that can change a figure.
+
+    Args:
+        without: what of the workload may differ besides its name.
     """
-    asked = first_difference(_asked(one), _asked(other))
+    asked = first_difference(
+        *({k: v for k, v in _asked(each).items() if k not in without} for each in (one, other))
+    )
     if asked is not None:
         return asked
     environments = (one.cell.backend.environment, other.cell.backend.environment)
