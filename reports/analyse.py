@@ -361,7 +361,8 @@ def _against_baseline(finding: Finding, findings: Sequence[Finding], replicates:
     ]
     if [len(each) for each in firsts] == [base.processes, finding.processes]:
         finding.breakeven = breakeven(
-            *firsts,
+            firsts[0],
+            firsts[1],
             base.arm.calls_s,
             arm.calls_s,
             images_per_call=arm.cell.workload.images_per_call,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from textwrap import shorten
+from typing import Any
 
 from bench import text
 from bench.records import arms
@@ -81,7 +82,7 @@ def _surest(finding: Finding) -> tuple[bool, float]:
     return finding.verdict.word == "FASTER", finding.speedup.ratio
 
 
-def _place(number: int, comparison: Comparison) -> dict[str, object]:
+def _place(number: int, comparison: Comparison) -> dict[str, Any]:
     group = comparison.group
     return {
         "anchor": f"workload-{number}",

@@ -177,7 +177,7 @@ def frame(runs: Sequence[Path]) -> pandas.DataFrame:
 
     sources = load(runs)
     scores = perceptual.known(runs)
-    cells = {}
+    cells: dict[int, dict[str, Any]] = {}
     for comparison in analyse.compare(group(sources)):
         for finding in comparison.findings:
             score = _Scored(scores.of(comparison.group, finding), _names(scores))

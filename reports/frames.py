@@ -109,12 +109,14 @@ def _bars(
             marks = [point for point in points(finding) if point is not None]
             made.append(
                 _Bar(comparison, getattr(arm, label), arm.cell.backend.name, found, marks,
-                     found and show(found), finding, arm.cache)
+                     show(found) if found else None, finding, arm.cache)
             )  # fmt: skip
         for row in published.get(place, ()):
             figure = publish(row)
             alone = None if figure is None else Interval(figure, None, None)
-            made.append(_Bar(comparison, row.label, row.backend, alone, [], alone and show(alone)))
+            made.append(
+                _Bar(comparison, row.label, row.backend, alone, [], show(alone) if alone else None)
+            )
     return frame(_BARS, made, "value")
 
 

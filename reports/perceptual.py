@@ -89,7 +89,9 @@ class Scores:
         self, reference: Stored | None, picture: Stored, prompt: str
     ) -> list[tuple[str, str]]:
         """Return a picture's known scores as (name, text); those of edits and noise are none."""
-        distance = reference and self.value(Question("lpips", picture.sha256, reference.sha256))
+        distance = None
+        if reference is not None:
+            distance = self.value(Question("lpips", picture.sha256, reference.sha256))
         fit = self.value(Question("clip_score", picture.sha256, prompt))
         return [
             *([] if distance is None else [(SHOWN["lpips"], lpips(distance))]),

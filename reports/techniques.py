@@ -305,7 +305,7 @@ def _warmup(row: _Measured) -> str:
 
 
 def _memory(row: _Measured) -> str:
-    peak, base = row.finding.peak(), row.finding.baseline and row.finding.baseline.peak()
+    peak, base = row.finding.peak(), row.finding.baseline.peak() if row.finding.baseline else None
     return "–" if peak is None or base is None else f"{(peak - base) / text.GIB:+.2f} GiB"
 
 

@@ -541,7 +541,7 @@ def _audit(audited: Sequence[Audited]) -> Table:
     """Return what ``bench audit`` finds in the records: here as in anyone's table."""
     found = [(one, finding) for one in audited for finding in one.findings]
     several = len(audited) > 1
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (f.sure, _audited_cells(one, f.rows, several=several), f.says, f.arithmetic, f.settle)
         for one, f in found
     ] or [("–", "–", "nothing contradicts itself", "–", "–")]

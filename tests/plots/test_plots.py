@@ -11,7 +11,7 @@ from PIL import Image
 
 import plots.end_to_end
 from plots import style
-from reports import analyse, figures, frames, gather
+from reports import figures, frames, sections
 from reports.fidelity import Pictures, judge
 from tests.reports import make_records as make
 
@@ -23,12 +23,12 @@ def comparisons(folder, backends=make.BACKENDS, workloads=make.WORKLOADS[:1], **
     run = make.write_run(folder / "run", records)
     make.add_pictures(run, records, backends)
     make.write_run(run, records)
-    return analyse.compare(gather.group(gather.read([run])))
+    return make.compared(run)
 
 
 def tables(found):
     likenesses = [judge(c, Pictures()) for c in found]
-    return {name: plot() for name, plot in figures._plotted(found, likenesses, {}).items()}
+    return figures._plotted(found, likenesses, {}) | sections.figures(found)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from bench import perceptual as kept_scores
 from bench.cli.app import main
 from bench.perceptual import WeightsError
-from reports import build, export, figures, gather, perceptual, view
+from reports import build, export, figures, perceptual, view
 from tests.reports import make_records as make
 from tests.worker import tiny_clip
 
@@ -194,7 +194,7 @@ def test_a_small_distance_never_reads_as_none(value: float | None, shown: str) -
 @pytest.mark.parametrize("synthetic", [False, True])
 def test_synthetic_weights_have_no_clip_score(tmp_path: Path, synthetic: bool) -> None:
     made = make.records([make.Workload("s", synthetic=synthetic)], make.BACKENDS[:1], rounds=1)
-    (group,) = gather.group(gather.read([make.write_run(tmp_path / "run", made)]))
+    (group,) = make.groups(make.write_run(tmp_path / "run", made))
     assert (perceptual.why_no_clip_score(group) == perceptual.SYNTHETIC) is synthetic
 
 

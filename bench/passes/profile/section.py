@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from statistics import median
+from typing import Any
 
 import plots.roofline
 from bench import text
@@ -76,9 +77,9 @@ def limits(comparison: Comparison, finding: Finding) -> Limits | None:
     matmul = median(each.matmul_flops_per_s for each in ceilings)
     copy = median(each.copy_bytes_per_s for each in ceilings)
     traced = [
-        (busy, math.fsum(middle for middle, _, _ in record.step_trace()))
+        (seen, math.fsum(middle for middle, _, _ in record.step_trace()))
         for record in finding.arm.good
-        if (busy := record.part(Fields).device_busy)
+        if (seen := record.part(Fields).device_busy)
     ]
     busy = [each.busy_s for each, _ in traced if each.busy_s]
     shares = [100 * each.loop_busy_s / loop for each, loop in traced if each.loop_busy_s and loop]
@@ -138,7 +139,7 @@ def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
     }
 
 
-def _floor_s(row: frames.Row) -> float:
+def _floor_s(row: frames.Row) -> Any:
     return max(row.at.ideal_s, row.at.least_s)
 
 

@@ -172,7 +172,7 @@ def _median_of(name: str) -> Callable[[_Chain], float | None]:
 
 def _time(row: _Chain) -> str | None:
     e2e = row.finding.e2e
-    return e2e and f"{text.with_interval(e2e.value, e2e.low, e2e.high)} s"
+    return f"{text.with_interval(e2e.value, e2e.low, e2e.high)} s" if e2e else None
 
 
 def _why(row: _Chain) -> str | None:
