@@ -6,12 +6,12 @@ import importlib
 import io
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.contract import Perceptual
 from bench.records import frame as flat
 from bench.records.arms import group
 from bench.records.load import load
@@ -19,140 +19,80 @@ from bench.store import StoreError
 from reports import analyse, perceptual
 from reports.analyse import Finding
 from reports.perceptual import Score, Scores
+from reports.tables import Getter, get
 
 if TYPE_CHECKING:
     import pandas
 
 FORMATS = ("csv", "parquet", "json", "pytest-benchmark")
 
-Get = Callable[[Any], Any]
-
-
-class Column(NamedTuple):
-    """A column of a cell: its name after ``cell_``, what it means, what it reads of a finding."""
-
-    name: str
-    meaning: str
-    get: Get
-
-
-def _of(part: str, name: str) -> Get:
-    """Return a getter of a part's attribute; None without the part."""
-
-    def get(finding: Finding) -> Any:
-        found = getattr(finding, part)
-        return found and getattr(found, name)
-
-    return get
-
-
-FIGURES = (
-    Column("processes", "processes that ended ok and are pooled below", attrgetter("processes")),
-    Column("calls", "measured calls in all of them", attrgetter("calls")),
-    Column("e2e_s", "median end-to-end time over all of them, in seconds", _of("e2e", "value")),
-    Column("e2e_low_s", "lower end of its 95 % interval; null if there is none", _of("e2e", "low")),
-    Column("e2e_high_s", "upper end of it", _of("e2e", "high")),
-    Column("it_per_s", "median iterations per second", _of("it", "value")),
-    Column(
-        "steps_per_s_e2e",
-        "median of requested steps by end-to-end time",
-        attrgetter("steps_per_s_e2e"),
-    ),
-    Column(
-        "step_s",
-        "median over processes of each one's median interval between steps, in seconds",
-        attrgetter("step_s"),
-    ),
-    Column("load_s", "median time to load, in seconds", attrgetter("load_s")),
-    Column(
-        "prepare_s", "median time of the backend's own call, in seconds", attrgetter("prepare_s")
-    ),
-    Column("first_call_s", "median first call, in seconds", attrgetter("first_call_s")),
-    Column("warmup_s", "median sum of warm-up calls, in seconds", attrgetter("warmup_s")),
-    Column(
-        "compile_s",
-        "median of first call less median steady call, in seconds",
-        attrgetter("compile_s"),
-    ),
-    Column("meter", "the memory meter that the report shows", attrgetter("meter")),
-    Column("peak_bytes", "largest steady peak by that meter, in bytes", lambda f: f.peak()),
-    Column(
-        "speedup",
-        "baseline median by this median; null if not comparable",
-        _of("speedup", "ratio"),
-    ),
-    Column("speedup_low", "lower end of its 95 % interval", _of("speedup", "low")),
-    Column("speedup_high", "upper end of it", _of("speedup", "high")),
-    Column("verdict", "FASTER, SLOWER, SAME or UNCLEAR", _of("verdict", "word")),
-    Column("verdict_reason", "the sentence that backs it", _of("verdict", "reason")),
-    Column(
-        "not_comparable",
-        "the field in which it and the baseline differ",
-        attrgetter("not_comparable"),
-    ),
-    Column("breakeven", "after, immediately or never", _of("breakeven", "kind")),
-    Column(
-        "breakeven_images", "images until it breaks even; null if never", _of("breakeven", "images")
-    ),
-    Column(
-        "breakeven_low_images", "lower end of its 95 % interval", _of("breakeven", "low_images")
-    ),
-    Column("breakeven_high_images", "upper end; null if open", _of("breakeven", "high_images")),
-    Column(
-        "breakeven_minutes", "the same in minutes of baseline work", _of("breakeven", "minutes")
-    ),
-    Column("trust", "yes, with care or no", attrgetter("trust")),
-    Column("doubts", "why not yes", lambda f: " ".join(f.doubts) or None),
-)
+FIGURES: dict[str, tuple[Getter, str]] = {
+    "processes": ("processes", "processes that ended ok and are pooled below"),
+    "calls": ("calls", "measured calls in all of them"),
+    "e2e_s": ("e2e.value", "median end-to-end time over all of them, in seconds"),
+    "e2e_low_s": ("e2e.low", "lower end of its 95 % interval; null if there is none"),
+    "e2e_high_s": ("e2e.high", "upper end of it"),
+    "it_per_s": ("it.value", "median iterations per second"),
+    "steps_per_s_e2e": ("steps_per_s_e2e", "median of requested steps by end-to-end time"),
+    "step_s": ("step_s", "median over processes of each one's median step interval, in seconds"),
+    "load_s": ("load_s", "median time to load, in seconds"),
+    "prepare_s": ("prepare_s", "median time of the backend's own call, in seconds"),
+    "first_call_s": ("first_call_s", "median first call, in seconds"),
+    "warmup_s": ("warmup_s", "median sum of warm-up calls, in seconds"),
+    "compile_s": ("compile_s", "median of first call less median steady call, in seconds"),
+    "meter": ("meter", "the memory meter that the report shows"),
+    "peak_bytes": (lambda f: f.peak(), "largest steady peak by that meter, in bytes"),
+    "speedup": ("speedup.ratio", "baseline median by this median; null if not comparable"),
+    "speedup_low": ("speedup.low", "lower end of its 95 % interval"),
+    "speedup_high": ("speedup.high", "upper end of it"),
+    "verdict": ("verdict.word", "FASTER, SLOWER, SAME or UNCLEAR"),
+    "verdict_reason": ("verdict.reason", "the sentence that backs it"),
+    "not_comparable": ("not_comparable", "the field in which it and the baseline differ"),
+    "breakeven": ("breakeven.kind", "after, immediately or never"),
+    "breakeven_images": ("breakeven.images", "images until it breaks even; null if never"),
+    "breakeven_low_images": ("breakeven.low_images", "lower end of its 95 % interval"),
+    "breakeven_high_images": ("breakeven.high_images", "upper end; null if open"),
+    "breakeven_minutes": ("breakeven.minutes", "the same in minutes of baseline work"),
+}
+TRUST: dict[str, tuple[Getter, str]] = {
+    "trust": ("trust", "yes, with care or no"),
+    "doubts": (lambda f: " ".join(f.doubts) or None, "why not yes"),
+}
 
 
 class _Scored(NamedTuple):
     score: Score
-    weights: dict[str, str]
+    scores: Scores
 
 
-def _weights(metric: str) -> Get:
-    return lambda row: row.weights.get(metric)
+def _weights(metric: Perceptual) -> Getter:
+    return lambda row: str(row.scores.weights[metric]) if metric in row.scores.weights else None
 
 
-def _why(metric: str) -> Get:
+def _why(metric: Perceptual) -> Getter:
     return lambda row: row.score.reasons.get(metric)
 
 
-SCORES = (
-    Column(
-        "lpips",
-        "largest LPIPS of its pictures from the baseline's; null if not computed",
-        attrgetter("score.lpips"),
+def _seeds(row: _Scored) -> int | None:
+    return None if row.score.clip_score is None else row.score.pictures
+
+
+SCORES: dict[str, tuple[Getter, str]] = {
+    "lpips": ("score.lpips", "largest LPIPS of its images from the baseline's; null if unknown"),
+    "lpips_weights": (_weights("lpips"), "name and identity of the weights"),
+    "lpips_reason": (_why("lpips"), "why it is null"),
+    "clip_score": ("score.clip_score", "mean CLIP score of its images and prompt, 0 to 100"),
+    "clip_score_baseline": (
+        "score.clip_score_baseline", "the same of the baseline's images of the same seeds",
     ),
-    Column("lpips_weights", "name and identity of the weights", _weights("lpips")),
-    Column("lpips_reason", "why it is null", _why("lpips")),
-    Column(
-        "clip_score",
-        "mean CLIP score of its pictures and prompt, 0 to 100",
-        attrgetter("score.clip_score"),
-    ),
-    Column(
-        "clip_score_baseline",
-        "the same of the baseline's pictures of the same seeds",
-        attrgetter("score.clip_score_baseline"),
-    ),
-    Column(
-        "clip_score_difference",
-        "the one less the other",
-        attrgetter("score.clip_score_difference"),
-    ),
-    Column(
-        "clip_score_pictures",
-        "seeds in that mean",
-        lambda row: None if row.score.clip_score is None else row.score.pictures,
-    ),
-    Column("clip_score_weights", "name and identity of the weights", _weights("clip_score")),
-    Column("clip_score_reason", "why it is null", _why("clip_score")),
-)
+    "clip_score_difference": ("score.clip_score_difference", "the one less the other"),
+    "clip_score_pictures": (_seeds, "seeds in that mean"),
+    "clip_score_weights": (_weights("clip_score"), "name and identity of the weights"),
+    "clip_score_reason": (_why("clip_score"), "why it is null"),
+}  # fmt: skip
 
 CELL_COLUMNS = {
-    f"cell_{column.name}": column.meaning for column in (*FIGURES[:-2], *SCORES, *FIGURES[-2:])
+    f"cell_{name}": meaning for name, (_, meaning) in (FIGURES | SCORES | TRUST).items()
 }
 """Columns that are equal for all records of a cell: its rounds pooled, as the report shows them."""
 
@@ -180,8 +120,8 @@ def frame(runs: Sequence[Path]) -> pandas.DataFrame:
     cells: dict[int, dict[str, Any]] = {}
     for comparison in analyse.compare(group(sources)):
         for finding in comparison.findings:
-            score = _Scored(scores.of(comparison.group, finding), _names(scores))
-            cell = _read(FIGURES, finding) | _read(SCORES, score)
+            score = _Scored(scores.of(comparison.group, finding), scores)
+            cell = _read(FIGURES | TRUST, finding) | _read(SCORES, score)
             cells.update((id(record), cell) for record in finding.arm.records)
     rows = [
         {
@@ -200,12 +140,8 @@ def frame(runs: Sequence[Path]) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _names(scores: Scores) -> dict[str, str]:
-    return {metric: str(weights) for metric, weights in scores.weights.items()}
-
-
-def _read(columns: Sequence[Column], row: Any) -> dict[str, Any]:
-    return {f"cell_{column.name}": column.get(row) for column in columns}
+def _read(columns: dict[str, tuple[Getter, str]], row: Any) -> dict[str, Any]:
+    return {f"cell_{name}": get(row, what) for name, (what, _) in columns.items()}
 
 
 def render(runs: Sequence[Path], kind: str) -> bytes:
@@ -305,7 +241,7 @@ def _benchmark(name: str, group: str, finding: Finding) -> dict[str, Any]:
         "param": None,
         "extra_info": {
             "record_ids": [record.record_id for record in good],
-            **{k: v for k, v in _read(FIGURES, finding).items() if v is not None},
+            **{k: v for k, v in _read(FIGURES | TRUST, finding).items() if v is not None},
         },
         "options": {
             "disable_gc": False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -15,9 +14,10 @@ from bench.records.types import median as median_of
 from reports import answers
 from reports.analyse import Comparison, Finding, Interval
 from reports.fidelity import THRESHOLD_DB, Likeness
-from reports.reference import Published, References
+from reports.reference import References
+from reports.tables import Getter, get
 
-Columns = Mapping[str, Callable[[Any], Any]]
+Columns = Mapping[str, Getter]
 """What each column reads from a row, by its name."""
 
 
@@ -38,7 +38,7 @@ def rows(comparisons: Iterable[Comparison]) -> Iterator[Row]:
 
 def frame(columns: Columns, rows: Iterable[Any], drawn: str | None = None) -> pd.DataFrame:
     """Return a table; without the workloads that have nothing to draw in the column ``drawn``."""
-    made = [{name: get(row) for name, get in columns.items()} for row in rows]
+    made = [{name: get(row, what) for name, what in columns.items()} for row in rows]
     if drawn is not None:
         drawable = {row["workload"] for row in made if row[drawn] is not None}
         made = [row for row in made if row["workload"] in drawable]
@@ -46,12 +46,12 @@ def frame(columns: Columns, rows: Iterable[Any], drawn: str | None = None) -> pd
 
 
 WHO: Columns = {
-    "workload": attrgetter("comparison.panel"),
-    "label": attrgetter("finding.arm.label"),
-    "backend": attrgetter("finding.arm.cell.backend.name"),
+    "workload": "comparison.panel",
+    "label": "finding.arm.label",
+    "backend": "finding.arm.cell.backend.name",
 }
-PROCESSES: Columns = {"processes": attrgetter("finding.processes")}
-CALLS: Columns = {"calls": attrgetter("finding.calls"), **PROCESSES}
+PROCESSES: Columns = {"processes": "finding.processes"}
+CALLS: Columns = {"calls": "finding.calls", **PROCESSES}
 
 
 def _why(finding: Finding) -> str:
@@ -77,17 +77,17 @@ class _Bar(NamedTuple):
 
 
 _BARS: Columns = {
-    "workload": attrgetter("comparison.panel"),
-    "label": attrgetter("label"),
-    "backend": attrgetter("backend"),
-    "cache": attrgetter("cache"),
-    "value": lambda bar: bar.value and bar.value.value,
-    "low": lambda bar: bar.value and bar.value.low,
-    "high": lambda bar: bar.value and bar.value.high,
+    "workload": "comparison.panel",
+    "label": "label",
+    "backend": "backend",
+    "cache": "cache",
+    "value": "value.value",
+    "low": "value.low",
+    "high": "value.high",
     "calls": lambda bar: bar.finding.calls if bar.finding else 0,
     "processes": lambda bar: bar.finding.processes if bar.finding else 0,
-    "points": attrgetter("points"),
-    "shown": attrgetter("shown"),
+    "points": "points",
+    "shown": "shown",
     "published": lambda bar: bar.finding is None,
     "why": lambda bar: _why(bar.finding) if bar.finding else "not published",
 }
@@ -96,23 +96,23 @@ _BARS: Columns = {
 def _bars(
     comparisons: Sequence[Comparison],
     published: References,
-    value: Callable[[Finding], Interval | None],
+    value: Getter,
     points: Callable[[Finding], list[float | None]],
-    publish: Callable[[Published], float | None],
+    publish: Getter,
     show: Callable[[Interval], str],
     label: str = "label",
 ) -> pd.DataFrame:
     made = []
     for place, comparison in enumerate(comparisons):
         for finding in comparison.findings:
-            arm, found = finding.arm, value(finding)
+            arm, found = finding.arm, get(finding, value)
             marks = [point for point in points(finding) if point is not None]
             made.append(
                 _Bar(comparison, getattr(arm, label), arm.cell.backend.name, found, marks,
                      show(found) if found else None, finding, arm.cache)
             )  # fmt: skip
         for row in published.get(place, ()):
-            figure = publish(row)
+            figure = get(row, publish)
             alone = None if figure is None else Interval(figure, None, None)
             made.append(
                 _Bar(comparison, row.label, row.backend, alone, [], show(alone) if alone else None)
@@ -124,9 +124,9 @@ def end_to_end(comparisons: Sequence[Comparison], published: References) -> pd.D
     return _bars(
         comparisons,
         published,
-        lambda f: f.e2e,
+        "e2e",
         lambda f: [record.median_e2e_s for record in f.arm.good],
-        lambda row: row.e2e_s,
+        "e2e_s",
         lambda v: f"{text.with_interval(v.value, v.low, v.high)} s",
     )
 
@@ -135,9 +135,9 @@ def throughput(comparisons: Sequence[Comparison], published: References) -> pd.D
     return _bars(
         comparisons,
         published,
-        lambda f: f.it,
+        "it",
         lambda f: [median_of(record.rates) for record in f.arm.good],
-        lambda row: row.it_per_s,
+        "it_per_s",
         lambda v: f"{text.with_interval(v.value, v.low, v.high, text.number)} it/s",
     )
 
@@ -148,7 +148,7 @@ def warmup(comparisons: Sequence[Comparison], published: References) -> pd.DataF
         published,
         lambda f: None if f.warmup_s is None else Interval(f.warmup_s, None, None),
         lambda f: [record.warmup_total_s for record in f.arm.good],
-        lambda row: row.warmup_s,
+        "warmup_s",
         lambda v: text.seconds(v.value),
         "short",
     )
@@ -158,8 +158,8 @@ def warmup(comparisons: Sequence[Comparison], published: References) -> pd.DataF
 
 _MEMORY: Columns = {
     **WHO,
-    "meter": attrgetter("finding.meter"),
-    "phase": attrgetter("at"),
+    "meter": "finding.meter",
+    "phase": "at",
     "gib": lambda row: text.in_gib(row.finding.peak(phase=row.at)),
     "shown": lambda row: text.gib(row.finding.peak()),
     "why": lambda row: (
@@ -177,14 +177,14 @@ def memory(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 _BREAKEVEN: Columns = {
     **WHO,
-    "first_call_s": attrgetter("finding.first_call_s"),
-    "e2e_s": attrgetter("finding.e2e.value"),
-    "images_per_call": attrgetter("comparison.group.cell.workload.images_per_call"),
-    "is_baseline": attrgetter("finding.arm.is_baseline"),
-    "kind": lambda row: row.at and row.at.kind,
-    "images": lambda row: row.at and row.at.images,
-    "low_images": lambda row: row.at and row.at.low_images,
-    "high_images": lambda row: row.at and row.at.high_images,
+    "first_call_s": "finding.first_call_s",
+    "e2e_s": "finding.e2e.value",
+    "images_per_call": "comparison.group.cell.workload.images_per_call",
+    "is_baseline": "finding.arm.is_baseline",
+    "kind": "at.kind",
+    "images": "at.images",
+    "low_images": "at.low_images",
+    "high_images": "at.high_images",
     "shown": lambda row: answers.breakeven(row.finding) if row.at else "baseline",
     **PROCESSES,
 }
@@ -209,7 +209,7 @@ def _share(row: Row) -> float | None:
 
 _STAGES: Columns = {
     **WHO,
-    "stage": attrgetter("at"),
+    "stage": "at",
     "seconds": lambda row: row.finding.stages.get(row.at),
     "pct": _share,
     **CALLS,
@@ -230,11 +230,11 @@ def _control(likeness: Likeness) -> float | None:
 
 _PARETO: Columns = {
     **WHO,
-    "speedup": attrgetter("finding.speedup.ratio"),
-    "low": attrgetter("finding.speedup.low"),
-    "high": attrgetter("finding.speedup.high"),
+    "speedup": "finding.speedup.ratio",
+    "low": "finding.speedup.low",
+    "high": "finding.speedup.high",
     "shown": lambda row: text.ratio(row.finding.speedup.ratio),
-    "psnr_db": attrgetter("at.verdict.worst_db"),
+    "psnr_db": "at.verdict.worst_db",
     "identical": lambda row: row.at.verdict.word == "IDENTICAL",
     "pictures": lambda row: len([p for p in row.at.pairs if p.figures is not None]),
     "control_db": lambda row: _control(row.at),
@@ -264,9 +264,9 @@ _SPREAD: Columns = {
     **WHO,
     "process": lambda row: row.at[0],
     "e2e_s": lambda row: row.at[1],
-    "median_s": attrgetter("finding.e2e.value"),
-    "between_pct": attrgetter("finding.between_pct"),
-    "within_pct": attrgetter("finding.within_pct"),
+    "median_s": "finding.e2e.value",
+    "between_pct": "finding.between_pct",
+    "within_pct": "finding.within_pct",
 }
 
 
@@ -289,7 +289,7 @@ TRACE: Columns = {
     "median_s": lambda row: median(at[0] for at in row.at["traces"]),
     "low_s": lambda row: min(at[1] for at in row.at["traces"]),
     "high_s": lambda row: max(at[2] for at in row.at["traces"]),
-    "calls": attrgetter("finding.calls"),
+    "calls": "finding.calls",
     "processes": lambda row: len(row.at["traces"]),
 }
 """Of rows whose ``at`` is a ``step`` and its ``traces``: (median, least, most) by process."""

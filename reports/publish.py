@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,14 +224,14 @@ def report(machines: Sequence[Machine]) -> str:
 
 ANSWER = (
     Column("workload", lambda answer: _named(answer)),
-    Column("backend", attrgetter("backend")),
+    Column("backend", "backend"),
     Column("faster by", lambda answer: f"{answer.speedup} ({answer.interval}), {answer.word}"),
-    Column("one call", attrgetter("times")),
+    Column("one call", "times"),
     Column("warm-up", lambda answer: "; ".join(answer.warmup)),
     Column("worth it", lambda answer: "; ".join(answer.pays)),
     Column("memory", lambda answer: "; ".join(answer.memory)),
-    Column("pictures", attrgetter("pictures")),
-    Column("trust", attrgetter("trust")),
+    Column("pictures", "pictures"),
+    Column("trust", "trust"),
 )
 
 
@@ -287,7 +286,7 @@ def _driver(place: _Place) -> str:
 
 
 SURROUNDINGS = (
-    Column("machine", attrgetter("machine")),
+    Column("machine", "machine"),
     Column("device", _device),
     Column("memory [GiB]", _memory),
     Column("driver, CUDA", _driver),
@@ -382,17 +381,17 @@ def _given(value: float | None) -> str:
 
 
 PUBLISHED = (
-    Column("line", attrgetter("line")),
+    Column("line", "line"),
     Column("origin", _origin),
-    Column("model", attrgetter("row.model")),
-    Column("task", attrgetter("row.task")),
+    Column("model", "row.model"),
+    Column("task", "row.task"),
     Column("size", lambda printed: f"{printed.row.width}×{printed.row.height}"),
-    Column("backend", attrgetter("row.backend")),
-    Column("steps claimed", attrgetter("row.steps"), _given),
-    Column("warm-up [s]", attrgetter("row.warmup_s"), _given),
-    Column("one call [s]", attrgetter("row.e2e_s"), _given),
-    Column("it/s", attrgetter("row.it_per_s"), _given),
-    Column("memory [GiB]", attrgetter("row.memory_gib"), _given),
+    Column("backend", "row.backend"),
+    Column("steps claimed", "row.steps", _given),
+    Column("warm-up [s]", "row.warmup_s", _given),
+    Column("one call [s]", "row.e2e_s", _given),
+    Column("it/s", "row.it_per_s", _given),
+    Column("memory [GiB]", "row.memory_gib", _given),
     Column("meter", lambda printed: printed.row.meter.replace("_", " ")),
     Column("wrong", lambda printed: ", ".join(map(str, printed.wrong)) or text.DASH),
 )

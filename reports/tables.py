@@ -8,6 +8,18 @@ from typing import Any
 
 from bench import text
 
+Getter = str | Callable[[Any], Any]
+"""What to read from a row: the path of an attribute, or a function."""
+
+
+def get(row: Any, what: Getter) -> Any:
+    """Return what a row has at a path such as ``finding.e2e.value``; None if a part of it is."""
+    if not isinstance(what, str):
+        return what(row)
+    for name in what.split("."):
+        row = None if row is None else getattr(row, name)
+    return row
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -37,19 +49,19 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its head, what it reads from a row, and how a figure is shown.
+    """A column: its head, what it reads from a row (see `get`), and how a figure is shown.
 
     Without ``show`` it holds text, of which ``kind`` says what it is. ``value`` may return a `Cell`
     where the text and the figure behind it are not of one piece.
     """
 
     head: str
-    value: Callable[[Any], Any]
+    value: Getter
     show: Callable[[Any], str] | None = None
     kind: str = ""
 
     def cell(self, row: Any) -> Cell:
-        value = self.value(row)
+        value = get(row, self.value)
         if isinstance(value, Cell):
             return value
         if self.show is None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any, NamedTuple
+
+import yaml
 
 from bench import text
 from reports import fidelity, markdown
@@ -43,148 +46,11 @@ class Technique:
         return all(options.get(name) == value for name, value in self.options.items())
 
 
-TECHNIQUES = (
-    Technique(
-        "Never make the host wait",
-        "tuned",
-        "A GPU is fast when the host is ahead of it. diffusers' ancestral scheduler draws noise on "
-        "the CPU and uploads it from pageable memory, which waits for all queued work at each "
-        "step; `set_timesteps` reads the sigmas back once a picture. Both go without a wait, and "
-        "not one bit of the picture changes. Costs nothing.",
-        {"alone": "scheduler", "scheduler": "no-sync"},
-        "{name: tuned, options: {alone: scheduler, scheduler: no-sync}}",
-    ),
-    Technique(
-        "Step in fewer kernels",
-        "tuned",
-        "An Euler step written out is one multiply-add of the latents, not six kernels. It rounds "
-        "less often than before, so the last bits differ. For epsilon prediction.",
-        {"alone": "scheduler", "scheduler": "fused"},
-        "{name: tuned, options: {alone: scheduler}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Keep the VAE in the type it decodes in",
-        "tuned",
-        "SDXL's VAE overflows in float16, so pipelines convert all of its weights to float32 for "
-        "each picture and back. Keeping the decoder in float32 gives the same picture, and is what "
-        "lets its decoding be captured. Its 49.5 million weights take 0.1 GiB more between "
-        "decodes; during one, the whole VAE was in float32 before.",
-        {"alone": "hold_vae"},
-        "{name: tuned, options: {alone: hold_vae}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Channels last",
-        "tuned",
-        "Tensor cores want a pixel's channels side by side. Weights are rearranged once; "
-        "convolutions stop transposing. The order of sums changes, so the last bits do.",
-        {"alone": "channels_last"},
-        "{name: tuned, options: {alone: channels_last}}",
-    ),
-    Technique(
-        "Let cuDNN time its algorithms",
-        "tuned",
-        "cuDNN guesses which convolution algorithm is fastest; told to, it measures, once for each "
-        "shape. Costs a moment in the first call.",
-        {"alone": "cudnn_benchmark"},
-        "{name: tuned, options: {alone: cudnn_benchmark}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Fuse the projections",
-        "tuned",
-        "Query, key and value come from one matrix product instead of three: larger products, "
-        "fewer launches. The separate weights stay, so it costs their memory again.",
-        {"alone": "fuse_qkv"},
-        "{name: tuned, options: {alone: fuse_qkv}}",
-    ),
-    Technique(
-        "The fastest attention that keeps the picture",
-        "tuned",
-        "cuDNN's and torch's flash attention, FlashAttention 3 and SageAttention are timed at the "
-        "denoiser's own shapes, those that are installed. One whose error against float32 is over "
-        "twice that of the present way is not taken, which is where SageAttention has to prove "
-        "itself.",
-        {"alone": "attention"},
-        "{name: tuned, options: {alone: attention}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "CUDA graphs",
-        "tuned",
-        "An eager SDXL UNet launches some 3,000 operators a call, and the smaller the picture, the "
-        "less each of them computes meanwhile. Each part's whole call is captured once for each "
-        "shape and replayed with one launch. Costs the memory of the captured activations, and the "
-        "capture's time in the first calls.",
-        {"alone": "cuda_graphs"},
-        "{name: tuned, options: {alone: cuda_graphs}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Compile the repeated blocks",
-        "torch-compile-regional",
-        "Most of a UNet is one kind of block, many times. Only that block is compiled, once for "
-        "each of its shapes, and nothing is fused across blocks.",
-        {"mode": "default"},
-        how="torch-compile-regional",
-    ),
-    Technique(
-        "Compile whole parts",
-        "torch-compile",
-        "The compiler sees across blocks, and takes its time. Worth it where the same shapes are "
-        "drawn for hours.",
-        {"mode": "default"},
-        how="torch-compile",
-    ),
-    Technique(
-        "All of it",
-        "tuned",
-        "The backend `tuned`: small regions compiled, whole calls captured, nothing waited for.",
-        {"alone": None, "autotune": False, "cache_file": None},
-        "tuned",
-    ),
-    Technique(
-        "Ship what was compiled",
-        "tuned",
-        "All that was compiled is kept as one file, `artifacts.bin` in the cell's cache. A machine "
-        "of the same kind and software that starts from it with nothing else compiles little. "
-        "Such a file is code: take it from nobody you would not take a program from.",
-        {"alone": None, "autotune": False},
-        "{name: tuned, cache: fresh, options: {cache_file: artifacts.bin}}",
-        given="cache_file",
-    ),
-    Technique(
-        "More time for the compiler",
-        "tuned",
-        "Inductor times its own matrix products and tunes each kernel's launch, all of it within "
-        "the warm-up; a shipped cache spares other machines the wait.",
-        {"alone": None, "autotune": True, "cache_file": None},
-        "{name: tuned, options: {autotune: true, coordinate_descent: true}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Reuse deep features (lossy)",
-        "tuned-cache",
-        "Two of three steps compute only the outermost blocks and take the rest from the step "
-        "before (DeepCache). The picture changes: look at the verdict before you use it.",
-        how="tuned-cache",
-    ),
-    Technique(
-        "Eight bits: fp8 (lossy)",
-        "tuned-fp8",
-        "The denoiser's large linear layers in fp8, activations scaled as they come. Needs torchao "
-        "and a GPU of capability 8.9. The picture changes.",
-        how="tuned-fp8",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Eight bits: int8 (lossy)",
-        "tuned-int8",
-        "The same in int8, which older GPUs have too. The picture changes.",
-        how="tuned-int8",
-        needs_cuda=True,
-    ),
+TECHNIQUES = tuple(
+    Technique(**{"how": each["backend"], **each})
+    for each in yaml.safe_load(
+        (files("reports") / "templates" / "techniques.yaml").read_text(encoding="utf-8")
+    )
 )
 
 INTRODUCTION = """\
@@ -315,7 +181,7 @@ def _compared(get: Callable[[_Measured], str]) -> Callable[[_Measured], str]:
 
 
 COLUMNS = (
-    Column("technique", lambda row: row.title),
+    Column("technique", "title"),
     Column("gain", _gain),
     Column("warm-up [s]", _compared(_warmup)),
     Column("memory", _compared(_memory)),

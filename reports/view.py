@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 from bench import text
@@ -144,62 +144,11 @@ def _worker_warnings(finding: Finding) -> list[str]:
 
 VERDICTS = "Which verdict to trust"
 
-METHOD = (
-    (
-        "End-to-end time runs from synchronised start to PIL pictures and synchronised end. The "
-        "median "
-        "is over all measured calls. With several processes its interval is that median times and "
-        "divided by a factor: Student's t for so few processes, times the standard error that a "
-        "two-level bootstrap (processes, then calls within them) has on the log scale. Two "
-        "processes know little of their own spread, so theirs may be wider than all calls seen. "
-        "With one process it is the order-statistic interval of its calls, from 6 calls on; so "
-        "are the intervals of it/s. All intervals are 95 %."
-    ),
-    (
-        "Speedup is the baseline's median over the backend's, its interval made in the same way, "
-        "with Welch's degrees of freedom. "
-        "Only like is compared with like: model, revision, task, effective steps, scheduler, size, "
-        "batch, guidance, data type, device, threads and machine must be equal; otherwise the "
-        "field "
-        "that differs is named."
-    ),
-    (
-        "Verdicts: FASTER or SLOWER when the interval excludes 1; SAME when it lies within 1 % "
-        "of 1; "
-        "UNCLEAR otherwise. With a single process per cell the interval must clear 1 by 5 %, "
-        "because "
-        "the spread from process to process is then unknown."
-    ),
-    (
-        "Break-even: (first call of the backend − first call of the baseline) ÷ (saving per "
-        "call), in "
-        "images; preparation is not part of it, and is stated where it would change the answer; "
-        "never when the interval of the saving reaches 0. Warm-up time is the sum of all "
-        "warm-up calls, the first included."
-    ),
-    (
-        "Memory is a peak, by the meter that is named, over the steady phase unless stated "
-        "otherwise. "
-        "Figures of different meters are never compared."
-    ),
-    (
-        f"Pictures are compared image by image at equal seed, with the baseline's first process as "
-        f"reference and its further processes as control. The threshold is "
-        f"{fidelity.THRESHOLD_DB:g} dB PSNR."
-    ),
-    (
-        "Trust: yes when nothing speaks against the verdict; with care when a process showed "
-        "noise, "
-        "drift, outliers, a slow-down, time unaccounted for, a load average above its threads + 1, "
-        "an unstable warm-up or a lost round; no "
-        "when the verdict is UNCLEAR or there is nothing to compare with. Nothing flagged is "
-        "dropped."
-    ),
-    (
-        "Only outcome ok enters a figure. Break-even intervals are drawn: 2,000 bootstrap "
-        "replicates, 400 for records of more than 200 cells."
-    ),
+_TEXT = (files("reports") / "templates" / "method.txt").read_text(encoding="utf-8")
+METHOD = tuple(
+    " ".join(part.split()).format(threshold=fidelity.THRESHOLD_DB) for part in _TEXT.split("\n\n")
 )
+"""What figures mean, a paragraph each."""
 
 
 def _workload(
@@ -296,19 +245,19 @@ def _count(finding: Finding) -> Cell:
     return Cell(n or text.DASH, None, "number")
 
 
-BACKEND = Column("backend", attrgetter("arm.label"), kind="name")
+BACKEND = Column("backend", "arm.label", kind="name")
 
 SPEED = (
     BACKEND,
     Column("outcome", lambda f: _outcome(f.outcome)),
-    Column("end-to-end [s]", lambda f: f.e2e and f.e2e.value, text.seconds),
+    Column("end-to-end [s]", "e2e.value", text.seconds),
     Column("95 % interval", lambda f: spread(f.e2e)),
-    Column("speedup", lambda f: f.speedup and f.speedup.ratio, text.ratio),
+    Column("speedup", "speedup.ratio", text.ratio),
     Column("95 % interval", lambda f: spread(f.speedup, text.ratio)),
     Column("verdict", _word),
-    Column("it/s", lambda f: f.it and f.it.value, text.number),
-    Column("steps/s end to end", attrgetter("steps_per_s_e2e"), text.number),
-    Column("step [s]", attrgetter("step_s"), text.seconds),
+    Column("it/s", "it.value", text.number),
+    Column("steps/s end to end", "steps_per_s_e2e", text.number),
+    Column("step [s]", "step_s", text.seconds),
     Column("n", _count),
 )
 
@@ -328,18 +277,18 @@ def _speed_note(comparison: Comparison) -> str:
 
 COST = (
     BACKEND,
-    Column("compile cache", attrgetter("arm.cache")),
-    Column("load [s]", attrgetter("load_s"), text.seconds),
-    Column("prepare [s]", attrgetter("prepare_s"), text.seconds),
-    Column("first call [s]", attrgetter("first_call_s"), text.seconds),
-    Column("warm-up [s]", attrgetter("warmup_s"), text.seconds),
-    Column("warm-up calls", attrgetter("warmup_calls"), text.whole),
-    Column("compile [s]", attrgetter("compile_s"), text.seconds),
+    Column("compile cache", "arm.cache"),
+    Column("load [s]", "load_s", text.seconds),
+    Column("prepare [s]", "prepare_s", text.seconds),
+    Column("first call [s]", "first_call_s", text.seconds),
+    Column("warm-up [s]", "warmup_s", text.seconds),
+    Column("warm-up calls", "warmup_calls", text.whole),
+    Column("compile [s]", "compile_s", text.seconds),
     Column("steady peak [GiB]", lambda f: f.peak(), text.gib),
     Column(
         "pays", lambda f: Cell(answers.breakeven(f), f.breakeven.images if f.breakeven else None)
     ),
-    Column("baseline minutes", lambda f: f.breakeven and f.breakeven.minutes, text.minutes),
+    Column("baseline minutes", "breakeven.minutes", text.minutes),
 )
 
 
@@ -405,8 +354,8 @@ def _compared(which: str) -> Any:
     return count
 
 
-_NAME = Column("backend", attrgetter("finding.arm.label"), kind="name")
-_LPIPS = Column("LPIPS", attrgetter("score.lpips"), perceptual.lpips)
+_NAME = Column("backend", "finding.arm.label", kind="name")
+_LPIPS = Column("LPIPS", "score.lpips", perceptual.lpips)
 
 
 def _why_verdict(row: _Images) -> str:
@@ -476,7 +425,7 @@ def _clip_scores(comparison: Comparison, scores: Scores) -> Table | None:
 
 # ------------------------------------------------------------------------ tables of the page
 
-WORKLOAD = Column("workload", attrgetter("comparison.group.title"))
+WORKLOAD = Column("workload", "comparison.group.title")
 
 OUTCOMES = (
     WORKLOAD,
@@ -507,13 +456,13 @@ RECORDS = (
     _NAME,
     Column("round", lambda row: row.record.round + 1, text.whole),
     Column("outcome", lambda row: _outcome(row.record.outcome)),
-    Column("median end-to-end [s]", attrgetter("record.median_e2e_s"), text.seconds),
+    Column("median end-to-end [s]", "record.median_e2e_s", text.seconds),
     Column("calls", lambda row: len(row.record.e2e_s) if row.record.ok else 0, text.whole),
     Column(
         "warm-up [s]", lambda row: row.record.warmup_total_s if row.record.ok else None,
         text.seconds,
     ),
-    Column("record id", attrgetter("record.record_id"), kind="id"),
+    Column("record id", "record.record_id", kind="id"),
 )  # fmt: skip
 
 

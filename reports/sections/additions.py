@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -131,13 +130,13 @@ def _kind(kind: str) -> list[Column]:
 
 
 KINDS = (
-    Column("workload", attrgetter("workload")),
-    Column("backend", attrgetter("label")),
+    Column("workload", "workload"),
+    Column("backend", "label"),
     *_kind("full"),
     *_kind("shallow"),
     Column(
         "shallow of full",
-        attrgetter("share"),
+        "share",
         lambda share: text.DASH if share is None else f"{100 * share:.0f} %",
     ),
 )
@@ -167,8 +166,8 @@ def _ratio(row: _Added) -> float | None:
 
 
 ADDED = (
-    Column("workload", attrgetter("comparison.group.title")),
-    Column("backend", attrgetter("finding.arm.label")),
+    Column("workload", "comparison.group.title"),
+    Column("backend", "finding.arm.label"),
     Column("what was added", lambda row: "; ".join(_described(row.record))),
     Column("outcome", lambda row: "ok" if row.finding.ok else row.finding.outcome),
     Column("median s", lambda row: _e2e_s(row.finding), text.seconds),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,17 +87,17 @@ class _Shown(NamedTuple):
 
 
 POINTS: frames.Columns = {
-    "workload": attrgetter("workload"),
-    "label": attrgetter("workload"),
-    "backend": attrgetter("backend"),
+    "workload": "workload",
+    "label": "workload",
+    "backend": "backend",
     "series": lambda row: "batch" if row.trial.size == row.found.base else "size",
     "shown": lambda row: f"{size_text(row.trial.size)} x {row.trial.batch}",
     "mpixels": lambda row: row.trial.pixels * row.trial.batch / 1e6,
     "gib": lambda row: text.in_gib(row.trial.peak_bytes),
     "fits": lambda row: row.trial.answer == "fits",
-    "outlier": attrgetter("outlier"),
+    "outlier": "outlier",
     "limit_gib": lambda row: text.in_gib(row.found.limit_bytes),
-    "meter": attrgetter("found.meter"),
+    "meter": "found.meter",
     "law": lambda row: (
         f"{row.found.law.form}: {findings.law_text(row.found.law)}" if row.found.law else ""
     ),
@@ -153,12 +152,12 @@ _WORDS = {"oom": "out of memory"}
 def _trials(found: Capacity) -> Table | None:
     columns = (
         Column("size", lambda t: size_text(t.size)),
-        Column("batch", attrgetter("batch"), text.whole),
+        Column("batch", "batch", text.whole),
         Column(
             "measured",
             lambda t: "fits" if t.answer == "fits" else _WORDS.get(t.outcome, t.outcome),
         ),
-        Column(f"peak of {found.meter} [GiB]", attrgetter("peak_bytes"), text.gib),
+        Column(f"peak of {found.meter} [GiB]", "peak_bytes", text.gib),
         Column("reason", lambda t: "" if t.answer == "fits" else t.reason),
     )
     trials = sorted(found.trials, key=lambda t: (t.pixels, t.batch))
@@ -178,11 +177,11 @@ def _level(each: PerImage) -> str:
 
 def _per_image(found: Capacity) -> Table | None:
     columns = (
-        Column("batch", attrgetter("batch"), text.whole),
-        Column("time for a picture [s]", attrgetter("time.median"), text.seconds),
+        Column("batch", "batch", text.whole),
+        Column("time for a picture [s]", "time.median", text.seconds),
         Column("interval of the median", _between),
         Column("level", _level),
-        Column("calls", attrgetter("time.n"), text.whole),
+        Column("calls", "time.n", text.whole),
         Column("", lambda each: "least" if each is found.best else ""),
     )
     title = f"Time for a picture by batch, at {size_text(found.base)}: {found.name}"
@@ -199,9 +198,9 @@ def _size(name: str) -> Callable[[Any], str]:
 
 def _cards(found: Capacity) -> Table | None:
     columns = (
-        Column("memory", attrgetter("gib"), lambda gib: f"{gib} GiB"),
-        Column("usable [GiB]", attrgetter("usable_bytes"), text.gib),
-        Column(f"largest batch at {size_text(found.base)}", attrgetter("batch"), text.whole),
+        Column("memory", "gib", lambda gib: f"{gib} GiB"),
+        Column("usable [GiB]", "usable_bytes", text.gib),
+        Column(f"largest batch at {size_text(found.base)}", "batch", text.whole),
         Column("surely", lambda card: text.whole(card.sure_batch)),
         Column(f"largest size at batch {found.base_batch}", _size("side")),
         Column("surely", _size("sure_side")),

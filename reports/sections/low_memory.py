@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from statistics import median
 from typing import NamedTuple
 
@@ -239,18 +238,18 @@ class _Point(NamedTuple):
 
 
 POINTS: frames.Columns = {
-    "workload": attrgetter("family.title"),
+    "workload": "family.title",
     "label": lambda row: f"{row.name}, batch {row.cell.batch}",
-    "backend": attrgetter("name"),
-    "batch": attrgetter("cell.batch"),
-    "seconds": attrgetter("cell.seconds"),
+    "backend": "name",
+    "batch": "cell.batch",
+    "seconds": "cell.seconds",
     "low": lambda row: arm_summary(row.cell.times).low_s,
     "high": lambda row: arm_summary(row.cell.times).high_s,
     "gib": lambda row: row.cell.gib(row.family.meter),
-    "meter": attrgetter("family.meter"),
-    "optimal": attrgetter("cell.optimal"),
-    "processes": attrgetter("cell.finding.processes"),
-    "calls": attrgetter("cell.finding.calls"),
+    "meter": "family.meter",
+    "optimal": "cell.optimal",
+    "processes": "cell.finding.processes",
+    "calls": "cell.finding.calls",
 }
 
 
@@ -367,18 +366,18 @@ def _columns(axis: _Axis, rows: Sequence[_Held]) -> Iterable[Column]:
     first, meter = axis.family.first(axis.name), axis.family.meter
     yield Column(axis.name, lambda row: row.cell.words[axis.name])
     if any(row.label for row in rows):
-        yield Column("of", attrgetter("label"))
-    yield Column("batch", attrgetter("cell.batch"), text.whole)
-    yield Column("time per image [s]", attrgetter("cell.seconds"), text.seconds)
+        yield Column("of", "label")
+    yield Column("batch", "cell.batch", text.whole)
+    yield Column("time per image [s]", "cell.seconds", text.seconds)
     if axis.name == "between":
-        yield Column("of it between calls [s]", attrgetter("cell.pause_s"), text.seconds)
+        yield Column("of it between calls [s]", "cell.pause_s", text.seconds)
     yield Column(f"time ÷ that of {first}", _ratio("time"))
-    yield Column("memory [GiB]", attrgetter("gib"), _in_gib)
+    yield Column("memory [GiB]", "gib", _in_gib)
     yield Column(f"memory ÷ that of {first}", _ratio("memory"))
     if meter is not None and meter not in HOST:
-        yield Column("host memory [GiB]", attrgetter("cell.host_gib"), _in_gib)
+        yield Column("host memory [GiB]", "cell.host_gib", _in_gib)
     yield Column("front", lambda row: "front" if row.cell.optimal else "")
-    yield Column(f"same picture as {first}?", attrgetter("same"))
+    yield Column(f"same picture as {first}?", "same")
     yield Column("note", lambda row: "; ".join(row.notes))
 
 

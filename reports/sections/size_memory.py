@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -141,12 +140,12 @@ def _columns(meter: str) -> tuple[Column, ...]:
             "came out",
             lambda row: size_text(row.trial.output) if row.trial.output else text.DASH,
         ),
-        Column("pixels", attrgetter("trial.pixels"), text.count),
-        Column(f"peak of {meter} [GiB]", attrgetter("trial.peak_bytes"), text.gib),
-        Column("law [GiB]", attrgetter("fitted"), text.gib),
+        Column("pixels", "trial.pixels", text.count),
+        Column(f"peak of {meter} [GiB]", "trial.peak_bytes", text.gib),
+        Column("law [GiB]", "fitted", text.gib),
         Column(
             "off",
-            attrgetter("residual"),
+            "residual",
             lambda value: text.DASH if value is None else f"{100 * value:+.1f} %",
         ),
         Column("", _remark),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from statistics import median
 from typing import Any
 
@@ -109,11 +108,11 @@ def _found(comparison: Comparison) -> Iterator[frames.Row]:
 ROOFLINE: frames.Columns = {
     **frames.WHO,
     **{
-        name: attrgetter(f"at.{name}")
+        name: f"at.{name}"
         for name in ("flop_per_byte", "flop_per_weight_byte", "flops_per_s", "matmul_flops_per_s",
                      "copy_bytes_per_s", "mfu_pct", "launch_bound")
     },
-    "busy_pct": attrgetter("at.loop_busy_pct"),
+    "busy_pct": "at.loop_busy_pct",
     **frames.PROCESSES,
 }  # fmt: skip
 
@@ -148,9 +147,9 @@ def _loop_s(row: frames.Row) -> float:
 
 
 COLUMNS = (
-    Column("backend", attrgetter("finding.arm.label"), kind="name"),
+    Column("backend", "finding.arm.label", kind="name"),
     Column("denoiser [TFLOP/s]", lambda row: row.at.flops_per_s / 1e12, text.seconds),
-    Column("of the measured limit", attrgetter("at.mfu_pct"), text.percent),
+    Column("of the measured limit", "at.mfu_pct", text.percent),
     Column("loop at the limit [s]", _floor_s, text.seconds),
     Column("loop above it [s]", lambda row: _loop_s(row) - _floor_s(row), text.seconds),
     Column(
@@ -158,10 +157,10 @@ COLUMNS = (
         lambda row: sum(row.finding.stages.values()) - _loop_s(row),
         text.seconds,
     ),
-    Column("weights at the copy rate [s]", attrgetter("at.least_s"), text.seconds),
-    Column("operators' bytes at it [s]", attrgetter("at.operators_s"), text.seconds),
-    Column("device busy, call", attrgetter("at.busy_pct"), text.percent),
-    Column("device busy, loop", attrgetter("at.loop_busy_pct"), text.percent),
+    Column("weights at the copy rate [s]", "at.least_s", text.seconds),
+    Column("operators' bytes at it [s]", "at.operators_s", text.seconds),
+    Column("device busy, call", "at.busy_pct", text.percent),
+    Column("device busy, loop", "at.loop_busy_pct", text.percent),
     Column(
         "bound by launches",
         lambda row: {None: "not measurable here", True: "yes", False: "no"}[row.at.launch_bound],

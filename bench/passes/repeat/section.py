@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,17 +75,17 @@ def _mib(name: str) -> Callable[[_Reading], float | None]:
 
 
 READINGS: frames.Columns = {
-    "workload": attrgetter("judged.row.comparison.group.title"),
-    "label": attrgetter("judged.row.finding.arm.label"),
-    "backend": attrgetter("judged.row.finding.arm.cell.backend.name"),
-    "process": attrgetter("process.number"),
+    "workload": "judged.row.comparison.group.title",
+    "label": "judged.row.finding.arm.label",
+    "backend": "judged.row.finding.arm.cell.backend.name",
+    "process": "process.number",
     "call": lambda row: row.call + 1,
     "memory_mib": lambda row: (row.held - row.process.memory_bytes[0]) / MIB,
     "counts": lambda row: row.call >= row.leak.first,
     "slope_mib": _mib("bytes_per_call"),
     "low_mib": _mib("low"),
     "high_mib": _mib("high"),
-    "start_mib": attrgetter("start_mib"),
+    "start_mib": "start_mib",
     "start_call": lambda row: row.leak.first + 1,
     "verdict": lambda row: {"none": "no leak", "leak": "LEAK", "unclear": "unclear"}[
         row.leak.verdict
@@ -223,12 +222,12 @@ def _leak(process: Process) -> str:
 
 
 EQUAL = (
-    Column("cell", attrgetter("cell.name")),
+    Column("cell", "cell.name"),
     Column("deterministic algorithms", lambda row: MODES.get(row.cell.repeated.mode, "")),
     Column("process", _number),
     Column("calls equal", _of_process(lambda p: f"{p.equal} of {p.calls}")),
     Column("equal to process 1", _same),
-    Column("meter", _of_process(attrgetter("meter"))),
+    Column("meter", _of_process(lambda process: process.meter)),
     Column("growth per image [KiB]", _growth),
     Column("95 % interval [KiB]", _interval),
     Column("leak", _of_process(_leak)),

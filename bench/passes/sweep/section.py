@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
 from statistics import NormalDist
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -75,12 +74,12 @@ class _Call(NamedTuple):
 
 CALLS: frames.Columns = {
     **frames.WHO,
-    "process": attrgetter("at.process"),
-    "steps": attrgetter("at.call.steps"),
-    "denoiser_calls": attrgetter("at.call.denoiser_calls"),
-    "e2e_s": attrgetter("at.call.e2e_s"),
-    "outlier": attrgetter("at.outlier"),
-    "fitted_s": attrgetter("at.fitted_s"),
+    "process": "at.process",
+    "steps": "at.call.steps",
+    "denoiser_calls": "at.call.denoiser_calls",
+    "e2e_s": "at.call.e2e_s",
+    "outlier": "at.outlier",
+    "fitted_s": "at.fitted_s",
 }
 
 
@@ -123,12 +122,12 @@ def sweep_words(found: StepSweep, fit: SweepFit) -> str:
 
 LINES: frames.Columns = {
     **frames.WHO,
-    "fixed_s": attrgetter("at.fit.fixed_s"),
-    "marginal_step_s": attrgetter("at.fit.marginal_step_s"),
+    "fixed_s": "at.fit.fixed_s",
+    "marginal_step_s": "at.fit.marginal_step_s",
     "slope_half_s": lambda row: _band(row)["slope_half_s"],
     "mean_calls": lambda row: _band(row)["mean_calls"],
     "mean_half_s": lambda row: _band(row)["mean_half_s"],
-    "n": attrgetter("at.fit.n"),
+    "n": "at.fit.n",
     **frames.PROCESSES,
     "summary": lambda row: sweep_words(row.at, row.at.fit),
 }
@@ -138,7 +137,7 @@ SIZES: frames.Columns = {
     "label": lambda row: f"{row.at.width}×{row.at.height} {row.finding.arm.label}",
     "first_s": lambda row: median(row.at.first_s),
     "second_s": lambda row: median(row.at.second_s),
-    "steady_s": attrgetter("at.median_s"),
+    "steady_s": "at.median_s",
     "shown": lambda row: (
         f"{text.seconds(median(row.at.first_s))}, {text.seconds(median(row.at.second_s))}, "
         f"{text.seconds(row.at.median_s)} s · "
@@ -178,7 +177,7 @@ def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
 
 # ------------------------------------------------------------------------------------ tables
 
-BACKEND = Column("backend", attrgetter("finding.arm.label"), kind="name")
+BACKEND = Column("backend", "finding.arm.label", kind="name")
 
 
 def _fit(name: str) -> Any:
@@ -201,8 +200,8 @@ STEPS = (
     Column("95 % interval", _interval("fixed_interval_s")),
     Column("per denoiser call [s]", _fit("marginal_step_s"), text.seconds),
     Column("95 % interval", _interval("marginal_interval_s")),
-    Column("marginal_it_per_s [it/s]", attrgetter("at.marginal_it_per_s"), text.number),
-    Column("it_per_s [it/s]", attrgetter("at.it_per_s"), text.number),
+    Column("marginal_it_per_s [it/s]", "at.marginal_it_per_s", text.number),
+    Column("it_per_s [it/s]", "at.it_per_s", text.number),
     Column("R²", _fit("r2"), lambda r2: text.DASH if r2 is None else f"{r2:.4f}"),
     Column("calls", lambda row: len(row.at.calls), text.whole),
     Column("notes", _notes),
@@ -210,9 +209,9 @@ STEPS = (
 
 LOST = (
     BACKEND,
-    Column("point", attrgetter("at.point")),
+    Column("point", "at.point"),
     Column("round", lambda row: row.at.round + 1, text.whole),
-    Column("outcome", attrgetter("at.outcome"), kind="bad"),
+    Column("outcome", "at.outcome", kind="bad"),
     Column("reason", lambda row: row.at.reason or "no reason was given"),
 )
 
@@ -242,7 +241,7 @@ SIZE = (
     Column("size", _shown),
     Column("first call [s]", lambda row: median(row.at.first_s), text.seconds),
     Column("second call [s]", lambda row: median(row.at.second_s), text.seconds),
-    Column("steady [s]", attrgetter("at.median_s"), text.seconds),
+    Column("steady [s]", "at.median_s", text.seconds),
     Column("recompile_s [s]", lambda row: median(row.at.recompile_s), text.seconds),
     Column("graphs", lambda row: median(row.at.graphs), text.count),
     Column("recompiles", lambda row: median(row.at.recompiles), text.count),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -147,9 +146,9 @@ def _quantity(name: str, which: str, scale: float) -> Callable[[_Pass], float | 
 def _columns(passes: Sequence[_Pass]) -> list[Column]:
     known = {name for each in passes for name in each.summary.quantities}
     columns = [
-        Column("cell", attrgetter("title")),
-        Column("calls", attrgetter("summary.calls"), text.whole),
-        Column("images", attrgetter("summary.images"), text.whole),
+        Column("cell", "title"),
+        Column("calls", "summary.calls", text.whole),
+        Column("images", "summary.images", text.whole),
     ]
     for name, head, scale in QUANTITIES:
         if name in known:
@@ -163,9 +162,9 @@ def _columns(passes: Sequence[_Pass]) -> list[Column]:
 
 
 ENERGY = [
-    Column("energy per image [J]", attrgetter("summary.energy.per_image_j"), text.number),
-    Column("by counter [J]", attrgetter("summary.energy.counter_per_image_j"), text.number),
-    Column("differs by [%]", attrgetter("summary.energy.disagreement_pct"), text.number),
+    Column("energy per image [J]", "summary.energy.per_image_j", text.number),
+    Column("by counter [J]", "summary.energy.counter_per_image_j", text.number),
+    Column("differs by [%]", "summary.energy.disagreement_pct", text.number),
 ]
 
 NULLS = (

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
@@ -186,9 +185,9 @@ def _batches(row: _Chain) -> list[int]:
 
 TIMES: frames.Columns = {
     "workload": _panel,
-    "label": attrgetter("title"),
-    "backend": attrgetter("finding.arm.cell.backend.name"),
-    "ends_s": attrgetter("ends_s"),
+    "label": "title",
+    "backend": "finding.arm.cell.backend.name",
+    "ends_s": "ends_s",
     "batches": _batches,
     "ttfi_s": _median_of("ttfi_s"),
     "tbb_s": _median_of("tbb_s"),
@@ -360,20 +359,20 @@ class _Made(NamedTuple):
 
 
 ROUNDS = (
-    Column("chain", attrgetter("chain.comparison.group.title"), kind="name"),
-    Column("backend", attrgetter("chain.finding.arm.label"), kind="name"),
-    Column("round", attrgetter("made.round"), text.whole),
-    Column("task", attrgetter("made.task")),
-    Column("pictures", attrgetter("made.batch"), text.count),
-    Column("steps asked", attrgetter("made.steps_requested"), text.count),
-    Column("effective", attrgetter("made.steps_effective"), text.count),
-    Column("denoiser calls", attrgetter("made.denoiser_calls"), text.count),
-    Column("denoiser batch", attrgetter("made.denoiser_batch"), text.count),
-    Column("ends at [s]", attrgetter("end_s"), text.seconds),
-    Column("peak [GiB]", attrgetter("peak"), text.gib),
-    Column("meter", attrgetter("meter")),
-    Column("drift", attrgetter("drift"), _short),
-    Column("outcome", attrgetter("outcome")),
+    Column("chain", "chain.comparison.group.title", kind="name"),
+    Column("backend", "chain.finding.arm.label", kind="name"),
+    Column("round", "made.round", text.whole),
+    Column("task", "made.task"),
+    Column("pictures", "made.batch", text.count),
+    Column("steps asked", "made.steps_requested", text.count),
+    Column("effective", "made.steps_effective", text.count),
+    Column("denoiser calls", "made.denoiser_calls", text.count),
+    Column("denoiser batch", "made.denoiser_batch", text.count),
+    Column("ends at [s]", "end_s", text.seconds),
+    Column("peak [GiB]", "peak", text.gib),
+    Column("meter", "meter"),
+    Column("drift", "drift", _short),
+    Column("outcome", "outcome"),
 )
 
 

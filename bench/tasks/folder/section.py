@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -70,16 +69,16 @@ class _Mark(NamedTuple):
 
 
 MARKS: frames.Columns = {
-    "workload": attrgetter("run.comparison.panel"),
-    "label": attrgetter("run.finding.arm.label"),
-    "backend": attrgetter("run.finding.arm.cell.backend.name"),
-    "place": attrgetter("place"),
+    "workload": "run.comparison.panel",
+    "label": "run.finding.arm.label",
+    "backend": "run.finding.arm.cell.backend.name",
+    "place": "place",
     "e2e_s": lambda mark: mark.row.get("e2e_s") if mark.row["outcome"] == "ok" else None,
     "rss_bytes": lambda mark: mark.row.get("rss_bytes"),
     "outcome": lambda mark: mark.row["outcome"],
-    "drawn": attrgetter("every"),
-    "total": attrgetter("run.folder.pictures"),
-    "failed": attrgetter("run.folder.failed"),
+    "drawn": "every",
+    "total": "run.folder.pictures",
+    "failed": "run.folder.failed",
 }
 
 
@@ -174,13 +173,13 @@ def _scaled(name: str, by: int) -> Callable[[_Run], float | None]:
 
 
 FOLDERS = (
-    Column("workload", attrgetter("comparison.group.title")),
-    Column("backend", attrgetter("finding.arm.label")),
-    Column("pictures", attrgetter("folder.pictures"), text.whole),
-    Column("ok", attrgetter("folder.ok"), text.whole),
-    Column("failed", attrgetter("folder.failed"), text.whole),
-    Column("median [s]", attrgetter("folder.median_s"), text.seconds),
-    Column("pictures/s", attrgetter("folder.images_per_s"), text.number),
+    Column("workload", "comparison.group.title"),
+    Column("backend", "finding.arm.label"),
+    Column("pictures", "folder.pictures", text.whole),
+    Column("ok", "folder.ok", text.whole),
+    Column("failed", "folder.failed", text.whole),
+    Column("median [s]", "folder.median_s", text.seconds),
+    Column("pictures/s", "folder.images_per_s", text.number),
     Column("memory at start [MiB]", _scaled("rss_start_bytes", MIB), text.number),
     Column("at end [MiB]", _scaled("rss_end_bytes", MIB), text.number),
     Column("KiB a picture", _scaled("rss_slope_bytes_per_picture", KIB), text.number),
