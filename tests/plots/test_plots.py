@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -15,7 +16,7 @@ from reports import figures, frames, sections
 from reports.fidelity import Pictures, judge
 from tests.reports import make_records as make
 
-NAMES = sorted(figures.NAMES)
+NAMES = sorted({*figures.NAMES, "roofline", "sizes", "sweep"})
 
 
 def comparisons(folder, backends=make.BACKENDS, workloads=make.WORKLOADS[:1], **settings):
@@ -28,7 +29,15 @@ def comparisons(folder, backends=make.BACKENDS, workloads=make.WORKLOADS[:1], **
 
 def tables(found):
     likenesses = [judge(c, Pictures()) for c in found]
-    return figures._plotted(found, likenesses, {}) | sections.figures(found)
+    plots = figures._plotted(found, likenesses, {}) | sections.figures(found)
+    return {name: made(plot) for name, plot in plots.items()}
+
+
+def made(plot):
+    """Return a plot with its tables, and what is said of them."""
+    tables = plot.tables()
+    says = plot.says if isinstance(plot.says, str) else plot.says(*tables)
+    return replace(plot, tables=tables, says=says)
 
 
 @pytest.fixture(scope="module")
