@@ -190,21 +190,20 @@ def _added_table(added: Sequence[_Added]) -> Table | None:
 def _described(record: Record) -> Iterator[str]:
     lora, net, custom = record.lora, record.controlnet, record.custom_pipeline
     if lora:
-        how = "fused into the weights" if lora["fused"] else "run beside the weights"
-        parts = ", ".join(f"{part} {n}" for part, n in lora["layers_changed_by_part"].items())
+        how = "fused into the weights" if lora.fused else "run beside the weights"
+        parts = ", ".join(f"{part} {n}" for part, n in lora.layers_changed_by_part.items())
         yield (
-            f"LoRA {_short(lora['source'])} at scale {lora['scale']:g}, {how}, "
-            f"{lora['layers_changed']} layers changed ({parts}), "
-            f"content {lora['content'][:8]}"
+            f"LoRA {_short(lora.source)} at scale {lora.scale:g}, {how}, "
+            f"{lora.layers_changed} layers changed ({parts}), content {lora.content[:8]}"
         )
     if net:
         digest = (record.control_sha256 or "").split(" ")[0][:8]
         yield (
-            f"ControlNet {_short(net['source'])}, {net['parameters'] / 1e6:.2f} M parameters, "
+            f"ControlNet {_short(net.source)}, {(net.parameters or 0) / 1e6:.2f} M parameters, "
             f"control picture {digest or 'not made'}"
         )
     if custom:
-        yield f"pipeline class {custom['class']}, content {custom['content'][:8]}"
+        yield f"pipeline class {custom.class_name}, content {custom.content[:8]}"
 
 
 def _short(source: str) -> str:

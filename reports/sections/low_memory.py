@@ -299,8 +299,9 @@ class _Held:
     @property
     def notes(self) -> list[str]:
         """Why there is no ratio, which modes change nothing here, how often the cell failed."""
-        seen = self.cell.finding.arm.good[0].memory_modes or {}
-        idle = [f"{mode} changes nothing: {why}" for mode, why in (seen.get("idle") or {}).items()]
+        found = self.cell.finding.arm.good[0].memory_modes
+        reasons = found.idle if found else {}
+        idle = [f"{mode} changes nothing: {why}" for mode, why in reasons.items()]
         return [*([self.why] if self.why else []), *idle, *self.cell.finding.reasons]
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from msgspec import structs
-
 import plots.chain
 from bench import chains, fidelity, grids, text
 from bench.contract import Outcome
@@ -410,11 +408,7 @@ def _grid(chain: _Chain, checks: Pictures) -> Callable[[str], Shown] | None:
 
     def made(name: str) -> Shown:
         pictures = [load(each.path) for each in stored]
-        rows = grids.of_chain(
-            [structs.asdict(each) for each in fields.chain_rounds],
-            [structs.asdict(each) for each in fields.lineage],
-            pictures,
-        )
+        rows = grids.of_chain(fields.chain_rounds, fields.lineage, pictures)
         return shown(name, grids.draw(chain.title, rows), f"{chain.title}: a row for each round")
 
     return made
