@@ -8,19 +8,20 @@ record should hold and does not is missing, and the check does not hold without 
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from bench.audit.checks import bands
+from bench.passes.profile.record import Fields as Profile
+from bench.passes.sweep.judge import step_sweep
+from bench.records import Record
+from bench.records.types import median
 from bench.stats.median import median_interval
-from bench.sweeps import step_sweep
-
-GIB = 1024**3
+from bench.text import GIB, gib
+from compilers.base import BASELINE
 
 Word = Literal["ok", "broken", "missing", "unclear", "not measurable"]
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ NETWORKS = {
 """Which class of published network an architecture at full size belongs to."""
 
 PUBLISHED_BATCH = {"sdxl": 2, "sd1": 3}
-"""Denoiser batch for one picture in the published rates: guided, and guided by text and picture."""
+"""Denoiser batch for one image in the published rates: guided, and guided by text and image."""
 
-REQUIRED = ("none", "torch-compile", "torch-compile-regional", "tuned")
+REQUIRED = (BASELINE, "torch-compile", "torch-compile-regional", "tuned")
 """Backends of torch itself: a CUDA device that does not support one is not as it should be."""
 
 UTILISATION = (0.10, 1.0)
@@ -82,14 +83,14 @@ class Loop:
     Attributes:
         harness_s: one more than ``bare_s``: harness first and last.
         bare_s: seconds of each bare call.
-        same_pictures: whether both drew the same.
+        same_images: whether both drew the same.
         flops: operations by scope that a separate count on shapes alone gives.
         counted: operations by scope in the run's record.
     """
 
     harness_s: Sequence[float]
     bare_s: Sequence[float]
-    same_pictures: bool
+    same_images: bool
     flops: Mapping[str, int]
     counted: Mapping[str, int]
 
@@ -104,65 +105,83 @@ def check(
         loop: None if there was none.
         without_record: cells and rounds that a plan holds and of which there is no record.
     """
-    good = [record for record in records if record.get("outcome") == "ok"]
-    eager = [record for record in good if record["cell"]["backend"]["name"] == "none"]
-    lines = [_ended(records, without_record)]
-    lines += [_peak(peak, eager) for peak in PEAKS]
-    lines += _rates(eager)
-    lines += _utilisation(eager)
-    lines += _step_clock(good)
-    lines += _slopes(good)
+    good = [record for record in records if record.outcome == "ok"]
+    eager = [record for record in good if record.is_baseline]
+    # A profile is made in the first round of cells that ask for one.
+    profiled = [r for r in good if r.cell.raw.get("profile") and r.round == 0]
+    lines = [
+        _ended(records, without_record),
+        *(_peak(peak, eager) for peak in PEAKS),
+        *_each(
+            eager, _rate, "eager loop rate against published ones", "within what was published",
+            "published are full-size networks in half precision on GPUs",
+        ),
+        *_each(
+            [record for record in profiled if record.is_baseline], _utilisation,
+            "denoiser against measured matrix products", f"at most {100 * UTILISATION[1]:g} %",
+            "no baseline of a synthetic model was profiled",
+        ),
+        *_each(
+            profiled, _step_clock, "step clock against traced kernels",
+            f"within {100 * CLOCK_WITHIN:g} %",
+            "only CUDA devices can be traced, and only where a profile is asked for",
+        ),
+        *_each(
+            good, _slope, "it/s of events against 1 / slope", f"within {100 * SLOPE_WITHIN:g} %",
+            "no cell has a sweep of steps",
+        ),
+    ]  # fmt: skip
     if loop is not None:
-        lines += _loop(loop, str(eager[0]["device"]) if eager else "cpu")
+        lines += _loop(loop, eager[0].device if eager else None)
     return lines
 
 
 def broken(lines: Sequence[Line]) -> bool:
-    """Say whether any known answer was missed, or not given where it should be."""
+    """Return whether any known answer was missed, or not given where it should be."""
     return any(line.word in ("broken", "missing") for line in lines)
 
 
 def _ended(records: Sequence[Record], without_record: Sequence[str]) -> Line:
     bad, spared = [], set()
     for record in records:
-        outcome = record.get("outcome")
-        if outcome in ("unsupported", "unavailable") and not _needed(record):
-            spared.add(f"{record['name']} ({outcome})")
-        elif outcome != "ok":
+        if record.outcome in ("unsupported", "unavailable") and not _needed(record):
+            spared.add(f"{record.name} ({record.outcome})")
+        elif record.outcome != "ok":
             bad.append(record)
-    total = len(records) + len(without_record)
-    found = f"{len(records) - len(bad)} of {total}"
-    told = [f"{r['name']}: {r['outcome']}: {r.get('reason')}" for r in bad[:3]]
+    reasons = [f"{record.name}: {record.outcome}: {record.reason}" for record in bad[:3]]
     if without_record:
-        told.append(f"no record of {', '.join(without_record[:3])}")
+        reasons.append(f"no record of {', '.join(without_record[:3])}")
     if spared:
-        told.append(f"not here: {', '.join(sorted(spared))}")
+        reasons.append(f"not here: {', '.join(sorted(spared))}")
+    found = f"{len(records) - len(bad)} of {len(records) + len(without_record)}"
     word: Word = "broken" if bad or without_record or not records else "ok"
-    return Line("cells that ended as they should", "all", found, word, "; ".join(told))
+    return Line("cells that ended as they should", "all", found, word, "; ".join(reasons))
 
 
 def _needed(record: Record) -> bool:
-    """Say whether a CUDA device must support the record's backend."""
-    backend = record["cell"]["backend"]
-    alone = (backend.get("options") or {}).get("alone")
-    return _on_cuda(record) and backend["name"] in REQUIRED and alone is None
+    """Return whether a CUDA device must support the record's backend."""
+    backend = record.cell.backend
+    return _on_cuda(record) and backend.name in REQUIRED and backend.options.get("alone") is None
 
 
 def _on_cuda(record: Record) -> bool:
-    return str(record.get("device") or record["cell"].get("device")).startswith("cuda")
+    return record.actual_device.startswith("cuda")
 
 
-def _by_cell(records: Iterable[Record]) -> list[list[Record]]:
-    """Return the rounds of each cell, those of each run apart."""
-    found: dict[tuple[Any, str], list[Record]] = {}
+Judge = Callable[[list[Record], str, str], Line | None]
+"""Cell, what, expected → its line; None if nothing is known of such a cell."""
+
+
+def _each(
+    records: Iterable[Record], judge: Judge, what: str, expected: str, why_none: str
+) -> list[Line]:
+    """Return the line of each cell of each run, or one that says why there is none."""
+    cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        found.setdefault((record.get("run_id"), record["cell_id"]), []).append(record)
-    return list(found.values())
-
-
-def _profiled(records: Iterable[Record]) -> list[Record]:
-    """Return the records that a profile is due in: first rounds of cells that ask for one."""
-    return [r for r in records if r["cell"].get("profile") and r["round"] == 0]
+        cells.setdefault((record.run_id, record.cell_id), []).append(record)
+    lines = (judge(cell, f"{cell[0].name}: {what}", expected) for cell in cells.values())
+    none = Line(what, expected, None, "not measurable", why_none)
+    return [line for line in lines if line] or [none]
 
 
 def _held(
@@ -187,181 +206,128 @@ def _peak(peak: Peak, eager: Sequence[Record]) -> Line:
     fitting = [record for record in eager if _is(record, peak)]
     if not fitting:
         return Line(what, expected, None, "not measurable", "no such cell in this run")
-    read = [
-        [
-            reading["bytes"] / GIB
-            for reading in record.get("memory", ())
-            if reading["meter"] == "torch.max_memory_allocated"
-            and reading["phase"] == "steady"
-            and reading["bytes"] is not None
-        ]
-        for record in fitting
-    ]
-    if any(not values and _on_cuda(record) for values, record in zip(read, fitting, strict=True)):
+    peaks = [record.peaks.get(("torch.max_memory_allocated", "steady")) for record in fitting]
+    if any(bytes_ is None and _on_cuda(r) for bytes_, r in zip(peaks, fitting, strict=True)):
         return Line(what, expected, None, "missing", "a CUDA device has this meter")
-    values = [value for one in read for value in one]
-    if not values:
+    known = [bytes_ for bytes_ in peaks if bytes_ is not None]
+    if not known:
         return Line(what, expected, None, "not measurable", "this device has no such meter")
-    return _held(what, expected, values, (low, high), lambda value: f"{value:.3f} GiB")
+    return _held(what, expected, known, (low * GIB, high * GIB), lambda value: f"{gib(value)} GiB")
 
 
 def _is(record: Record, peak: Peak) -> bool:
-    made = record["cell"]["workload"]
-    return bool(
-        made["model"] == peak.model
-        and made["task"] == peak.task
-        and made["dtype"] == "float16"
-        and (made["height"], made["width"], made["batch"]) == (peak.side, peak.side, 1)
-    )
+    asked = record.workload
+    return (asked.model, asked.task, asked.dtype) == (peak.model, peak.task, "float16") and (
+        asked.height, asked.width, asked.batch
+    ) == (peak.side, peak.side, 1)  # fmt: skip
 
 
-def _rates(eager: Sequence[Record]) -> list[Line]:
+def _rate(cell: list[Record], what: str, _: str) -> Line | None:
     """Loop rates of full-size half-precision networks against what was published of their class."""
-    what = "eager loop rate against published ones"
-    lines = []
-    for records in _by_cell(eager):
-        first = records[0]
-        made = first["cell"]["workload"]
-        network = NETWORKS.get(made["model"])
-        if network is None or made["dtype"] == "float32" or made["height"] != made["width"]:
-            continue
-        if not _on_cuda(first):
-            continue
-        gpu = str(((first.get("fingerprint") or {}).get("gpu") or {}).get("name") or "")
-        known = bands.plausible_step_s(network, made["height"], gpu)
-        if known is None:
-            continue
-        shortest_s, longest_s, source = known
-        bounds = (1 / longest_s, 1 / shortest_s)
-        expected = f"{bounds[0]:.3g} to {bounds[1]:.3g} it/s for a picture"
-        rates = [[rate for rate in record.get("it_per_s") or () if rate] for record in records]
-        told = f"{first['name']}: {what}"
-        if not all(rates):
-            lines.append(Line(told, expected, None, "missing", "a process has no rate"))
-            continue
-        values = [
-            statistics.median(one) * record["denoiser_batch"] / PUBLISHED_BATCH[network]
-            for one, record in zip(rates, records, strict=True)
-        ]
-        lines.append(_held(told, expected, values, bounds, lambda v: f"{v:.3g} it/s", source))
-    why = "published are full-size networks in half precision on GPUs"
-    return lines or [Line(what, "within what was published", None, "not measurable", why)]
+    first, asked = cell[0], cell[0].workload
+    network = NETWORKS.get(asked.model)
+    if network is None or asked.dtype == "float32" or asked.height != asked.width:
+        return None
+    gpu = (first.fingerprint.get("gpu") or {}).get("name")
+    known = bands.plausible_step_s(network, asked.height, str(gpu or ""))
+    if not _on_cuda(first) or known is None:
+        return None
+    shortest_s, longest_s, source = known
+    bounds = (1 / longest_s, 1 / shortest_s)
+    expected = f"{bounds[0]:.3g} to {bounds[1]:.3g} it/s for an image"
+    if not all(record.rates and record.denoiser_batch for record in cell):
+        return Line(what, expected, None, "missing", "a process has no rate")
+    rates = [
+        (median(record.rates) or 0) * (record.denoiser_batch or 0) / PUBLISHED_BATCH[network]
+        for record in cell
+    ]
+    return _held(what, expected, rates, bounds, lambda rate: f"{rate:.3g} it/s", source)
 
 
-def _utilisation(eager: Sequence[Record]) -> list[Line]:
+def _utilisation(cell: list[Record], what: str, _: str) -> Line | None:
     """The loop's arithmetic per second against the measured ceiling."""
-    low, high = UTILISATION
-    what = "denoiser against measured matrix products"
-    lines = []
-    for records in _by_cell(_profiled(eager)):
-        first = records[0]
-        made = first["cell"]["workload"]
-        if not made["model"].startswith("synthetic:"):
-            continue
-        told = f"{first['name']}: {what}"
-        two_sided = _on_cuda(first) and made["height"] >= 1024
-        expected = f"{100 * low if two_sided else 0:g} to {100 * high:g} %"
-        shares, reasons = [], []
-        for record in records:
-            share = _share(record)
-            if share is None:
-                nulls = record.get("null_reasons") or {}
-                reasons.append(nulls.get("work") or nulls.get("ceilings") or "a figure is missing")
-            else:
-                shares.append(share)
-        if reasons:
-            lines.append(Line(told, expected, None, "missing", reasons[0]))
-            continue
-        bounds = (low, high) if two_sided else (0.0, high)
-        line = _held(told, expected, shares, bounds, lambda share: f"{100 * share:.1f} %")
-        if line.word == "ok" and not two_sided:
-            why = "bound by launches or by a CPU's caches: no lower end is known"
-            line = replace(line, word="not measurable", why=why)
-        lines.append(line)
-    why = "no baseline of a synthetic model was profiled"
-    return lines or [Line(what, f"at most {100 * high:g} %", None, "not measurable", why)]
+    first, asked = cell[0], cell[0].workload
+    if not asked.model.startswith("synthetic:"):
+        return None
+    two_sided = _on_cuda(first) and asked.height >= 1024
+    bounds = (UTILISATION[0] if two_sided else 0.0, UTILISATION[1])
+    expected = f"{100 * bounds[0]:g} to {100 * bounds[1]:g} %"
+    shares = []
+    for record in cell:
+        share = _share(record)
+        if share is None:
+            nulls = record.null_reasons
+            why = nulls.get("work") or nulls.get("ceilings") or "a figure is missing"
+            return Line(what, expected, None, "missing", why)
+        shares.append(share)
+    line = _held(what, expected, shares, bounds, lambda share: f"{100 * share:.1f} %")
+    if line.word == "ok" and not two_sided:
+        why = "bound by launches or by a CPU's caches: no lower end is known"
+        line = replace(line, word="not measurable", why=why)
+    return line
 
 
 def _share(record: Record) -> float | None:
     """Return the loop's share of the measured rate; None if the record lacks a part of it."""
-    work, ceilings = record.get("work"), record.get("ceilings")
-    steps = [seconds for call in record.get("step_s") or () for seconds in call]
-    if not work or not ceilings or not steps or not record.get("steps_effective"):
-        return None
+    profile, step_s = record.part(Profile), median(record.step_intervals_s)
+    work = profile.work or {}
     scope = work.get("unet") or work.get("transformer")
-    if not scope:
+    if scope is None or profile.ceilings is None or step_s is None or not record.steps_effective:
         return None
-    per_step = scope["flops"] / record["steps_effective"]
-    return float(per_step / statistics.median(steps) / ceilings["matmul_flops_per_s"])
+    per_step = scope.flops / record.steps_effective
+    return per_step / step_s / profile.ceilings.matmul_flops_per_s
 
 
-def _step_clock(good: Sequence[Record]) -> list[Line]:
-    expected = f"within {100 * CLOCK_WITHIN:g} %"
-    lines = []
-    for records in _by_cell(_profiled(good)):
-        if not _on_cuda(records[0]):
-            continue
-        what = f"{records[0]['name']}: step clock against traced kernels"
-        traced = [record.get("device_busy") or {} for record in records]
-        lost = next((i for i, busy in enumerate(traced) if not busy.get("loop_kernel_s")), None)
-        if lost is not None:
-            why = (records[lost].get("null_reasons") or {}).get("device_busy")
-            if why is None:
-                why = "launches could not be matched with kernels"
-            lines.append(Line(what, expected, None, "missing", why))
-            continue
-        off = [busy["loop_clock_s"] / busy["loop_kernel_s"] - 1 for busy in traced]
-        bounds = (-CLOCK_WITHIN, CLOCK_WITHIN)
-        lines.append(_held(what, expected, off, bounds, lambda value: f"{100 * value:+.2f} %"))
-    what = "step clock against traced kernels"
-    why = "only CUDA devices can be traced, and only where a profile is asked for"
-    return lines or [Line(what, expected, None, "not measurable", why)]
+def _step_clock(cell: list[Record], what: str, expected: str) -> Line | None:
+    if not _on_cuda(cell[0]):
+        return None
+    off = []
+    for record in cell:
+        busy = record.part(Profile).device_busy
+        if not (busy and busy.loop_kernel_s and busy.loop_clock_s):
+            why = "launches could not be matched with kernels"
+            why = record.null_reasons.get("device_busy", why)
+            return Line(what, expected, None, "missing", why)
+        off.append(busy.loop_clock_s / busy.loop_kernel_s - 1)
+    bounds = (-CLOCK_WITHIN, CLOCK_WITHIN)
+    return _held(what, expected, off, bounds, lambda value: f"{100 * value:+.2f} %")
 
 
-def _slopes(good: Sequence[Record]) -> list[Line]:
+def _slope(cell: list[Record], what: str, expected: str) -> Line | None:
     """it/s from step events against 1 / slope, judged by the intervals of both."""
-    expected = f"within {100 * SLOPE_WITHIN:g} %"
-    lines = []
-    for records in _by_cell(good):
-        if not (records[0]["cell"].get("sweep") or {}).get("steps"):
-            continue
-        what = f"{records[0]['name']}: it/s of events against 1 / slope"
-        sweep = step_sweep(records)
-        if sweep is None or sweep.fit is None or sweep.it_per_s is None:
-            why = (sweep and sweep.reason) or "there are no figures of the sweep, or no rate"
-            lines.append(Line(what, expected, None, "missing", why))
-            continue
-        interval = sweep.fit.marginal_interval_s
-        if interval is None or interval[0] <= 0:
-            why = "the sweep is too short or too noisy for a slope"
-            lines.append(Line(what, expected, None, "unclear", why))
-            continue
-        per_event = sweep.denoiser_calls_per_step or 1.0
-        slowest, fastest = _rate_interval(records)
-        middle, low, high = (
-            100 * (1 / (slope * per_event * rate) - 1)
-            for slope, rate in (
-                (sweep.fit.marginal_step_s, sweep.it_per_s),
-                (interval[1], fastest),
-                (interval[0], slowest),
-            )
+    if not (cell[0].cell.raw.get("sweep") or {}).get("steps"):
+        return None
+    sweep = step_sweep(cell)
+    if sweep is None or sweep.fit is None or sweep.it_per_s is None:
+        why = (sweep and sweep.reason) or "there are no figures of the sweep, or no rate"
+        return Line(what, expected, None, "missing", why)
+    interval = sweep.fit.marginal_interval_s
+    if interval is None or interval[0] <= 0:
+        why = "the sweep is too short or too noisy for a slope"
+        return Line(what, expected, None, "unclear", why)
+    per_event = sweep.denoiser_calls_per_step or 1.0
+    rates = median_interval([rate for record in cell for rate in record.rates])
+    slowest, fastest = rates.low, rates.high
+    if slowest is None or fastest is None:
+        slowest = fastest = rates.median
+    middle, low, high = (
+        100 * (1 / (slope * per_event * rate) - 1)
+        for slope, rate in (
+            (sweep.fit.marginal_step_s, sweep.it_per_s),
+            (interval[1], fastest),
+            (interval[0], slowest),
         )
-        lines.append(_within(what, expected, middle, low, high, 100 * SLOPE_WITHIN))
-    what = "it/s of events against 1 / slope"
-    return lines or [Line(what, expected, None, "not measurable", "no cell has a sweep of steps")]
+    )
+    return _within(what, expected, (middle, low, high), 100 * SLOPE_WITHIN)
 
 
-def _rate_interval(records: Sequence[Record]) -> tuple[float, float]:
-    """Return the 95 % interval of the median it/s, or its range where calls are too few."""
-    rates = [rate for record in records for rate in record["it_per_s"] if rate is not None]
-    interval = median_interval(rates)
-    if interval.low is None or interval.high is None or not interval.meets_level:
-        return min(rates), max(rates)
-    return interval.low, interval.high
+def _within(what: str, expected: str, estimate: tuple[float, float, float], bound: float) -> Line:
+    """Judge an estimate by its interval: broken only if all of it lies outside.
 
-
-def _within(what: str, expected: str, middle: float, low: float, high: float, bound: float) -> Line:
-    """Judge an estimate by its interval: broken only if all of it lies outside."""
+    Args:
+        estimate: with the lower and upper end of its interval.
+    """
+    middle, low, high = estimate
     found = f"{middle:+.2f} %  (95 %: {low:+.2f} to {high:+.2f})"
     if -bound <= low and high <= bound:
         return Line(what, expected, found, "ok")
@@ -371,32 +337,20 @@ def _within(what: str, expected: str, middle: float, low: float, high: float, bo
     return Line(what, expected, found, "unclear", why)
 
 
-def _loop(loop: Loop, device: str) -> list[Line]:
-    pictures = Line(
-        "bare loop and harness draw the same picture", "the same",
-        "the same" if loop.same_pictures else "another",
-        "ok" if loop.same_pictures else "broken",
-    )  # fmt: skip
-    lines = [pictures]
+def _loop(loop: Loop, device: str | None) -> list[Line]:
+    found = "the same" if loop.same_images else "another"
+    word: Word = "ok" if loop.same_images else "broken"
+    lines = [Line("bare loop and harness draw the same image", "the same", found, word)]
     if loop.flops:
-        equal = dict(loop.flops) == {scope: loop.counted.get(scope) for scope in loop.flops}
-        lines.append(
-            Line(
-                "counted operations against a count on shapes alone",
-                _operations(loop.flops),
-                _operations(loop.counted),
-                "ok" if equal else "broken",
-            )
-        )
+        word = "ok" if loop.flops.items() <= loop.counted.items() else "broken"
+        counts = (_operations(loop.flops), _operations(loop.counted), word)
+        lines.append(Line("counted operations against a count on shapes alone", *counts))
     what, expected = "harness against bare loop", f"within {100 * LOOP_WITHIN:g} %"
-    differences = paired_differences_pct(loop.harness_s, loop.bare_s)
-    interval = median_interval(differences)
-    if interval.low is None or interval.high is None or not interval.meets_level:
-        lines.append(Line(what, expected, None, "not measurable", "too few calls"))
-        return lines
-    bound = 100 * LOOP_WITHIN
-    line = _within(what, expected, interval.median, interval.low, interval.high, bound)
-    if not device.startswith("cuda"):
+    off = median_interval(paired_differences_pct(loop.harness_s, loop.bare_s))
+    if off.low is None or off.high is None or not off.meets_level:
+        return [*lines, Line(what, expected, None, "not measurable", "too few calls")]
+    line = _within(what, expected, (off.median, off.low, off.high), 100 * LOOP_WITHIN)
+    if not (device or "").startswith("cuda"):
         why = (
             "two copies of a pipeline differ by more on a CPU; `make bench` takes several processes"
         )

@@ -32,6 +32,11 @@ def number(value: float | None) -> str:
     return f"{value:.{2 if abs(value) < 100 else 1}f}"
 
 
+def in_gib(value: float | None) -> float | None:
+    """Return bytes in GiB."""
+    return None if value is None else value / GIB
+
+
 def gib(value: float | None) -> str:
     """Return bytes as GiB without their unit."""
     return DASH if _missing(value) else f"{(value or 0) / GIB:.3f}"
@@ -57,6 +62,11 @@ def ratio(value: float | None) -> str:
     return f"{value:.{3 if 0.9 < value < 1.1 else 2}f}×"
 
 
+def whole(value: int | None) -> str:
+    """Return a whole number as it is."""
+    return DASH if value is None else str(value)
+
+
 def count(value: float | None) -> str:
     """Return a whole number with separators, such as ``1,496``."""
     return DASH if _missing(value) else f"{round(value or 0):,}"
@@ -65,6 +75,19 @@ def count(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """Return per cent with its sign for the unit, one decimal."""
     return DASH if _missing(value) else f"{value:.1f} %"
+
+
+def with_unit(value: float, unit: str) -> str:
+    """Return a figure in ``s``, ``bytes`` or another unit, such as ``0.845 s`` or ``1.250 GiB``."""
+    if unit == "bytes":
+        return f"{gib(value)} GiB"
+    return f"{seconds(value)} s" if unit == "s" else f"{value:g}"
+
+
+def signed_percent(value: float) -> str:
+    """Return a change in per cent, such as ``+4.2 %``; what rounds to nothing has no sign."""
+    text = f"{value:+.1f} %"
+    return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
 
 
 def minutes(value: float | None) -> str:

@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import audit
+from bench import audit, text
 from bench.audit.readers.runs import of_records
 from bench.contract import Perceptual
+from bench.records.arms import ArmGroup, Source, group
+from bench.records.load import load
+from bench.store import StoreError
 from reports import (
     analyse,
     fidelity,
     figures,
     gallery,
-    gather,
     html,
     markdown,
     perceptual,
@@ -62,9 +64,9 @@ def write(
     """
     scores = perceptual.find(runs, weights or {})
     rows = [row for name in references for row in reference.load(name)]
-    samples = gather.read(runs)
+    sources = load(runs)
     with _unwatched():
-        groups = gather.group(samples, workloads)
+        groups = chosen(group(sources), workloads)
         comparisons = analyse.compare(groups)
         if fid:
             perceptual.refuse_fid(comparisons)
@@ -78,24 +80,44 @@ def write(
         }
         drawing = figures.draw(comparisons, likenesses, published)
         galleries = gallery.collect(comparisons, likenesses, pictures, scores)
-        told = view.build(
-            comparisons, likenesses, galleries, published, scores, _audit(comparisons)
+        audited = [_audit(source, comparisons) for source in sources]
+        shown = view.build(
+            [source for source, one in zip(sources, audited, strict=True) if one],
+            comparisons,
+            likenesses,
+            galleries,
+            published,
+            scores,
+            [one for one in audited if one],
         )
-        special = sections.build(comparisons)
         folder = (out or runs[0]).absolute()
         try:
-            return _write(folder, told, drawing(), special)
+            return _write(folder, shown, drawing())
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            raise gather.ReportError(
+            raise StoreError(
                 f"the report cannot be written to {folder}: {why}; choose another folder with "
                 "--out."
             ) from error
 
 
+def chosen(groups: Sequence[ArmGroup], workloads: Sequence[str]) -> list[ArmGroup]:
+    """Return the groups of these workloads; all without any.
+
+    Raises:
+        StoreError: no group is of one of them.
+    """
+    names = text.listed(dict.fromkeys(each.cell.workload.name for each in groups), 12)
+    found = [each for each in groups if not workloads or each.cell.workload.name in workloads]
+    for name in workloads:
+        if not any(each.cell.workload.name == name for each in found):
+            raise StoreError(f"no workload is called {name!r}; there are: {names}")
+    return found
+
+
 @contextmanager
 def _unwatched() -> Iterator[None]:
-    """Keep the search for cycles from walking all samples, time and again, as the report grows."""
+    """Keep the search for cycles from walking all records, time and again, as the report grows."""
     if gc.get_freeze_count():
         yield
         return
@@ -106,25 +128,18 @@ def _unwatched() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _audit(comparisons: Sequence[analyse.Comparison]) -> list[audit.Audited]:
-    """Audit the reported records of each run, numbered as ``bench audit`` numbers them."""
-    samples = [s for c in comparisons for f in c.findings for s in f.row.recorded]
-    found = []
-    for source in {id(s.source): s.source for s in samples}.values():
-        own = sorted((s for s in samples if s.source is source), key=lambda s: s.number)
-        table = of_records(
-            source.label, [s.audited for s in own if s.audited], [s.number for s in own]
-        )
-        found.append(audit.examine(table))
-    return found
+def _audit(source: Source, comparisons: Sequence[analyse.Comparison]) -> audit.Audited | None:
+    """Audit the reported records of a run, numbered as ``bench audit`` does; None without any."""
+    findings = (f for c in comparisons for f in c.findings if f.arm.source is source)
+    reported = {id(record) for f in findings for record in f.arm.records}
+    records = [record for record in source.records if id(record) in reported]
+    if not records:
+        return None
+    numbers = [source.numbers[id(record)] for record in records]
+    return audit.examine(of_records(source.label, records, numbers))
 
 
-def _write(
-    folder: Path,
-    told: view.View,
-    drawn: Sequence[figures.Drawn],
-    special: Sequence[sections.Section],
-) -> Report:
+def _write(folder: Path, shown: view.View, drawn: Sequence[figures.Drawn]) -> Report:
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     for one in drawn:
         (folder / "plots" / f"{one.name}.png").write_bytes(one.png)
@@ -133,11 +148,11 @@ def _write(
     for name in {*figures.NAMES, *sections.figures([])} - {one.name for one in drawn}:
         for kind in ("png", "svg"):
             (folder / "plots" / f"{name}.{kind}").unlink(missing_ok=True)
-    columns = [column for workload in told.workloads for column in workload.gallery.shown]
-    shown = [picture for section in special for picture in section.pictures]
-    if columns or shown:
+    columns = [column for workload in shown.workloads for column in workload.gallery.shown]
+    pictures = [picture for section in shown.sections for picture in section.pictures]
+    if columns or pictures:
         (folder / "gallery").mkdir(exist_ok=True)
-    for picture in shown:
+    for picture in pictures:
         (folder / "gallery" / f"{picture.name}.png").write_bytes(picture.png)
     for column in columns:
         assert column.png is not None
@@ -145,9 +160,9 @@ def _write(
         if column.difference is not None:
             path = folder / "gallery" / f"{column.name}-difference.png"
             path.write_bytes(column.difference)
-    report = Report(folder / "report.html", folder / "REPORT.md", told)
-    _replace(report.markdown, markdown.render(told, drawn, special))
-    _replace(report.page, html.render(told, drawn, special))
+    report = Report(folder / "report.html", folder / "REPORT.md", shown)
+    _replace(report.markdown, markdown.render(shown, drawn))
+    _replace(report.page, html.render(shown, drawn))
     return report
 
 

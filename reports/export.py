@@ -7,58 +7,92 @@ import io
 import json
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.records import frame as flat_frame
-from reports import analyse, gather, perceptual
+from bench.contract import Perceptual
+from bench.records import frame as flat
+from bench.records.arms import group
+from bench.records.load import load
+from bench.store import StoreError
+from reports import analyse, perceptual
 from reports.analyse import Finding
-from reports.gather import Group, ReportError
-from reports.perceptual import Scores
+from reports.perceptual import Score, Scores
+from reports.tables import Getter, get
 
 if TYPE_CHECKING:
     import pandas
 
 FORMATS = ("csv", "parquet", "json", "pytest-benchmark")
 
+FIGURES: dict[str, tuple[Getter, str]] = {
+    "processes": ("processes", "processes that ended ok and are pooled below"),
+    "calls": ("calls", "measured calls in all of them"),
+    "e2e_s": ("e2e.value", "median end-to-end time over all of them, in seconds"),
+    "e2e_low_s": ("e2e.low", "lower end of its 95 % interval; null if there is none"),
+    "e2e_high_s": ("e2e.high", "upper end of it"),
+    "it_per_s": ("it.value", "median iterations per second"),
+    "steps_per_s_e2e": ("steps_per_s_e2e", "median of requested steps by end-to-end time"),
+    "step_s": ("step_s", "median over processes of each one's median step interval, in seconds"),
+    "load_s": ("load_s", "median time to load, in seconds"),
+    "prepare_s": ("prepare_s", "median time of the backend's own call, in seconds"),
+    "first_call_s": ("first_call_s", "median first call, in seconds"),
+    "warmup_s": ("warmup_s", "median sum of warm-up calls, in seconds"),
+    "compile_s": ("compile_s", "median of first call less median steady call, in seconds"),
+    "meter": ("meter", "the memory meter that the report shows"),
+    "peak_bytes": (lambda f: f.peak(), "largest steady peak by that meter, in bytes"),
+    "speedup": ("speedup.ratio", "baseline median by this median; null if not comparable"),
+    "speedup_low": ("speedup.low", "lower end of its 95 % interval"),
+    "speedup_high": ("speedup.high", "upper end of it"),
+    "verdict": ("verdict.word", "FASTER, SLOWER, SAME or UNCLEAR"),
+    "verdict_reason": ("verdict.reason", "the sentence that backs it"),
+    "not_comparable": ("not_comparable", "the field in which it and the baseline differ"),
+    "breakeven": ("breakeven.kind", "after, immediately or never"),
+    "breakeven_images": ("breakeven.images", "images until it breaks even; null if never"),
+    "breakeven_low_images": ("breakeven.low_images", "lower end of its 95 % interval"),
+    "breakeven_high_images": ("breakeven.high_images", "upper end; null if open"),
+    "breakeven_minutes": ("breakeven.minutes", "the same in minutes of baseline work"),
+}
+TRUST: dict[str, tuple[Getter, str]] = {
+    "trust": ("trust", "yes, with care or no"),
+    "doubts": (lambda f: " ".join(f.doubts) or None, "why not yes"),
+}
+
+
+class _Scored(NamedTuple):
+    score: Score
+    scores: Scores
+
+
+def _weights(metric: Perceptual) -> Getter:
+    return lambda row: str(row.scores.weights[metric]) if metric in row.scores.weights else None
+
+
+def _why(metric: Perceptual) -> Getter:
+    return lambda row: row.score.reasons.get(metric)
+
+
+def _seeds(row: _Scored) -> int | None:
+    return None if row.score.clip_score is None else row.score.pictures
+
+
+SCORES: dict[str, tuple[Getter, str]] = {
+    "lpips": ("score.lpips", "largest LPIPS of its images from the baseline's; null if unknown"),
+    "lpips_weights": (_weights("lpips"), "name and identity of the weights"),
+    "lpips_reason": (_why("lpips"), "why it is null"),
+    "clip_score": ("score.clip_score", "mean CLIP score of its images and prompt, 0 to 100"),
+    "clip_score_baseline": (
+        "score.clip_score_baseline", "the same of the baseline's images of the same seeds",
+    ),
+    "clip_score_difference": ("score.clip_score_difference", "the one less the other"),
+    "clip_score_pictures": (_seeds, "seeds in that mean"),
+    "clip_score_weights": (_weights("clip_score"), "name and identity of the weights"),
+    "clip_score_reason": (_why("clip_score"), "why it is null"),
+}  # fmt: skip
+
 CELL_COLUMNS = {
-    "cell_processes": "processes that ended ok and are pooled below",
-    "cell_calls": "measured calls in all of them",
-    "cell_e2e_s": "median end-to-end time over all of them, in seconds",
-    "cell_e2e_low_s": "lower end of its 95 % interval; null if there is none",
-    "cell_e2e_high_s": "upper end of it",
-    "cell_it_per_s": "median iterations per second",
-    "cell_steps_per_s_e2e": "median of requested steps by end-to-end time",
-    "cell_step_s": "median over processes of each one's median interval between steps, in seconds",
-    "cell_load_s": "median time to load, in seconds",
-    "cell_prepare_s": "median time of the backend's own call, in seconds",
-    "cell_first_call_s": "median first call, in seconds",
-    "cell_warmup_s": "median sum of warm-up calls, in seconds",
-    "cell_compile_s": "median of first call less median steady call, in seconds",
-    "cell_meter": "the memory meter that the report shows",
-    "cell_peak_bytes": "largest steady peak by that meter, in bytes",
-    "cell_speedup": "baseline median by this median; null if not comparable",
-    "cell_speedup_low": "lower end of its 95 % interval",
-    "cell_speedup_high": "upper end of it",
-    "cell_verdict": "FASTER, SLOWER, SAME or UNCLEAR",
-    "cell_verdict_reason": "the sentence that backs it",
-    "cell_not_comparable": "the field in which it and the baseline differ",
-    "cell_breakeven": "after, immediately or never",
-    "cell_breakeven_images": "images until it pays; null if never",
-    "cell_breakeven_low_images": "lower end of its 95 % interval",
-    "cell_breakeven_high_images": "upper end; null if open",
-    "cell_breakeven_minutes": "the same in minutes of baseline work",
-    "cell_lpips": "largest LPIPS of its pictures from the baseline's; null if not computed",
-    "cell_lpips_weights": "name and identity of the weights",
-    "cell_lpips_reason": "why it is null",
-    "cell_clip_score": "mean CLIP score of its pictures and prompt, 0 to 100",
-    "cell_clip_score_baseline": "the same of the baseline's pictures of the same seeds",
-    "cell_clip_score_difference": "the one less the other",
-    "cell_clip_score_pictures": "seeds in that mean",
-    "cell_clip_score_weights": "name and identity of the weights",
-    "cell_clip_score_reason": "why it is null",
-    "cell_trust": "yes, with care or no",
-    "cell_doubts": "why not yes",
+    f"cell_{name}": meaning for name, (_, meaning) in (FIGURES | SCORES | TRUST).items()
 }
 """Columns that are equal for all records of a cell: its rounds pooled, as the report shows them."""
 
@@ -67,7 +101,7 @@ COLUMNS = {
     "run_id": "identity of the run",
     "record_id": "identity of the record",
     "record": "number that the report and bench audit call it by: its place in the run, from 1",
-    **flat_frame.COLUMNS,
+    **flat.COLUMNS,
     **CELL_COLUMNS,
 }
 """All columns of `frame`, with what they mean."""
@@ -77,85 +111,44 @@ def frame(runs: Sequence[Path]) -> pandas.DataFrame:
     """Return one row for each record, with the columns of `COLUMNS`; figures are not rounded.
 
     Raises:
-        ReportError: a run cannot be read.
+        StoreError: a run cannot be read.
     """
     import pandas
 
-    samples = gather.read(runs)
-    found = analyse.compare(gather.group(samples))
+    sources = load(runs)
     scores = perceptual.known(runs)
-    cells = {}
-    for comparison in found:
+    cells: dict[int, dict[str, Any]] = {}
+    for comparison in analyse.compare(group(sources)):
         for finding in comparison.findings:
-            cell = _cell(finding, comparison.meter) | _scores(comparison.group, finding, scores)
-            for sample in finding.row.recorded:
-                cells[id(sample)] = cell
-    rows = []
-    for source in {id(sample.source): sample.source for sample in samples}.values():
-        own = [sample for sample in samples if sample.source is source]
-        flat = flat_frame.rows(source.folder.records())
-        for sample, row in zip(own, flat, strict=True):
-            ids = {"run": source.label, "run_id": source.run_id, "record_id": sample.record_id,
-                   "record": sample.number}  # fmt: skip
-            rows.append({**row, **ids, **cells[id(sample)]})
+            score = _Scored(scores.of(comparison.group, finding), scores)
+            cell = _read(FIGURES | TRUST, finding) | _read(SCORES, score)
+            cells.update((id(record), cell) for record in finding.arm.records)
+    rows = [
+        {
+            **row,
+            "run": source.label,
+            "run_id": source.run_id,
+            "record_id": record.record_id,
+            "record": number,
+            **cells[id(record)],
+        }
+        for source in sources
+        for number, (record, row) in enumerate(
+            zip(source.records, flat.rows(source.records), strict=True), 1
+        )
+    ]
     return pandas.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _cell(finding: Finding, meter: str | None) -> dict[str, Any]:
-    e2e, speed, pays = finding.e2e, finding.speedup, finding.breakeven
-    return {
-        "cell_processes": finding.processes,
-        "cell_calls": finding.calls,
-        "cell_e2e_s": e2e and e2e.value,
-        "cell_e2e_low_s": e2e and e2e.low,
-        "cell_e2e_high_s": e2e and e2e.high,
-        "cell_it_per_s": finding.it and finding.it.value,
-        "cell_steps_per_s_e2e": finding.steps_per_s_e2e,
-        "cell_step_s": finding.step_s,
-        "cell_load_s": finding.load_s,
-        "cell_prepare_s": finding.prepare_s,
-        "cell_first_call_s": finding.first_call_s,
-        "cell_warmup_s": finding.warmup_s,
-        "cell_compile_s": finding.compile_s,
-        "cell_meter": meter,
-        "cell_peak_bytes": finding.peak(meter),
-        "cell_speedup": speed and speed.ratio,
-        "cell_speedup_low": speed and speed.low,
-        "cell_speedup_high": speed and speed.high,
-        "cell_verdict": finding.verdict and finding.verdict.word,
-        "cell_verdict_reason": finding.verdict and finding.verdict.reason,
-        "cell_not_comparable": finding.not_comparable,
-        "cell_breakeven": pays and pays.kind,
-        "cell_breakeven_images": pays and pays.images,
-        "cell_breakeven_low_images": pays and pays.low_images,
-        "cell_breakeven_high_images": pays and pays.high_images,
-        "cell_breakeven_minutes": pays and pays.minutes,
-        "cell_trust": finding.trust,
-        "cell_doubts": " ".join(finding.doubts) or None,
-    }
-
-
-def _scores(group: Group, finding: Finding, scores: Scores) -> dict[str, Any]:
-    score = scores.of(group, finding)
-    known = {metric: str(weights) for metric, weights in scores.weights.items()}
-    return {
-        "cell_lpips": score.lpips,
-        "cell_lpips_weights": known.get("lpips"),
-        "cell_lpips_reason": score.reasons.get("lpips"),
-        "cell_clip_score": score.clip_score,
-        "cell_clip_score_baseline": score.clip_score_baseline,
-        "cell_clip_score_difference": score.clip_score_difference,
-        "cell_clip_score_pictures": None if score.clip_score is None else score.pictures,
-        "cell_clip_score_weights": known.get("clip_score"),
-        "cell_clip_score_reason": score.reasons.get("clip_score"),
-    }
+def _read(columns: dict[str, tuple[Getter, str]], row: Any) -> dict[str, Any]:
+    return {f"cell_{name}": get(row, what) for name, (what, _) in columns.items()}
 
 
 def render(runs: Sequence[Path], kind: str) -> bytes:
     """Return the export of one or more runs as the bytes of a file.
 
     Raises:
-        ReportError: a run cannot be read, ``kind`` is none of `FORMATS`, or a package is missing.
+        StoreError: a run cannot be read, ``kind`` is none of `FORMATS`, or a package is missing.
     """
     if kind == "pytest-benchmark":
         return (json.dumps(pytest_benchmark(runs), indent=1) + "\n").encode()
@@ -166,7 +159,7 @@ def render(runs: Sequence[Path], kind: str) -> bytes:
         return _json(table)
     if kind == "parquet":
         return _parquet(table)
-    raise ReportError(f"no format is called {kind!r}; there are: {', '.join(FORMATS)}")
+    raise StoreError(f"no format is called {kind!r}; there are: {', '.join(FORMATS)}")
 
 
 def _json(table: pandas.DataFrame) -> bytes:
@@ -183,7 +176,7 @@ def _parquet(table: pandas.DataFrame) -> bytes:
     try:
         importlib.import_module("pyarrow")
     except ImportError:
-        raise ReportError(
+        raise StoreError(
             "Parquet needs the package pyarrow, which is not installed: pip install pyarrow, or "
             "take --format csv."
         ) from None
@@ -198,18 +191,17 @@ def pytest_benchmark(runs: Sequence[Path]) -> dict[str, Any]:
 
     One benchmark for each cell that ended ok, of all calls of all its processes; times in seconds.
     """
-    comparisons = analyse.compare(gather.group(gather.read(runs)))
-    several = len(runs) > 1
+    comparisons = analyse.compare(group(load(runs)))
     made = []
     for comparison in comparisons:
         for finding in comparison.findings:
-            if not finding.ok:
-                continue
-            first = finding.row.first
-            name = f"{first.source.label}/{first.name}" if several else first.name
-            made.append(_benchmark(name, comparison.group.title, finding, comparison.meter))
-    source = comparisons[0].group.first.source
-    machine = comparisons[0].group.first.alike.fingerprint
+            if finding.ok:
+                arm = finding.arm
+                name = f"{arm.source.label}/{arm.cell.name}" if len(runs) > 1 else arm.cell.name
+                made.append(_benchmark(name, comparison.group.title, finding))
+    first = comparisons[0].group.first
+    arm = next(arm for arm in comparisons[0].group.arms if first is None or first in arm.records)
+    source, machine = arm.source, first.fingerprint if first else {}
     return {
         "machine_info": {
             "node": str(source.host.get("cpu", "unknown")),
@@ -238,8 +230,9 @@ def pytest_benchmark(runs: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _benchmark(name: str, group: str, finding: Finding, meter: str | None) -> dict[str, Any]:
-    times = sorted(time for sample in finding.row.good for time in sample.e2e_s)
+def _benchmark(name: str, group: str, finding: Finding) -> dict[str, Any]:
+    good = finding.arm.good
+    times = list(chain.from_iterable(record.e2e_s for record in good))
     return {
         "group": group,
         "name": name,
@@ -247,8 +240,8 @@ def _benchmark(name: str, group: str, finding: Finding, meter: str | None) -> di
         "params": None,
         "param": None,
         "extra_info": {
-            "record_ids": [sample.record_id for sample in finding.row.good],
-            **{k: v for k, v in _cell(finding, meter).items() if v is not None},
+            "record_ids": [record.record_id for record in good],
+            **{k: v for k, v in _read(FIGURES | TRUST, finding).items() if v is not None},
         },
         "options": {
             "disable_gc": False,
@@ -258,7 +251,7 @@ def _benchmark(name: str, group: str, finding: Finding, meter: str | None) -> di
             "min_time": 0.0,
             "warmup": False,
         },
-        "stats": {**_stats(times), "data": [t for s in finding.row.good for t in s.e2e_s]},
+        "stats": {**_stats(sorted(times)), "data": times},
     }
 
 

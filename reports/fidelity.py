@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench import fidelity
+from bench.records import Image, Record
+from bench.records.arms import Arm
+from bench.store import StoreError
 from reports.analyse import Comparison, Finding
-from reports.gather import Picture, ReportError, Sample
 
 THRESHOLD_DB = fidelity.THRESHOLD_DB
 KEPT = "fidelity.json"
@@ -19,13 +21,37 @@ KEPT = "fidelity.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A picture and its reference, each bound to its record; ``problem`` is why not compared."""
+class Stored:
+    """An image of a record, in the folder of its run."""
 
-    reference: Picture
-    reference_record: str
-    picture: Picture
-    record: str
+    run: Path
+    image: Image
+    record_id: str
+
+    @property
+    def path(self) -> Path:
+        return self.run / self.image.path
+
+    @property
+    def sha256(self) -> str:
+        return self.image.sha256
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its seed and its index, which a reference must share."""
+        return self.image.seed, self.image.index
+
+
+def images(arm: Arm, record: Record) -> list[Stored]:
+    return [Stored(arm.source.path, image, record.record_id) for image in record.images]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image and its reference; ``problem`` is why they are not compared."""
+
+    reference: Stored
+    picture: Stored
     figures: fidelity.Comparison | None
     problem: str | None = None
 
@@ -60,14 +86,14 @@ class Pictures:
         self._compared: dict[tuple[str, str], tuple[fidelity.Comparison | None, str | None]] = {}
         self._checked: dict[Path, str | None] = {}
 
-    def problem(self, picture: Picture) -> str | None:
+    def problem(self, picture: Stored) -> str | None:
         """Return why a picture cannot be shown: gone, unreadable, or not the record's."""
         if picture.path not in self._checked:
             self._checked[picture.path] = _problem(picture)
         return self._checked[picture.path]
 
     def compare(
-        self, reference: Picture, picture: Picture
+        self, reference: Stored, picture: Stored
     ) -> tuple[fidelity.Comparison | None, str | None]:
         earlier = self._known.get(f"{reference.sha256} {picture.sha256}")
         if earlier is not None:
@@ -106,7 +132,7 @@ def known(runs: Sequence[Path]) -> dict[str, fidelity.Comparison]:
             kept = json.loads(file.read_text(encoding="utf-8"))
             found.update({key: fidelity.Comparison(**value) for key, value in kept.items()})
         except (ValueError, TypeError, AttributeError) as error:
-            raise ReportError(f"{file} does not hold comparisons of pictures: {error}") from error
+            raise StoreError(f"{file} does not hold comparisons of pictures: {error}") from error
     return found
 
 
@@ -118,26 +144,38 @@ def load(path: Path) -> Any:
         return picture.convert("RGB")
 
 
-def _problem(picture: Picture) -> str | None:
+def inside(run: Path, path: str) -> Path | None:
+    """Return a file of a run folder; None if a link leads out of it.
+
+    A record may come from elsewhere: it must not make the page embed any file of this disk.
+    """
+    file = run / path
+    return file if file.resolve().is_relative_to(run.resolve()) else None
+
+
+def _problem(picture: Stored) -> str | None:
+    shown = picture.image.path
+    if inside(picture.run, shown) is None:
+        return f"the picture {shown} lies outside the run folder"
     try:
         pixels = load(picture.path)
     except FileNotFoundError:
-        return f"the picture {picture.shown} is gone"
+        return f"the picture {shown} is gone"
     except (OSError, ValueError) as error:
-        return f"the picture {picture.shown} cannot be read ({error})"
+        return f"the picture {shown} cannot be read ({error})"
     if picture.sha256 and hashlib.sha256(pixels.tobytes()).hexdigest() != picture.sha256:
-        return f"{picture.shown} is not the picture that its record describes"
+        return f"{shown} is not the picture that its record describes"
     return None
 
 
 def judge(comparison: Comparison, pictures: Pictures) -> dict[int, Likeness]:
-    """Compare the pictures of every row with its baseline's; by the index of the finding.
+    """Compare the pictures of every arm with its baseline's; by the index of the finding.
 
     The reference is the baseline's first process; its further processes are the control.
     """
     found: dict[int, Likeness] = {}
     for index, finding in enumerate(comparison.findings):
-        if finding.row.is_baseline or not finding.ok:
+        if finding.arm.is_baseline or not finding.ok:
             continue
         if finding.baseline is None:
             found[index] = Likeness(why=_why_none(finding))
@@ -153,13 +191,11 @@ def _why_none(finding: Finding) -> str:
 
 
 def likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likeness:
-    """Compare the pictures of one row with another's, whose further processes are the control."""
-    reference, *again = baseline.row.good
-    found = Likeness()
-    for sample in again:
-        found.control += _pairs(reference, sample, pictures)
-    for sample in finding.row.good:
-        found.pairs += _pairs(reference, sample, pictures)
+    """Compare the pictures of one arm with another's, whose further processes are the control."""
+    found = Likeness(
+        pairs=_pairs(baseline.arm, finding.arm, finding.arm.good, pictures),
+        control=_pairs(baseline.arm, baseline.arm, baseline.arm.good[1:], pictures),
+    )
     compared = [p.figures for p in found.pairs if p.figures is not None]
     control = [p.figures for p in found.control if p.figures is not None]
     if not compared:
@@ -170,19 +206,20 @@ def likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likenes
     return found
 
 
-def _pairs(reference: Sample, sample: Sample, pictures: Pictures) -> list[Pair]:
-    pairs = []
-    for other, picture in matches(reference, sample):
-        figures, problem = pictures.compare(other, picture)
-        pairs.append(Pair(other, reference.record_id, picture, sample.record_id, figures, problem))
-    return pairs
+def _pairs(baseline: Arm, arm: Arm, records: Iterable[Record], pictures: Pictures) -> list[Pair]:
+    return [
+        Pair(reference, picture, *pictures.compare(reference, picture))
+        for reference, picture in matches(baseline, arm, records)
+    ]
 
 
-def matches(reference: Sample, sample: Sample) -> list[tuple[Picture, Picture]]:
-    """Return (reference, picture) for each picture whose seed and index the reference has too."""
-    by_seed = {(p.seed, p.index): p for p in reference.pictures}
-    both = ((by_seed.get((p.seed, p.index)), p) for p in sample.pictures)
-    return [(other, picture) for other, picture in both if other is not None]
+def matches(baseline: Arm, arm: Arm, records: Iterable[Record]) -> list[tuple[Stored, Stored]]:
+    """Return (reference, image) for each image of the records whose place the baseline's first
+    process has too.
+    """
+    by_place = {each.place: each for each in images(baseline, baseline.good[0])}
+    made = (each for record in records for each in images(arm, record))
+    return [(by_place[each.place], each) for each in made if each.place in by_place]
 
 
 def same(likeness: Likeness | None) -> str:
@@ -219,7 +256,3 @@ def metrics(figures: fidelity.Comparison | None) -> list[tuple[str, str]]:
 def _or_reason(figures: fidelity.Comparison, name: str, spec: str) -> str:
     value = getattr(figures, name)
     return figures.null_reasons.get(name, "–") if value is None else format(value, spec)
-
-
-def any_pictures(samples: Sequence[Sample]) -> bool:
-    return any(sample.pictures for sample in samples)

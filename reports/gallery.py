@@ -13,8 +13,7 @@ from PIL import Image
 from bench import fidelity as measure
 from reports import fidelity
 from reports.analyse import Comparison, Finding
-from reports.fidelity import Likeness, Pair, Pictures
-from reports.gather import Picture
+from reports.fidelity import Likeness, Pair, Pictures, Stored
 from reports.perceptual import Scores
 
 MOST_PICTURES = 120
@@ -76,7 +75,7 @@ def collect(
         columns = []
         skipped = 0
         for index, finding in enumerate(comparison.findings):
-            if not finding.ok or not any(s.pictures for s in finding.row.good):
+            if not any(record.images for record in finding.arm.good):
                 continue
             if left <= 0:
                 skipped += 1
@@ -99,17 +98,17 @@ def _column(
 ) -> Column:
     """Show the worst picture that was compared, else the first."""
     pair = likeness.worst if likeness else None
-    first = next(s for s in finding.row.good if s.pictures)
-    picture = pair.picture if pair else first.pictures[0]
-    record = pair.record if pair else first.record_id
-    slug = re.sub(r"[^a-z0-9]+", "-", finding.row.label.lower()).strip("-")[:40]
+    arm = finding.arm
+    first = next(record for record in arm.good if record.images)
+    picture = pair.picture if pair else fidelity.images(arm, first)[0]
+    slug = re.sub(r"[^a-z0-9]+", "-", arm.label.lower()).strip("-")[:40]
     name = f"{number:02d}-{index:02d}-{slug}"
-    caption = f"seed {picture.seed}"
+    caption = f"seed {picture.image.seed}"
     problem = pictures.problem(picture)
     if problem is not None:
         return Column(
-            finding.row.label, record, caption, name, None, 0, 0, problem=problem,
-            is_baseline=finding.row.is_baseline,
+            arm.label, picture.record_id, caption, name, None, 0, 0, problem=problem,
+            is_baseline=arm.is_baseline,
         )  # fmt: skip
     png, width, height, reduced = _embedded(picture)
     # A committed run may have kept one of two pictures, and how they compare.
@@ -118,8 +117,8 @@ def _column(
     if reduced:
         caption += f", shown at {reduced}"
     return Column(
-        backend=finding.row.label,
-        record=record,
+        backend=arm.label,
+        record=picture.record_id,
         caption=caption,
         name=name,
         png=png,
@@ -130,15 +129,15 @@ def _column(
         identical=bool(pair and pair.figures and pair.figures.identical),
         metrics=[
             *(fidelity.metrics(pair.figures) if pair else []),
-            *scores.metrics(pair.reference if pair else None, picture, finding.row.first),
+            *scores.metrics(pair.reference if pair else None, picture, arm.cell.workload.prompt),
         ],
         verdict=likeness.verdict.word if likeness and likeness.verdict else "",
         problem=likeness.why if likeness and not likeness.verdict else None,
-        is_baseline=finding.row.is_baseline,
+        is_baseline=arm.is_baseline,
     )
 
 
-def _embedded(picture: Picture) -> tuple[bytes, int, int, str]:
+def _embedded(picture: Stored) -> tuple[bytes, int, int, str]:
     image = fidelity.load(picture.path)
     full = image.size
     file = _reduced(image)

@@ -9,8 +9,8 @@ from statistics import median
 import pandas as pd
 
 from bench.gate.history import History, Series
+from bench.store import StoreError
 from plots import history, style
-from reports.gather import ReportError
 
 _NAMES = {"speed": "end-to-end time", "warmup": "warm-up time", "memory": "peak memory"}
 
@@ -19,7 +19,7 @@ def write(found: History, out: Path) -> Path:
     """Write HISTORY.md, history.png and history.svg; return the page.
 
     Raises:
-        ReportError: the folder cannot be written.
+        StoreError: the folder cannot be written.
     """
     png, svg = style.save(history.figure(table(found)))
     try:
@@ -29,7 +29,7 @@ def write(found: History, out: Path) -> Path:
         page = out / "HISTORY.md"
         page.write_text(markdown(found), encoding="utf-8")
     except OSError as error:
-        raise ReportError(
+        raise StoreError(
             f"the history cannot be written to {out}: {(error.strerror or str(error)).lower()}; "
             "choose another folder with --out."
         ) from error

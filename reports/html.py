@@ -11,11 +11,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from reports.figures import Drawn
-from reports.sections.base import Section, leads, question
-from reports.view import Cell, View
+from reports.tables import Cell
+from reports.view import View
 
 
-def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ()) -> str:
+def render(view: View, drawn: Sequence[Drawn]) -> str:
     """Return the page. Every text is escaped; script and style are named by hash in its policy."""
     folder = files("reports") / "templates"
     style = (folder / "report.css").read_text(encoding="utf-8")
@@ -32,11 +32,11 @@ def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ())
     )
     return template.render(
         view=view,
-        drawn=drawn,
+        drawn=[one for one in drawn if one.name not in view.figures_of_sections],
         by_name={one.name: one for one in drawn},
-        sections=sections,
-        lead=leads(view, sections),
-        question=question(view, sections),
+        sections=view.sections,
+        lead=view.leads,
+        question=view.question,
         # Both are files of this package, and nothing is put into them.
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704

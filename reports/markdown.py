@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from reports.answers import Answer
 from reports.figures import Drawn
-from reports.sections.base import Section, leads, question
-from reports.view import VERDICTS, Answer, Cell, Table, View, Workload
+from reports.gallery import Column
+from reports.sections.base import Section
+from reports.tables import Table
+from reports.view import VERDICTS, View, Workload
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
-def render(view: View, drawn: Sequence[Drawn], sections: Sequence[Section] = ()) -> str:
+def render(view: View, drawn: Sequence[Drawn]) -> str:
     """Return the report as Markdown; figures and pictures are links into its folder."""
-    parts = [f"# {_text(question(view, sections))} {_text(view.title)}", _text(view.counts) + "."]
+    parts = [f"# {_text(view.question)} {_text(view.title)}", _text(view.counts) + "."]
     if view.synthetic:
         parts.append(
             "**Synthetic weights** are used where marked: speed and memory are those of the "
             "architecture, pictures have no content."
         )
     by_name = {one.name: one for one in drawn}
-    special = [part for section in sections for part in _section(section, by_name)]
-    lead = leads(view, sections)
-    if lead:
+    special = [part for section in view.sections for part in _section(section, by_name)]
+    if view.leads:
         parts += [*special, "# Each workload by itself"]
     for workload in view.workloads:
         parts.append(_answer(workload.answer))
     parts.append("# Evidence")
     parts.append("## Figures")
     for one in drawn:
-        if not one.in_section:
+        if one.name not in view.figures_of_sections:
             parts += _figure(one)
     for workload in view.workloads:
         parts += _workload(workload)
-    if not lead:
+    if not view.leads:
         parts += special
     tables = (view.outcomes, view.warnings, view.audit, view.published)
     for each in (*tables, *view.environments, view.records):
@@ -102,38 +104,28 @@ def _workload(workload: Workload) -> list[str]:
     parts += [table(each, "###") for each in workload.tables]
     shown = workload.gallery.shown
     if shown:
-        cells = [[Cell(c.backend) for c in shown]]
+        head = f"| {_line(_text(c.backend) for c in shown)}"
+        lines = [_line([name, *map(get, shown)]) for name, get in GALLERY.items()]
         parts.append("### Pictures\n\nDifferences are amplified, each by the factor above it.")
-        head = "| | " + " | ".join(_text(c.text) for c in cells[0]) + " |"
-        rule = "| --- " * (len(shown) + 1) + "|"
-        lines = [head, rule]
-        lines.append(
-            "| picture | "
-            + " | ".join(f"![{_text(c.backend)}](gallery/{c.name}.png)" for c in shown)
-            + " |"
-        )
-        lines.append(
-            "| difference | "
-            + " | ".join(
-                f"×{c.amplified}<br>![difference](gallery/{c.name}-difference.png)"
-                if c.difference
-                else "identical"
-                if c.identical
-                else "–"
-                for c in shown
-            )
-            + " |"
-        )
-        lines.append(
-            "| figures | "
-            + " | ".join(
-                "<br>".join(f"{_text(n)} {_text(v)}" for n, v in c.metrics) or "–" for c in shown
-            )
-            + " |"
-        )
-        lines.append("| record | " + " | ".join(_text(c.record) for c in shown) + " |")
-        parts.append("\n".join(lines))
+        parts.append("\n".join([head, _line(["---"] * (len(shown) + 1)), *lines]))
     return parts
+
+
+def _difference(column: Column) -> str:
+    if column.difference:
+        return f"×{column.amplified}<br>![difference](gallery/{column.name}-difference.png)"
+    return "identical" if column.identical else "–"
+
+
+GALLERY: Mapping[str, Callable[[Column], str]] = {
+    "picture": lambda column: f"![{_text(column.backend)}](gallery/{column.name}.png)",
+    "difference": _difference,
+    "figures": lambda column: (
+        "<br>".join(f"{_text(name)} {_text(value)}" for name, value in column.metrics) or "–"
+    ),
+    "record": lambda column: _text(column.record),
+}
+"""The lines of a gallery, a column for each backend."""
 
 
 def table(shown: Table, level: str) -> str:
@@ -141,11 +133,14 @@ def table(shown: Table, level: str) -> str:
     lines = [f"{level} {_text(shown.title)}", ""]
     if shown.note:
         lines += [_text(shown.note), ""]
-    lines.append("| " + " | ".join(_text(name) for name in shown.head) + " |")
-    rule = ("---:" if right else "---" for _, right in shown.aligned)
-    lines.append("| " + " | ".join(rule) + " |")
-    lines += ["| " + " | ".join(_text(cell.text) for cell in row) + " |" for row in shown.rows]
+    lines.append(_line(map(_text, shown.head)))
+    lines.append(_line("---:" if right else "---" for _, right in shown.aligned))
+    lines += [_line(_text(cell.text) for cell in row) for row in shown.rows]
     return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _text(value: str) -> str:

@@ -11,19 +11,19 @@ from statistics import fmean
 from bench import fidelity, perceptual, text
 from bench.contract import PERCEPTUAL, Perceptual
 from bench.perceptual import SHOWN, Kept, Order, Question, Weights
+from bench.records.arms import ArmGroup
+from bench.store import StoreError
+from bench.tasks import TASKS
 from reports.analyse import Comparison, Finding
-from reports.fidelity import matches
-from reports.gather import Group, Picture, ReportError, Sample
+from reports.fidelity import Stored, images, inside, matches
 
-EDIT = "the prompt of an edit is an instruction and describes no picture"
-FOLDER = "the pictures of a folder are drawn prompts of their own"
 SYNTHETIC = "synthetic weights draw pictures without content"
 REFERENCE = "it is the reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One row's scores, each None with its reason in ``reasons``.
+    """One arm's scores, each None with its reason in ``reasons``.
 
     Attributes:
         lpips: largest distance of any of its pictures from the baseline's of the same seed.
@@ -85,26 +85,21 @@ class Scores:
         weights = self.weights.get(question.metric)
         return None if weights is None else self._kept.get(weights, question)
 
-    def lpips(self, reference: Picture, picture: Picture) -> float | None:
-        return self.value(Question("lpips", picture.sha256, reference.sha256))
-
-    def clip_score(self, picture: Picture, prompt: str) -> float | None:
-        return self.value(Question("clip_score", picture.sha256, prompt))
-
     def metrics(
-        self, reference: Picture | None, picture: Picture, sample: Sample
+        self, reference: Stored | None, picture: Stored, prompt: str
     ) -> list[tuple[str, str]]:
         """Return a picture's known scores as (name, text); those of edits and noise are none."""
-        prompt = str(sample.workload.get("prompt", ""))
-        distance = None if reference is None else self.lpips(reference, picture)
-        fit = self.clip_score(picture, prompt)
+        distance = None
+        if reference is not None:
+            distance = self.value(Question("lpips", picture.sha256, reference.sha256))
+        fit = self.value(Question("clip_score", picture.sha256, prompt))
         return [
             *([] if distance is None else [(SHOWN["lpips"], lpips(distance))]),
             *([] if fit is None else [(SHOWN["clip_score"], clip_score(fit))]),
         ]
 
-    def of(self, group: Group, finding: Finding) -> Score:
-        """Return a row's scores, from what is known."""
+    def of(self, group: ArmGroup, finding: Finding) -> Score:
+        """Return an arm's scores, from what is known."""
         reasons: dict[Perceptual, str] = {}
         pairs = _pairs(finding)
         distances = [
@@ -115,9 +110,9 @@ class Scores:
         reason = None
         if not pairs:
             reason = "there is no picture of its own and of the baseline's at the same seed"
-        elif finding.row.is_baseline:
+        elif finding.arm.is_baseline:
             reason = REFERENCE
-        own, reference_scores = _captioned(group, pairs)
+        own, reference_scores = _captioned(group.cell.workload.prompt, pairs)
         lpips = self._all(distances, "lpips", reasons, reason)
         reason = why_no_clip_score(group) or (None if pairs else reason)
         clip = self._all(own, "clip_score", reasons, reason)
@@ -127,7 +122,7 @@ class Scores:
             lpips=None if lpips is None else max(lpips),
             clip_score=None if clip is None else fmean(clip),
             clip_score_baseline=None if clip is None or base is None else fmean(base),
-            pictures=len({(picture.seed, picture.index) for _, picture in pairs}),
+            pictures=len({picture.place for _, picture in pairs}),
             prompt_cut=weights is not None and any(self._kept.cut(weights, q) for q in own),
             reasons=reasons,
         )
@@ -223,19 +218,18 @@ def known(runs: Sequence[Path]) -> Scores:
     return Scores(kept, kept.weights, why)
 
 
-def why_no_clip_score(group: Group) -> str | None:
-    """Return why a CLIP score would mean nothing for this workload."""
-    if group.workload.get("task") == "edit":
-        return EDIT
-    if group.workload.get("task") == "folder":
-        return FOLDER
-    return SYNTHETIC if group.synthetic else None
+def why_no_clip_score(group: ArmGroup) -> str | None:
+    """Return why a CLIP score would mean nothing for this workload; a task may have a reason."""
+    task = group.cell.workload.task
+    section = TASKS.part(task, "section") if task in TASKS.names() else None
+    why: str | None = getattr(section, "NO_CLIP_SCORE", None)
+    return why or (SYNTHETIC if group.synthetic else None)
 
 
 def why_no_fid(comparisons: Iterable[Comparison]) -> str:
     """Return why there is no FID of these pictures: too few, or not offered."""
     counts = (
-        len({p.sha256 for sample in finding.row.good for p in sample.pictures})
+        len({image.sha256 for record in finding.arm.good for image in record.images})
         for comparison in comparisons
         for finding in comparison.findings
     )
@@ -243,15 +237,15 @@ def why_no_fid(comparisons: Iterable[Comparison]) -> str:
 
 
 def refuse_fid(comparisons: Iterable[Comparison]) -> None:
-    """Raise ReportError with `why_no_fid`."""
-    raise ReportError(why_no_fid(comparisons))
+    """Raise StoreError with `why_no_fid`."""
+    raise StoreError(why_no_fid(comparisons))
 
 
-def _orders(group: Group, finding: Finding) -> Iterable[Order]:
-    run = finding.row.first.source.path
-    prompt = _prompt(group)
+def _orders(group: ArmGroup, finding: Finding) -> Iterable[Order]:
+    run = finding.arm.source.path
+    prompt = group.cell.workload.prompt
     for reference, picture in _pairs(finding):
-        if not picture.sha256:
+        if not picture.sha256 or inside(picture.run, picture.image.path) is None:
             continue
         if reference is not None and reference.sha256:
             question = Question("lpips", picture.sha256, reference.sha256)
@@ -260,29 +254,24 @@ def _orders(group: Group, finding: Finding) -> Iterable[Order]:
             yield Order(Question("clip_score", picture.sha256, prompt), picture.path, None, run)
 
 
-def _pairs(finding: Finding) -> list[tuple[Picture | None, Picture]]:
+def _pairs(finding: Finding) -> list[tuple[Stored | None, Stored]]:
     """Return each picture with the baseline's of its seed; the baseline's own with None."""
     if not finding.ok:
         return []
-    if finding.row.is_baseline:
-        return [(None, picture) for picture in finding.row.good[0].pictures]
+    arm = finding.arm
+    if arm.is_baseline:
+        return [(None, picture) for picture in images(arm, arm.good[0])]
     if finding.baseline is None:
         return []
-    reference = finding.baseline.row.good[0]
-    return [pair for sample in finding.row.good for pair in matches(reference, sample)]
+    return [*matches(finding.baseline.arm, arm, arm.good)]
 
 
 def _captioned(
-    group: Group, pairs: Iterable[tuple[Picture | None, Picture]]
+    prompt: str, pairs: Iterable[tuple[Stored | None, Stored]]
 ) -> tuple[list[Question], list[Question]]:
     """Return the questions of CLIP scores: of the pictures, and of their references."""
-    prompt = _prompt(group)
     both = [(reference or picture, picture) for reference, picture in pairs]
     return (
         [Question("clip_score", picture.sha256, prompt) for _, picture in both],
         [Question("clip_score", reference.sha256, prompt) for reference, _ in both],
     )
-
-
-def _prompt(group: Group) -> str:
-    return str(group.workload.get("prompt", ""))

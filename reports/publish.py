@@ -16,17 +16,22 @@ import re
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import audit, text
+from bench.records import Record
+from bench.records.arms import Source, group
+from bench.records.load import load
 from bench.store import RunFolder, StoreError
-from reports import analyse, build, fidelity, gather, markdown, reference, techniques
-from reports.gather import Sample
-from reports.view import Answer, Cell, Table, View
+from reports import analyse, build, fidelity, markdown, reference, techniques
+from reports.answers import Answer
+from reports.tables import Column, table
+from reports.view import View
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path("reports", "results")
@@ -69,15 +74,19 @@ class Machine:
 
     name: str
     folder: Path
-    samples: list[Sample]
+    sources: list[Source]
     comparisons: list[analyse.Comparison]
     likenesses: list[dict[int, fidelity.Likeness]]
     view: View
     body: str
 
     @property
+    def records(self) -> list[Record]:
+        return [record for source in self.sources for record in source.records]
+
+    @property
     def gpu(self) -> bool:
-        return any(sample.device.startswith("cuda") for sample in self.samples)
+        return any(record.actual_device.startswith("cuda") for record in self.records)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,7 +116,7 @@ def pack(run: Path, machine: str, results: Path) -> Path:
         StoreError: no run, or a name that is no folder's.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", machine):
-        raise gather.ReportError(f"{machine!r} is no name for a machine: a-z, 0-9, '.' and '-'")
+        raise StoreError(f"{machine!r} is no name for a machine: a-z, 0-9, '.' and '-'")
     folder = RunFolder.open(run)
     target = results / machine / folder.path.name
     partial = target.with_name(f".{target.name}.partial")
@@ -116,7 +125,7 @@ def pack(run: Path, machine: str, results: Path) -> Path:
     for name in ("plan.json", "records.jsonl"):
         shutil.copyfile(folder.path / name, partial / name)
     kept = fidelity.Pictures(fidelity.known([folder.path]))
-    for comparison in analyse.compare(gather.group(gather.read([run]))):
+    for comparison in analyse.compare(group(load([run]))):
         fidelity.judge(comparison, kept)
     told = {key: asdict(figures) for key, figures in kept.figures().items()}
     (partial / fidelity.KEPT).write_text(
@@ -148,7 +157,7 @@ def publish(root: Path) -> list[Path]:
         if folder.is_dir()
     ]
     if not machines:
-        raise gather.ReportError(f"there is no run in {RESULTS}; put one there with pack")
+        raise StoreError(f"there is no run in {RESULTS}; put one there with pack")
     machines.sort(key=lambda machine: not machine.gpu)
     pages = {
         root / REPORT: report(machines),
@@ -161,8 +170,8 @@ def publish(root: Path) -> list[Path]:
 
 def _machine(folder: Path, root: Path) -> Machine:
     runs = [path for path in sorted(folder.iterdir()) if RunFolder.holds_run(path)]
-    samples = gather.read(runs)
-    comparisons = analyse.compare(gather.group(samples))
+    sources = load(runs)
+    comparisons = analyse.compare(group(sources))
     pictures = fidelity.Pictures(fidelity.known(runs))
     likenesses = [fidelity.judge(comparison, pictures) for comparison in comparisons]
     shown = folder / "figures"
@@ -179,7 +188,7 @@ def _machine(folder: Path, root: Path) -> Machine:
     for kind in ("plots", "gallery"):
         body = body.replace(f"]({kind}/", f"]({where.as_posix()}/{kind}/")
     return Machine(
-        folder.name, folder.relative_to(root), samples, comparisons, likenesses, written.view, body
+        folder.name, folder.relative_to(root), sources, comparisons, likenesses, written.view, body
     )
 
 
@@ -213,84 +222,102 @@ def report(machines: Sequence[Machine]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+ANSWER = (
+    Column("workload", lambda answer: _named(answer)),
+    Column("backend", "backend"),
+    Column("faster by", lambda answer: f"{answer.speedup} ({answer.interval}), {answer.word}"),
+    Column("one call", "times"),
+    Column("warm-up", lambda answer: "; ".join(answer.warmup)),
+    Column("worth it", lambda answer: "; ".join(answer.pays)),
+    Column("memory", lambda answer: "; ".join(answer.memory)),
+    Column("pictures", "pictures"),
+    Column("trust", "trust"),
+)
+
+
 def _answers(machine: Machine) -> str:
-    """A line for each workload and pick: faster by how much, worth it when, memory, pictures."""
-    head = [
-        "workload", "backend", "faster by", "one call", "warm-up", "worth it", "memory",
-        "pictures", "trust",
-    ]  # fmt: skip
-    rows = []
-    alone = []
-    for workload in machine.view.workloads:
-        if not workload.picks:
-            alone.append(f"{workload.answer.title} ({workload.answer.headline})")
-        rows += [
-            [
-                Cell(_told(said)),
-                Cell(said.backend),
-                Cell(f"{said.speedup} ({said.interval}), {said.word}"),
-                Cell(said.times),
-                Cell("; ".join(said.warmup)),
-                Cell("; ".join(said.pays)),
-                Cell("; ".join(said.memory)),
-                Cell(said.pictures),
-                Cell(said.trust),
-            ]
-            for said in workload.picks
-        ]
+    """Return a line for each workload and pick; see `ANSWER`."""
+    picks = [pick for workload in machine.view.workloads for pick in workload.picks]
+    alone = [
+        f"{workload.answer.title} ({workload.answer.headline})"
+        for workload in machine.view.workloads
+        if not workload.picks
+    ]
     note = f"Without an answer: {'; '.join(alone)}." if alone else ""
-    return markdown.table(Table(f"On {machine.name}", head, rows, note), "###")
+    shown = table(f"On {machine.name}", ANSWER, picks, note)
+    return markdown.table(shown, "###") if shown else f"### On {machine.name}\n\n{note}"
 
 
-def _told(said: Answer) -> str:
-    """The workload's name, and of its facts those that the name does not say."""
-    named = said.title.split(" · ")
-    return f"{said.title}: {' · '.join(x for x in said.facts.split(' · ') if x not in named)}"
+def _named(answer: Answer) -> str:
+    """Return the workload's name, and of its facts those that the name does not hold."""
+    named = answer.title.split(" · ")
+    return f"{answer.title}: {' · '.join(x for x in answer.facts.split(' · ') if x not in named)}"
+
+
+class _Place(NamedTuple):
+    """Machine and software, and the day on which each backend's run there began."""
+
+    machine: str
+    fingerprint: Mapping[str, Any]
+    begun: dict[str, str]
+
+    @property
+    def gpu(self) -> Mapping[str, Any]:
+        return self.fingerprint.get("gpu") or {}
+
+    def package(self, name: str) -> str:
+        return str((self.fingerprint.get("packages") or {}).get(name))
+
+
+def _device(place: _Place) -> str:
+    cores = place.fingerprint.get("cpu_cores_usable")
+    processor = str(place.fingerprint.get("cpu")) + (f", {cores} cores" if cores else "")
+    return str(place.gpu.get("name") or processor)
+
+
+def _memory(place: _Place) -> str:
+    gpu = place.gpu
+    return text.gib(gpu.get("memory_bytes") if gpu else place.fingerprint.get("ram_bytes"))
+
+
+def _driver(place: _Place) -> str:
+    both = (place.gpu.get("driver"), place.fingerprint.get("cuda"))
+    return ", ".join(str(each) for each in both if each is not None) or text.DASH
+
+
+SURROUNDINGS = (
+    Column("machine", "machine"),
+    Column("device", _device),
+    Column("memory [GiB]", _memory),
+    Column("driver, CUDA", _driver),
+    Column("Python", lambda place: place.fingerprint.get("python")),
+    Column("torch", lambda place: place.package("torch")),
+    Column("diffusers", lambda place: place.package("diffusers")),
+)
+ENVIRONMENT = (
+    *SURROUNDINGS,
+    Column("backends", lambda place: ", ".join(place.begun)),
+    Column(
+        "begun",
+        lambda place: " to ".join(sorted({min(place.begun.values()), max(place.begun.values())})),
+    ),
+)
 
 
 def _environment(machines: Sequence[Machine]) -> str:
     """A line for each machine and software; all fields stand with the machine's results."""
-    head = [
-        "machine", "device", "memory [GiB]", "driver, CUDA", "Python", "torch", "diffusers",
-        "backends", "begun",
-    ]  # fmt: skip
-    rows = []
+    found: dict[tuple[str, ...], _Place] = {}
     for machine in machines:
-        found: dict[tuple[str, ...], dict[str, str]] = {}
-        for sample in machine.samples:
-            print_ = sample.alike.fingerprint
-            if print_:
-                told = _surroundings(print_)
-                found.setdefault(told, {})[sample.backend] = sample.source.created_utc[:10]
-        rows += [
-            [
-                *(Cell(each) for each in (machine.name, *told)),
-                Cell(", ".join(begun)),
-                Cell(" to ".join(sorted({min(begun.values()), max(begun.values())}))),
-            ]
-            for told, begun in found.items()
-        ]
+        for source in machine.sources:
+            for record in source.records:
+                if record.fingerprint:
+                    place = _Place(machine.name, record.fingerprint, {})
+                    key = tuple(column.cell(place).text for column in SURROUNDINGS)
+                    begun = found.setdefault(key, place).begun
+                    begun[record.cell.backend.name] = source.created_utc[:10]
     note = 'All fields are in the tables "Machine and software" below.'
-    return markdown.table(Table("Machines and software", head, rows, note), "###")
-
-
-def _surroundings(fingerprint: Mapping[str, Any]) -> tuple[str, ...]:
-    gpu = fingerprint.get("gpu") or {}
-    packages = fingerprint.get("packages") or {}
-    memory = gpu.get("memory_bytes") if gpu else fingerprint.get("ram_bytes")
-    cores = fingerprint.get("cpu_cores_usable")
-    processor = str(fingerprint.get("cpu")) + (f", {cores} cores" if cores else "")
-    driver = ", ".join(
-        str(each) for each in (gpu.get("driver"), fingerprint.get("cuda")) if each is not None
-    )
-    return (
-        str(gpu.get("name") or processor),
-        text.gib(memory),
-        driver or text.DASH,
-        str(fingerprint.get("python")),
-        str(packages.get("torch")),
-        str(packages.get("diffusers")),
-    )
+    shown = table("Machines and software", ENVIRONMENT, found.values(), note)
+    return markdown.table(shown, "###") if shown else ""
 
 
 def _missing(machines: Sequence[Machine]) -> str:
@@ -306,7 +333,7 @@ def _missing(machines: Sequence[Machine]) -> str:
 
 def _limits(machines: Sequence[Machine]) -> list[str]:
     said = []
-    if any(sample.synthetic for machine in machines for sample in machine.samples):
+    if any(record.synthetic for machine in machines for record in machine.records):
         said.append(
             "Synthetic weights: where a table says so, the architecture is the published one and "
             "the numbers in it are random. Time and memory are true, pictures are noise, and how a "
@@ -318,11 +345,9 @@ def _limits(machines: Sequence[Machine]) -> list[str]:
             "convolutions. Its ratios say nothing about a GPU's. The embedded models are small; "
             "the fixed cost of a call weighs more than in SDXL."
         )
-    planned = {s.cell_id: s.rounds_planned for m in machines for s in m.samples}
-    measured: dict[str, int] = {}
-    for machine in machines:
-        for sample in machine.samples:
-            measured[sample.cell_id] = measured.get(sample.cell_id, 0) + 1
+    records = [record for machine in machines for record in machine.records]
+    planned = {record.cell_id: record.cell.protocol.rounds for record in records}
+    measured = Counter(record.cell_id for record in records)
     short = sum(measured[cell] < rounds for cell, rounds in planned.items())
     if short:
         said.append(
@@ -337,52 +362,65 @@ def _limits(machines: Sequence[Machine]) -> list[str]:
     return said
 
 
+class _Printed(NamedTuple):
+    """A published row, its line, and the numbers of what the audit finds wrong with it."""
+
+    line: int
+    row: reference.Published
+    wrong: list[int]
+
+
+def _origin(printed: _Printed) -> str:
+    row = printed.row
+    origin = "published" if row.origin == "published" else "published later"
+    return f"{origin}, {row.session or row.backend}"
+
+
+def _given(value: float | None) -> str:
+    return text.DASH if value is None else f"{value:g}"
+
+
+PUBLISHED = (
+    Column("line", "line"),
+    Column("origin", _origin),
+    Column("model", "row.model"),
+    Column("task", "row.task"),
+    Column("size", lambda printed: f"{printed.row.width}×{printed.row.height}"),
+    Column("backend", "row.backend"),
+    Column("steps claimed", "row.steps", _given),
+    Column("warm-up [s]", "row.warmup_s", _given),
+    Column("one call [s]", "row.e2e_s", _given),
+    Column("it/s", "row.it_per_s", _given),
+    Column("memory [GiB]", "row.memory_gib", _given),
+    Column("meter", lambda printed: printed.row.meter.replace("_", " ")),
+    Column("wrong", lambda printed: ", ".join(map(str, printed.wrong)) or text.DASH),
+)
+
+PUBLISHED_NOTE = (
+    "As printed: one run each, on GPUs that their authors do not name. To be read beside rows of "
+    "the same size on a GPU; nothing is computed with them. Memory of different meters cannot be "
+    "compared. The last column has the numbers of what bench audit finds wrong with a row, listed "
+    "below the table."
+)
+
+
 def _published() -> str:
     """The rows of the report that this one answers, marked as what they are, and what is wrong."""
     parts = []
     for name in reference.names():
-        path = Path(str(files(reference.__name__))) / f"{name}.csv"
-        (audited,) = audit.audit([path])
-        rows = []
-        for place, row in enumerate(reference.load(name)):
-            origin = "published" if row.origin == "published" else "published later"
-            wrong = [n for n, found in enumerate(audited.findings, 1) if place in found.rows]
-            figures = (row.steps, row.warmup_s, row.e2e_s, row.it_per_s, row.memory_gib)
-            rows.append(
-                [
-                    Cell(str(audited.table.lines[place])),
-                    Cell(f"{origin}, {row.session or row.backend}"),
-                    Cell(row.model),
-                    Cell(row.task),
-                    Cell(f"{row.width}×{row.height}"),
-                    Cell(row.backend),
-                    *(
-                        Cell("–" if value is None else f"{value:g}", value, "number")
-                        for value in figures
-                    ),
-                    Cell(row.meter.replace("_", " ")),
-                    Cell(", ".join(map(str, wrong)) or "–"),
-                ]
+        (audited,) = audit.audit([Path(str(files(reference.__name__))) / f"{name}.csv"])
+        findings = list(enumerate(audited.findings, 1))
+        rows = [
+            _Printed(line, row, [number for number, found in findings if place in found.rows])
+            for place, (line, row) in enumerate(
+                zip(audited.table.lines, reference.load(name), strict=True)
             )
-        head = [
-            "line", "origin", "model", "task", "size", "backend", "steps claimed", "warm-up [s]",
-            "one call [s]", "it/s", "memory [GiB]", "meter", "wrong",
-        ]  # fmt: skip
-        note = (
-            "As printed: one run each, on GPUs that their authors do not name. To be read beside "
-            "rows of the same size on a GPU; nothing is computed with them. Memory of different "
-            "meters cannot be compared. The last column has the numbers of what bench audit finds "
-            "wrong with a "
-            "row, listed below the table."
-        )
-        parts.append(
-            markdown.table(Table("Published by others, not measured here", head, rows, note), "###")
-        )
-        told = [
-            f"{number}. {found.sure}: {found.says} ({found.arithmetic})"
-            for number, found in enumerate(audited.findings, 1)
         ]
-        parts.append("\n".join(" ".join(line.split()) for line in told))
+        shown = table("Published by others, not measured here", PUBLISHED, rows, PUBLISHED_NOTE)
+        if shown:
+            parts.append(markdown.table(shown, "###"))
+        lines = (f"{n}. {each.sure}: {each.says} ({each.arithmetic})" for n, each in findings)
+        parts.append("\n".join(" ".join(line.split()) for line in lines))
     return "\n\n".join(parts)
 
 

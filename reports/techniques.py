@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import yaml
 
 from bench import text
 from reports import fidelity, markdown
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness
-from reports.view import Cell, Table
+from reports.tables import Column, table
 
 WAITS = """\
 What each technique gains for SDXL at 1024 pixels waits for a machine with a GPU;
@@ -43,148 +46,11 @@ class Technique:
         return all(options.get(name) == value for name, value in self.options.items())
 
 
-TECHNIQUES = (
-    Technique(
-        "Never make the host wait",
-        "tuned",
-        "A GPU is fast when the host is ahead of it. diffusers' ancestral scheduler draws noise on "
-        "the CPU and uploads it from pageable memory, which waits for all queued work at each "
-        "step; `set_timesteps` reads the sigmas back once a picture. Both go without a wait, and "
-        "not one bit of the picture changes. Costs nothing.",
-        {"alone": "scheduler", "scheduler": "no-sync"},
-        "{name: tuned, options: {alone: scheduler, scheduler: no-sync}}",
-    ),
-    Technique(
-        "Step in fewer kernels",
-        "tuned",
-        "An Euler step written out is one multiply-add of the latents, not six kernels. It rounds "
-        "less often than before, so the last bits differ. For epsilon prediction.",
-        {"alone": "scheduler", "scheduler": "fused"},
-        "{name: tuned, options: {alone: scheduler}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Keep the VAE in the type it decodes in",
-        "tuned",
-        "SDXL's VAE overflows in float16, so pipelines convert all of its weights to float32 for "
-        "each picture and back. Keeping the decoder in float32 gives the same picture, and is what "
-        "lets its decoding be captured. Its 49.5 million weights take 0.1 GiB more between "
-        "decodes; during one, the whole VAE was in float32 before.",
-        {"alone": "hold_vae"},
-        "{name: tuned, options: {alone: hold_vae}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Channels last",
-        "tuned",
-        "Tensor cores want a pixel's channels side by side. Weights are rearranged once; "
-        "convolutions stop transposing. The order of sums changes, so the last bits do.",
-        {"alone": "channels_last"},
-        "{name: tuned, options: {alone: channels_last}}",
-    ),
-    Technique(
-        "Let cuDNN time its algorithms",
-        "tuned",
-        "cuDNN guesses which convolution algorithm is fastest; told to, it measures, once for each "
-        "shape. Costs a moment in the first call.",
-        {"alone": "cudnn_benchmark"},
-        "{name: tuned, options: {alone: cudnn_benchmark}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Fuse the projections",
-        "tuned",
-        "Query, key and value come from one matrix product instead of three: larger products, "
-        "fewer launches. The separate weights stay, so it costs their memory again.",
-        {"alone": "fuse_qkv"},
-        "{name: tuned, options: {alone: fuse_qkv}}",
-    ),
-    Technique(
-        "The fastest attention that keeps the picture",
-        "tuned",
-        "cuDNN's and torch's flash attention, FlashAttention 3 and SageAttention are timed at the "
-        "denoiser's own shapes, those that are installed. One whose error against float32 is over "
-        "twice that of the present way is not taken, which is where SageAttention has to prove "
-        "itself.",
-        {"alone": "attention"},
-        "{name: tuned, options: {alone: attention}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "CUDA graphs",
-        "tuned",
-        "An eager SDXL UNet launches some 3,000 operators a call, and the smaller the picture, the "
-        "less each of them computes meanwhile. Each part's whole call is captured once for each "
-        "shape and replayed with one launch. Costs the memory of the captured activations, and the "
-        "capture's time in the first calls.",
-        {"alone": "cuda_graphs"},
-        "{name: tuned, options: {alone: cuda_graphs}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Compile the repeated blocks",
-        "torch-compile-regional",
-        "Most of a UNet is one kind of block, many times. Only that block is compiled, once for "
-        "each of its shapes, and nothing is fused across blocks.",
-        {"mode": "default"},
-        how="torch-compile-regional",
-    ),
-    Technique(
-        "Compile whole parts",
-        "torch-compile",
-        "The compiler sees across blocks, and takes its time. Worth it where the same shapes are "
-        "drawn for hours.",
-        {"mode": "default"},
-        how="torch-compile",
-    ),
-    Technique(
-        "All of it",
-        "tuned",
-        "The backend `tuned`: small regions compiled, whole calls captured, nothing waited for.",
-        {"alone": None, "autotune": False, "cache_file": None},
-        "tuned",
-    ),
-    Technique(
-        "Ship what was compiled",
-        "tuned",
-        "All that was compiled is kept as one file, `artifacts.bin` in the cell's cache. A machine "
-        "of the same kind and software that starts from it with nothing else compiles little. "
-        "Such a file is code: take it from nobody you would not take a program from.",
-        {"alone": None, "autotune": False},
-        "{name: tuned, cache: fresh, options: {cache_file: artifacts.bin}}",
-        given="cache_file",
-    ),
-    Technique(
-        "More time for the compiler",
-        "tuned",
-        "Inductor times its own matrix products and tunes each kernel's launch, all of it within "
-        "the warm-up; a shipped cache spares other machines the wait.",
-        {"alone": None, "autotune": True, "cache_file": None},
-        "{name: tuned, options: {autotune: true, coordinate_descent: true}}",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Reuse deep features (lossy)",
-        "tuned-cache",
-        "Two of three steps compute only the outermost blocks and take the rest from the step "
-        "before (DeepCache). The picture changes: look at the verdict before you use it.",
-        how="tuned-cache",
-    ),
-    Technique(
-        "Eight bits: fp8 (lossy)",
-        "tuned-fp8",
-        "The denoiser's large linear layers in fp8, activations scaled as they come. Needs torchao "
-        "and a GPU of capability 8.9. The picture changes.",
-        how="tuned-fp8",
-        needs_cuda=True,
-    ),
-    Technique(
-        "Eight bits: int8 (lossy)",
-        "tuned-int8",
-        "The same in int8, which older GPUs have too. The picture changes.",
-        how="tuned-int8",
-        needs_cuda=True,
-    ),
+TECHNIQUES = tuple(
+    Technique(**{"how": each["backend"], **each})
+    for each in yaml.safe_load(
+        (files("reports") / "templates" / "techniques.yaml").read_text(encoding="utf-8")
+    )
 )
 
 INTRODUCTION = """\
@@ -231,37 +97,41 @@ def _tables(
     gpu = False
     for name, comparisons, likenesses in machines:
         for comparison, likeness in zip(comparisons, likenesses, strict=True):
-            if comparison.group.workload.get("task") != "text-to-image":
+            if comparison.group.cell.workload.task != "text-to-image":
                 continue
-            table = _table(name, comparison, likeness)
-            if table is not None:
-                gpu |= comparison.group.first.device.startswith("cuda")
-                found.append(table)
+            part = _table(name, comparison, likeness)
+            if part is not None:
+                gpu |= comparison.group.device.startswith("cuda")
+                found.append(part)
     if not gpu:
         found.insert(0, f"## SDXL on a GPU\n\n{WAITS}")
     return "\n\n".join(found)
 
 
+class _Measured(NamedTuple):
+    title: str
+    comparison: Comparison
+    finding: Finding
+    likeness: Likeness | None
+
+
 def _table(name: str, comparison: Comparison, likeness: Mapping[int, Likeness]) -> str | None:
-    on_gpu = comparison.group.first.device.startswith("cuda")
-    rows: list[list[Cell]] = []
+    on_gpu = comparison.group.device.startswith("cuda")
+    rows: list[_Measured] = []
     absent: list[str] = []
     waiting: list[str] = []
     for number, technique in enumerate(TECHNIQUES, 1):
         index = _place(comparison, technique)
-        title = f"{number}. {technique.title}"
         if index is not None:
-            said = _said(comparison, comparison.findings[index], likeness.get(index))
-            rows.append([Cell(each) for each in (title, *said)])
+            title = f"{number}. {technique.title}"
+            finding = comparison.findings[index]
+            rows.append(_Measured(title, comparison, finding, likeness.get(index)))
         else:
             (waiting if technique.needs_cuda and not on_gpu else absent).append(str(number))
-    if not rows:
+    shown = table(f"{name}: {comparison.panel}", COLUMNS, rows)
+    if shown is None:
         return None
-    title = f"{name}: {comparison.group.title}"
-    if comparison.group.synthetic:
-        title += " (synthetic weights)"
-    head = ["technique", "gain", "warm-up [s]", "memory", "pictures", "measured as"]
-    lines = [markdown.table(Table(title, head, rows), "##")]
+    lines = [markdown.table(shown, "##")]
     if absent:
         lines.append(f"Not measured: {', '.join(absent)}.")
     if waiting:
@@ -272,36 +142,52 @@ def _table(name: str, comparison: Comparison, likeness: Mapping[int, Likeness]) 
 def _place(comparison: Comparison, technique: Technique) -> int | None:
     """Return which finding to show: one with a gain, and with a cold cache, before others."""
     found = [
-        (finding.speedup is None, finding.row.cache != "fresh", index)
+        (finding.speedup is None, finding.arm.cache != "fresh", index)
         for index, finding in enumerate(comparison.findings)
-        if finding.row.backend == technique.backend
-        and technique.measured_with(finding.row.samples[0].options)
+        if finding.arm.cell.backend.name == technique.backend
+        and technique.measured_with(finding.arm.cell.backend.options)
     ]
     return min(found)[2] if found else None
 
 
-def _said(comparison: Comparison, finding: Finding, likeness: Likeness | None) -> list[str]:
-    name = finding.row.samples[0].name
-    cell = name.rpartition("/cache=")[0] or name
+def _gain(row: _Measured) -> str:
+    finding = row.finding
     if finding.speedup is None or finding.verdict is None:
         why = "; ".join(finding.reasons) or finding.not_comparable or "no figure"
-        prefix = "" if why.startswith(finding.outcome) else f"{finding.outcome}: "
-        return [f"{prefix}{why}", "", "", "", cell]
-    gain = (
-        f"{text.ratio(finding.speedup.ratio)} "
-        f"({text.interval(finding.speedup.low, finding.speedup.high, text.ratio)}), "
-        f"{finding.verdict.word}"
+        return why if why.startswith(finding.outcome) else f"{finding.outcome}: {why}"
+    gain = text.with_interval(
+        finding.speedup.ratio, finding.speedup.low, finding.speedup.high, text.ratio
     )
-    own = finding.peak(comparison.meter)
-    base = finding.baseline.peak(comparison.meter) if finding.baseline else None
-    memory = "–" if own is None or base is None else f"{(own - base) / text.GIB:+.2f} GiB"
-    warmup = _warmup(finding)
-    other = comparison.sibling(finding)
-    if other is not None:
-        warmup += f"; {_warmup(other)}"
-    return [gain, warmup, memory, fidelity.same(likeness), cell]
+    return f"{gain}, {finding.verdict.word}"
 
 
-def _warmup(finding: Finding) -> str:
-    cache = "" if finding.row.cache == "fresh" else " (warm cache)"
-    return text.seconds(finding.warmup_s) + cache
+def _warmup(row: _Measured) -> str:
+    both = (row.finding, row.comparison.sibling(row.finding))
+    return "; ".join(
+        text.seconds(f.warmup_s) + ("" if f.arm.cache == "fresh" else " (warm cache)")
+        for f in both
+        if f is not None
+    )
+
+
+def _memory(row: _Measured) -> str:
+    peak, base = row.finding.peak(), row.finding.baseline.peak() if row.finding.baseline else None
+    return "–" if peak is None or base is None else f"{(peak - base) / text.GIB:+.2f} GiB"
+
+
+def _compared(get: Callable[[_Measured], str]) -> Callable[[_Measured], str]:
+    """Return a getter of what is empty without a gain."""
+    return lambda row: get(row) if row.finding.speedup and row.finding.verdict else ""
+
+
+COLUMNS = (
+    Column("technique", "title"),
+    Column("gain", _gain),
+    Column("warm-up [s]", _compared(_warmup)),
+    Column("memory", _compared(_memory)),
+    Column("pictures", _compared(lambda row: fidelity.same(row.likeness))),
+    Column(
+        "measured as",
+        lambda row: row.finding.arm.cell.name.rpartition("/cache=")[0] or row.finding.arm.cell.name,
+    ),
+)

@@ -30,7 +30,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-GIB = 1024**3
+from bench.text import GIB  # noqa: E402 - the path comes first
+
 DISK_BYTES = {"full": 10 * GIB, "small": GIB // 4}
 """What all slices take: records, images and compile caches. ``bench run --dry-run`` says 7.3 GB
 for the full ones; caches are larger where max-autotune keeps every kernel that it tried."""

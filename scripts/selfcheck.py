@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from bench import selfcheck  # noqa: E402 - the path comes first
+from bench.passes.profile.record import Fields  # noqa: E402
+from bench.records import Record  # noqa: E402
 from bench.store import RunFolder, StoreError  # noqa: E402
 
 
@@ -34,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         runs = [RunFolder.open(run) for run in asked.runs]
-        records = [record for run in runs for record in run.raw_records()]
+        records = [record for run in runs for record in run.records()]
+        lost = [name for run in runs for name in without_record(run)]
     except StoreError as error:
         print(f"selfcheck: {error}", file=sys.stderr)
         return 2
-    lost = [name for run in runs for name in without_record(run)]
     lines = selfcheck.check(records, bare_loop(records, asked.pairs, asked.loop), lost)
     show(lines)
     return int(selfcheck.broken(lines))
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def without_record(run: RunFolder) -> list[str]:
     """Return the cells and rounds of a run's plan that have no record."""
-    names = {cell["cell_id"]: cell["name"] for cell in run.plan.get("cells", [])}
+    names = {cell.cell_id: cell.name for cell in run.cells()}
     missing = run.current_keys() - {entry.key for entry in run.entries()}
     return [f"{names[cell_id]} round {round_ + 1}" for cell_id, round_ in sorted(missing)]
 
@@ -63,21 +65,19 @@ def show(lines: Sequence[selfcheck.Line]) -> None:
     print(f"self-check: {counts}")
 
 
-def bare_loop(
-    records: Sequence[Mapping[str, Any]], pairs: int, kept: Path | None
-) -> selfcheck.Loop | None:
+def bare_loop(records: Sequence[Record], pairs: int, kept: Path | None) -> selfcheck.Loop | None:
     """Return the loop's figures, from ``kept`` if they are of the same cell."""
-    eager = [each for each in records if each["cell"]["backend"]["name"] == "none"]
-    baseline = next((each for each in eager if each.get("outcome") == "ok"), None)
+    baseline = next((each for each in records if each.is_baseline and each.outcome == "ok"), None)
     if pairs < 1 or baseline is None:
         return None
-    counted = {scope: work["flops"] for scope, work in (baseline.get("work") or {}).items()}
-    key = [baseline["cell_id"], pairs]
+    work = baseline.part(Fields).work or {}
+    counted = {scope: each.flops for scope, each in work.items()}
+    key = [baseline.cell_id, pairs]
     if kept is not None and kept.is_file():
         found = json.loads(kept.read_text(encoding="utf-8"))
         if found.pop("of") == key:
             return selfcheck.Loop(**found)
-    loop = _take_turns(baseline["cell"], str(baseline["device"]), pairs, counted)
+    loop = _take_turns(baseline.cell.raw, baseline.actual_device, pairs, counted)
     if kept is not None:
         partial = kept.with_suffix(".partial")
         partial.write_text(json.dumps({**asdict(loop), "of": key}), encoding="utf-8")
@@ -102,7 +102,7 @@ def _take_turns(
     return selfcheck.Loop(
         harness_s=turns["harness_s"],
         bare_s=turns["bare_s"],
-        same_pictures=turns["bare_pictures"] == turns["harness_pictures"],
+        same_images=turns["bare_pictures"] == turns["harness_pictures"],
         flops=_denoiser_flops(pipeline, workload, counted, turns["steps_effective"]),
         counted=counted,
     )

@@ -14,7 +14,7 @@ from bench.cli.terminal import print_json, print_table
 from bench.text import plural
 
 if TYPE_CHECKING:
-    from bench.gate.baselines import Entry
+    from bench.gate.measured import Baseline
 
 
 def baseline(
@@ -43,14 +43,16 @@ def baseline(
       0  done
       2  a run or baseline cannot be read or written, or a run is not fit to be one
     """
+    from msgspec import to_builtins
+
     from bench.gate import GateError, baselines
 
     if action == "save":
         if target is None or name is None:
             raise GateError("save needs a run and a name: bench baseline save RUN --as NAME")
-        entry = baselines.save(options.run_path(Path(target)), name, folder)
-        typer.echo(f"Saved {_line(entry)}")
-        typer.echo(f"File: {entry.path}")
+        path = baselines.save(options.run_path(Path(target)), name, folder)
+        typer.echo(f"Saved {_line(baselines.read(path))}")
+        typer.echo(f"File: {path}")
         return
     if name is not None:
         raise GateError(f"--as belongs to save; write bench baseline {action} NAME")
@@ -58,7 +60,7 @@ def baseline(
         raise GateError("show needs a name: bench baseline show NAME")
     entries = baselines.every(folder) if target is None else baselines.of_name(target, folder)
     if json_:
-        print_json([entry.content for entry in entries])
+        print_json(to_builtins(entries, order="sorted"))
         return
     for entry in entries:
         typer.echo(_line(entry))
@@ -71,34 +73,30 @@ def baseline(
 HEADINGS = ("cell", "end-to-end", "between / within processes", "graphs", "breaks", "calls")
 
 
-def _line(entry: Entry) -> str:
-    from bench.gate import compare as comparing
-
-    facts = comparing.provenance(entry.content)
+def _line(entry: Baseline) -> str:
+    facts = entry.provenance()
     return (
-        f"{entry.name}  machine {entry.machine}  {plural(len(entry.content['cells']), 'cell')}  "
-        f"{facts['n']}  commit {facts['commit']}  saved {entry.content['saved_utc']}"
+        f"{entry.name}  machine {entry.machine}  {plural(len(entry.cells), 'cell')}  "
+        f"{facts['n']}  commit {facts['commit']}  saved {entry.saved_utc}"
     )
 
 
-def _rows(entry: Entry) -> Iterator[tuple[str, ...]]:
-    from bench.gate import measured
+def _rows(entry: Baseline) -> Iterator[tuple[str, ...]]:
     from bench.stats import bootstrap
 
-    for name, cell in entry.content["cells"].items():
-        good = measured.good(cell)
-        if not good:
-            yield name, cell["processes"][0]["outcome"], "–", "–", "–", "–"
+    for name, cell in entry.cells.items():
+        if not cell.good:
+            yield name, cell.processes[0].outcome, "–", "–", "–", "–"
             continue
-        summary = bootstrap.arm_summary([process["e2e_s"] for process in good])
-        counts = good[0]["counts"]
+        summary = bootstrap.arm_summary([process.e2e_s for process in cell.good])
+        counts = cell.good[0].counts
         yield (
             name,
             f"{summary.median_s:.4g} s",
             f"{_pct(summary.between_pct)} / {_pct(summary.within_pct)}",
-            str(counts["graphs"]),
-            str(counts["graph_breaks"]),
-            str(counts["denoiser_calls"]),
+            str(counts.graphs),
+            str(counts.graph_breaks),
+            str(counts.denoiser_calls),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -11,20 +12,22 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from bench import api, comparable
-from bench.capacity import findings, planned
-from bench.capacity import trials as tried
-from bench.capacity.findings import GIB
-from bench.capacity.search import Search
+from bench import api
 from bench.cli import options, progress, quick
 from bench.cli import report as reporting
 from bench.config import Plan, load_config, make_plan, parse_config, sizes
 from bench.config.values import MAX_BATCH, MAX_SIDE
-from bench.contract import Cell, Record
+from bench.contract import Cell
+from bench.contract import Record as Written
+from bench.passes.capacity import judge, planned
+from bench.passes.capacity.search import Search
+from bench.records import Record, alike
+from bench.records.read import decode
 from bench.records.terminal import shown_path
 from bench.runner import RunnerError, Task
 from bench.runner.devices import Machine, Unsupported
 from bench.store import RunFolder
+from bench.text import GIB
 
 What = Literal["both", "batch", "size"]
 
@@ -80,7 +83,7 @@ def capacity(
         ),
     ] = None,
     largest_batch: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH, help="Largest batch that is tried.")
+        int, typer.Option(min=1, max=MAX_BATCH, help="Largest batch that is judge.")
     ] = 256,
     largest_side: Annotated[
         int, typer.Option(min=64, max=MAX_SIDE, help="Largest height that is tried, pixels.")
@@ -135,7 +138,7 @@ def capacity(
                 side = partial(_sized, subject.batch, step, shape or width / height)
                 hunt.drive("size", subject, Search(start, least=least, most=most), side)
     trials = hunt.trials({_key(subject.cell) for subject in subjects})
-    for each in findings.capacities(trials, searches=lambda _: search):
+    for each in judge.capacities(trials, searches=lambda _: search):
         print("\n".join(("", *_lines(each))))
     for line in hunt.stopped:
         typer.echo(f"bench: {line}", err=True)
@@ -153,14 +156,14 @@ def _sized(batch: int, multiple: int, aspect: float, units: int) -> planned.Poin
     return batch, *sizes.scaled(units, multiple, aspect)
 
 
-def _lines(found: findings.Capacity) -> Iterator[str]:
+def _lines(found: judge.Capacity) -> Iterator[str]:
     """Yield the lines on one search."""
     limit = "the device's own memory" if found.limit_bytes is None else _gib(found.limit_bytes)
-    yield f"{found.name}: limit {limit}, meter {found.meter}, {findings.counted(found)}"
-    yield f"  {findings.limit_says(found.batches, 'batch')}"
-    yield f"  {findings.limit_says(found.sizes, 'size')}"
-    yield f"  {findings.law_says(found)}"
-    base = findings.size_text(found.base)
+    yield f"{found.name}: limit {limit}, meter {found.meter}, {judge.counted(found)}"
+    yield f"  {judge.limit_says(found.batches, 'batch')}"
+    yield f"  {judge.limit_says(found.sizes, 'size')}"
+    yield f"  {judge.law_says(found)}"
+    base = judge.size_text(found.base)
     if found.per_image:
         yield f"  time per image at {base}, by batch:"
         for each in found.per_image:
@@ -185,7 +188,7 @@ def _lines(found: findings.Capacity) -> Iterator[str]:
 
 
 def _size(size: tuple[int, int] | None) -> str:
-    return "-" if size is None else findings.size_text(size)
+    return "-" if size is None else judge.size_text(size)
 
 
 def _gib(amount: int) -> str:
@@ -258,11 +261,11 @@ class _Trials(progress.Notes):
         super().__init__(console)
         self._quiet = quiet
 
-    def cell_finished(self, task: Task, record: Record) -> None:
+    def cell_finished(self, task: Task, record: Written) -> None:
         if self._quiet:
             return
-        trial = tried.of_record(record)
-        text = f"batch {trial.batch} at {findings.size_text(trial.size)}: "
+        trial = judge.of_record(decode(json.dumps(record).encode()))
+        text = f"batch {trial.batch} at {judge.size_text(trial.size)}: "
         if trial.answer == "fits" and trial.peak_bytes is not None:
             text += f"fits, {_gib(trial.peak_bytes)}"
         elif trial.answer == "fits":
@@ -273,7 +276,7 @@ class _Trials(progress.Notes):
 
 
 def _key(cell: Mapping[str, Any]) -> str:
-    return comparable.but_for_size(cell, cell["device"])
+    return alike.but_for_size(cell, cell["device"])
 
 
 class _Hunt:
@@ -298,15 +301,15 @@ class _Hunt:
 
     def _read(self) -> None:
         self.records = {}
-        for record in RunFolder.open(self.folder).raw_records():
+        for record in RunFolder.open(self.folder).records():
             # Of several rounds, one that ran out of memory decides: it need not fit every time.
-            known = self.records.get(record["cell_id"])
-            if known is None or known["outcome"] == "ok":
-                self.records[record["cell_id"]] = record
+            known = self.records.get(record.cell_id)
+            if known is None or known.outcome == "ok":
+                self.records[record.cell_id] = record
 
-    def trials(self, keys: set[str]) -> list[tried.Trial]:
+    def trials(self, keys: set[str]) -> list[judge.Trial]:
         """Return the trials of some subjects."""
-        return [tried.of_record(r) for r in self.records.values() if _key(r["cell"]) in keys]
+        return [judge.of_record(r) for r in self.records.values() if _key(r.cell.raw) in keys]
 
     def drive(
         self,
@@ -336,7 +339,7 @@ class _Hunt:
                 if record is None:
                     search.tell(number, "unknown", "the trial has no record")
                 else:
-                    trial = tried.of_record(record)
+                    trial = judge.of_record(record)
                     search.tell(number, trial.answer, f"{trial.outcome}: {trial.reason}")
         name = subject.cell["workload"]["name"]
         if search.stopped is not None:
@@ -353,7 +356,7 @@ class _Hunt:
         limit = limits.get("device_bytes") or limits.get("rss_bytes")
         if search.fits is None or search.fails is None or limit is None:
             return None
-        law = findings.fit(self.trials({_key(subject.cell)}))[0]
+        law = judge.fit(self.trials({_key(subject.cell)}))[0]
         if law is None:
             return None
         low, high = search.fits, search.fails

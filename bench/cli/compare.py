@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from bench.cli import options
 
 if TYPE_CHECKING:
     from bench.gate.compare import Comparison
+    from bench.gate.measured import Measurement
 
 
 Format = Literal["terminal", "markdown", "json", "junit"]
@@ -74,21 +75,19 @@ def compare(
     from bench.gate import limits, measured
     from bench.gate.compare import compare as judge
 
-    asked = limits.parse(fail_on)
+    asked = limits.parse(fail_on, acknowledge or (), implausible)
     candidate = content_of(new, folder, None)
     comparison = judge(
         content_of(base, folder, candidate),
         candidate,
         asked,
         confirmation=None if confirm is None else (None, measured.of_run(confirm)),
-        acknowledged=acknowledge or (),
-        implausible_pct=implausible,
     )
     write([comparison], format_, out or [])
     raise typer.Exit(comparison.exit_code)
 
 
-def content_of(text: str, folder: Path, like: Any) -> dict[str, Any]:
+def content_of(text: str, folder: Path, like: Measurement | None) -> Measurement:
     """Return what ``text`` names: a run folder, the latest, a baseline file, or a baseline's name.
 
     Raises:
@@ -100,14 +99,14 @@ def content_of(text: str, folder: Path, like: Any) -> dict[str, Any]:
     if not (folder / text).is_dir():
         path = options.run_path(path)
     if path.is_file():
-        return baselines.read(path).content
+        return baselines.read(path)
     if path.is_dir():
-        return {"name": path.name, **measured.of_run(path)}
+        return measured.of_run(path)
     if like is not None:
-        return baselines.find(text, like, folder).content
+        return baselines.find(text, like, folder)
     entries = baselines.of_name(text, folder) if (folder / text).is_dir() else []
     if len(entries) == 1:
-        return entries[0].content
+        return entries[0]
     if entries:
         raise GateError(f"{text} was measured on {len(entries)} machines; name one of its files.")
     raise GateError(f"{text} is neither a run folder nor a baseline.")

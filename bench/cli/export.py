@@ -34,8 +34,8 @@ def export(
       0  written
       2  a run cannot be read, a package is missing, or the file cannot be written
     """
+    from bench.store import StoreError
     from reports.export import render
-    from reports.gather import ReportError
 
     content = render(runs, format_)
     if out is None:
@@ -45,6 +45,6 @@ def export(
     try:
         out.write_bytes(content)
     except OSError as error:
-        raise ReportError(
+        raise StoreError(
             f"{out} cannot be written: {(error.strerror or str(error)).lower()}"
         ) from (error)

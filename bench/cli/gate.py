@@ -84,9 +84,7 @@ def gate(
         out=runs or gating.default_out(),
         overrides=overrides or (),
         only=only or (),
-        limits=limits.parse(fail_on),
-        acknowledged=acknowledge or (),
-        implausible_pct=implausible,
+        limits=limits.parse(fail_on, acknowledge or (), implausible),
     )
     arms = [base_checkout, base_python, new_checkout, new_python]
     if not paired and any(arms):
@@ -107,5 +105,5 @@ def gate(
             assert baseline is not None
             outcome = gating.against_baseline(asked, baseline, folder, ui=ui, say=ui.note)
     extra = [outcome.against_stored] if outcome.against_stored is not None else []
-    write([outcome.found, *extra], format_, out or [])
+    write([outcome.comparison, *extra], format_, out or [])
     raise typer.Exit(outcome.exit_code)

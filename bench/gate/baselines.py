@@ -11,42 +11,35 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.gate import GateError, measured
+from bench.gate.measured import KIND, Baseline, Commit, Measurement
+from bench.records.read import NotJsonError, RecordError, checked
 from bench.runner.secrets import Redactor
-from bench.store.journal import write_atomically
+from bench.store.journal import why, write_atomically
 
 FOLDER = Path("baselines")
-KIND = "bench baseline"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A baseline file that was read.
-
-    Attributes:
-        path: of the file.
-        content: the measured run, with ``name``, ``machine``, ``saved_utc`` and ``commit``.
-    """
-
-    path: Path
-    content: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return str(self.content["name"])
-
-    @property
-    def machine(self) -> str:
-        return str(self.content["machine"])
+class _Header(msgspec.Struct):
+    kind: Any = None
+    schema: Any = None
 
 
-def save(run: Path, name: str, folder: Path = FOLDER) -> Entry:
+_header = msgspec.json.Decoder(_Header)
+_baseline = msgspec.json.Decoder(Baseline)
+
+
+def save(run: Path, name: str, folder: Path = FOLDER) -> Path:
     """Keep a run as the baseline ``name`` of its machine, in place of an earlier one.
+
+    Returns:
+        The file.
 
     Raises:
         GateError: the name cannot be a folder's, a cell is not fit to be a baseline, or the file
@@ -54,26 +47,24 @@ def save(run: Path, name: str, folder: Path = FOLDER) -> Entry:
         bench.store.StoreError: the run cannot be read.
     """
     _check_name(name)
-    content = measured.of_run(run)
-    _refuse_unfit(run, content)
-    content = {
-        "kind": KIND,
+    measurement = measured.of_run(run)
+    _refuse_unfit(run, measurement)
+    baseline = Baseline(**{
+        **msgspec.structs.asdict(measurement),
         "name": name,
-        "machine": measured.machine_key(content),
+        "machine": measurement.machine_key,
         "saved_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(Path.cwd()),
-        **content,
-    }
-    content = Redactor(os.environ).value(content)
-    path = folder / name / f"{content['machine']}.json"
+    })  # fmt: skip
+    path = folder / name / f"{baseline.machine}.json"
+    plain = msgspec.json.decode(msgspec.json.encode(baseline))
+    content = Redactor(os.environ).value(plain)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
     except OSError as error:
-        raise GateError(
-            f"{path} cannot be written: {(error.strerror or str(error)).lower()}."
-        ) from (error)
-    return Entry(path, content)
+        raise GateError(f"{path} cannot be written: {why(error)}.") from error
+    return path
 
 
 def _check_name(name: str) -> None:
@@ -84,39 +75,36 @@ def _check_name(name: str) -> None:
         )
 
 
-def _refuse_unfit(run: Path, content: Mapping[str, Any]) -> None:
-    for name, cell in content["cells"].items():
-        outcomes = {process["outcome"] for process in cell["processes"]}
-        missing = cell["rounds_planned"] - len(cell["processes"])
-        if missing > 0:
+def _refuse_unfit(run: Path, measurement: Measurement) -> None:
+    for name, cell in measurement.cells.items():
+        ended, planned = len(cell.processes), cell.rounds_planned
+        if ended < planned:
             raise GateError(
-                f"{name} has {len(cell['processes'])} of {cell['rounds_planned']} rounds; finish "
-                f"the run first: bench run … --resume --out {run}"
+                f"{name} has {ended} of {planned} rounds; finish the run first: "
+                f"bench run … --resume --out {run}"
             )
-        if outcomes - {"ok"} and not outcomes <= measured.NOT_MEASURED:
-            bad = next(p for p in cell["processes"] if p["outcome"] != "ok")
+        bad = [process for process in cell.processes if process.outcome != "ok"]
+        if not {process.outcome for process in cell.processes} <= measured.NOT_MEASURED and bad:
             raise GateError(
-                f"{name} is {bad['outcome']} in round {bad['round'] + 1} "
-                f"({bad['reason'] or 'no reason given'}); a baseline must be sound. Mend it, or "
-                "measure without that cell."
+                f"{name} is {bad[0].outcome} in round {bad[0].round + 1} ({bad[0].why}); a "
+                "baseline must be sound. Fix it, or measure without that cell."
             )
-        keys = {process["fingerprint_key"] for process in measured.good(cell)}
-        if len(keys) > 1:
+        if len({process.fingerprint_key for process in cell.good}) > 1:
             raise GateError(f"{name}: its rounds were measured on different machines or software.")
-        for process in measured.good(cell):
-            if process["disturbances"]:
+        for process in cell.good:
+            if process.disturbances:
                 raise GateError(
-                    f"{name}, round {process['round'] + 1}: {process['disturbances'][0]}; a "
-                    "baseline must be measured undisturbed. Measure again."
+                    f"{name}, round {process.round + 1}: {process.disturbances[0]}; a baseline "
+                    "must be measured undisturbed. Measure again."
                 )
 
 
-def commit(checkout: Path) -> dict[str, Any]:
-    """Return ``{"id", "dirty"}`` of a git checkout; id is None where there is none."""
-    found = _git(checkout, "rev-parse", "HEAD")
-    if found is None:
-        return {"id": None, "dirty": None}
-    return {"id": found, "dirty": bool(_git(checkout, "status", "--porcelain", "-uno"))}
+def commit(checkout: Path) -> Commit:
+    """Return where a git checkout stands."""
+    head = _git(checkout, "rev-parse", "HEAD")
+    if head is None:
+        return Commit()
+    return Commit(id=head, dirty=bool(_git(checkout, "status", "--porcelain", "-uno")))
 
 
 def _git(checkout: Path, *arguments: str) -> str | None:
@@ -129,47 +117,35 @@ def _git(checkout: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def read(path: Path) -> Entry:
-    """Read a baseline file.
+def read(path: Path) -> Baseline:
+    """Read a baseline file, every field checked.
 
     Raises:
         GateError: it is none, is damaged, or was written by a later version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        header = checked(_header, data)
     except OSError as error:
-        raise GateError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from (
-            error
-        )
-    except ValueError as error:
-        raise GateError(f"{path} is not JSON ({error}).") from error
-    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise GateError(f"{path} cannot be read: {why(error)}.") from error
+    except NotJsonError as error:
+        raise GateError(f"{path}: {error}.") from error
+    except RecordError:
+        header = _Header()
+    if header.kind != KIND:
         raise GateError(f"{path} is not a baseline; bench baseline save writes one.")
-    schema = content.get("schema")
-    if not isinstance(schema, int) or schema > measured.SCHEMA_VERSION:
+    if not isinstance(header.schema, int) or header.schema > measured.SCHEMA_VERSION:
         raise GateError(
-            f"{path} has schema {schema}, and this version of bench reads up to "
+            f"{path} has schema {header.schema}, and this version of bench reads up to "
             f"{measured.SCHEMA_VERSION}; update bench."
         )
-    missing = {"name", "machine", "cells", "runs", "saved_utc", "commit"} - content.keys()
-    if missing or not isinstance(content["cells"], dict):
-        raise GateError(f"{path} is damaged: it has no {', '.join(sorted(missing)) or 'cells'}.")
-    for name, cell in content["cells"].items():
-        _check_cell(path, name, cell)
-    return Entry(path, content)
+    try:
+        return checked(_baseline, data)
+    except RecordError as error:
+        raise GateError(f"{path} is damaged: {error}.") from error
 
 
-def _check_cell(path: Path, name: str, cell: Any) -> None:
-    needed = {"asked", "found", "fingerprint", "processes", "rounds_planned", "fidelity"}
-    whole = isinstance(cell, dict) and needed <= cell.keys() and isinstance(cell["processes"], list)
-    if not whole or not all(
-        isinstance(process, dict) and process.keys() >= measured.PROCESS_KEYS
-        for process in cell["processes"]
-    ):
-        raise GateError(f"{path} is damaged: the cell {name!r} is not complete.")
-
-
-def every(folder: Path = FOLDER) -> list[Entry]:
+def every(folder: Path = FOLDER) -> list[Baseline]:
     """Return all baselines of a folder, by name, then machine.
 
     Raises:
@@ -178,25 +154,25 @@ def every(folder: Path = FOLDER) -> list[Entry]:
     return [read(path) for path in sorted(folder.glob("*/*.json"))]
 
 
-def of_name(name: str, folder: Path = FOLDER) -> list[Entry]:
+def of_name(name: str, folder: Path = FOLDER) -> list[Baseline]:
     """Return the baselines of a name, one a machine.
 
     Raises:
         GateError: there is none, or one cannot be read.
     """
     _check_name(name)
-    found = [read(path) for path in sorted((folder / name).glob("*.json"))]
-    if not found:
+    baselines = [read(path) for path in sorted((folder / name).glob("*.json"))]
+    if not baselines:
         names = sorted({path.parent.name for path in folder.glob("*/*.json")})
         there = f"there are: {', '.join(names)}" if names else f"{folder}/ has none"
         raise GateError(
             f"no baseline is called {name!r}; {there}. bench baseline save RUN --as {name} makes "
             "one."
         )
-    return found
+    return baselines
 
 
-def find(name: str, like: Mapping[str, Any], folder: Path = FOLDER) -> Entry:
+def find(name: str, like: Measurement, folder: Path = FOLDER) -> Baseline:
     """Return the baseline ``name`` for what was measured: this machine's, else the nearest one.
 
     Nearest is one of the same software, whose exact counts can be compared, then the latest one;
@@ -205,18 +181,13 @@ def find(name: str, like: Mapping[str, Any], folder: Path = FOLDER) -> Entry:
     Raises:
         GateError: no baseline has that name, or one cannot be read.
     """
-    found = of_name(name, folder)
-    own = measured.machine_key(like)
-    traced_with = software_keys(like)
+    machine, traced_with = like.machine_key, software_keys(like)
 
-    def rank(entry: Entry) -> tuple[bool, bool, str]:
-        return (
-            entry.machine == own,
-            software_keys(entry.content) == traced_with,
-            str(entry.content["saved_utc"]),
-        )
+    def rank(baseline: Baseline) -> tuple[bool, bool, str]:
+        same_software = software_keys(baseline) == traced_with
+        return baseline.machine == machine, same_software, baseline.saved_utc
 
-    return max(found, key=rank)
+    return max(of_name(name, folder), key=rank)
 
 
 SOFTWARE = ("python", "packages", "cuda")
@@ -238,10 +209,7 @@ def software(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def software_keys(content: Mapping[str, Any]) -> set[str]:
+def software_keys(measurement: Measurement) -> set[str]:
     """Return the keys of the software that a run's cells were measured with."""
-    return {
-        measured.key(software(cell["fingerprint"]))
-        for cell in content["cells"].values()
-        if cell["fingerprint"]
-    }
+    cells = measurement.cells.values()
+    return {measured.key(software(cell.fingerprint)) for cell in cells if cell.fingerprint}

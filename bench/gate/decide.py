@@ -8,15 +8,16 @@ both runs, and the second run alone must lie beyond the allowed effect as well. 
 or unlucky once therefore neither fails nor saves anything by itself.
 
 Levels and the number of processes were chosen by simulation; ``tests/gate/test_known_answers.py``
-repeats it, and docs/ci.md tells what it costs.
+repeats it, and docs/ci.md says what it costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bench.stats.bootstrap import Arm, speedup
+from bench.text import signed_percent
 
 SCREEN_LEVEL = 0.50
 DECISION_LEVEL = 0.95
@@ -25,6 +26,8 @@ BLIND = 5.0
 
 IMPLAUSIBLE_PCT = 30.0
 """An improvement wholly beyond this is more often work left out than work done faster."""
+
+Status = Literal["regression", "passed", "improved", "implausible", "unclear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +46,18 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the samples say.
+    """What the samples show.
 
     Attributes:
-        word: ``regression``, ``passed``, ``improved`` (the whole interval is below 0),
-            ``implausible`` (wholly beyond the bound for improvements), or ``unclear`` (one process
-            an arm, or processes so unlike that the interval is wider than `BLIND` limits).
+        status: ``improved`` if the whole interval is below 0, ``implausible`` if it lies wholly
+            beyond the bound for improvements, ``unclear`` for one process an arm, or processes so
+            unlike that the interval is wider than `BLIND` limits.
         change: of all samples, at the decision level.
         suspect: the first run alone is reason enough for a confirmation.
         reason: one sentence.
     """
 
-    word: str
+    status: Status
     change: Change
     suspect: bool
     reason: str
@@ -66,12 +69,12 @@ def change(baseline: Arm, candidate: Arm, level: float = DECISION_LEVEL) -> Chan
     Arms as in `bench.stats.bootstrap`: processes, each with its samples, in seconds or bytes.
     ValueError as there.
     """
-    found = speedup(baseline, candidate, level=level)
+    ratio = speedup(baseline, candidate, level=level)
     return Change(
-        pct=100 * (1 / found.ratio - 1),
-        low_pct=None if found.high is None else 100 * (1 / found.high - 1),
-        high_pct=None if found.low is None else 100 * (1 / found.low - 1),
-        covers_processes=found.covers_processes,
+        pct=100 * (1 / ratio.ratio - 1),
+        low_pct=None if ratio.high is None else 100 * (1 / ratio.high - 1),
+        high_pct=None if ratio.low is None else 100 * (1 / ratio.low - 1),
+        covers_processes=ratio.covers_processes,
     )
 
 
@@ -99,86 +102,56 @@ def decide(
         raise ValueError(f"allowed_pct must be at least 0, not {allowed_pct}")
     first = change(baseline, candidate)
     # An interval holds its estimate: most unchanged figures need no second look.
-    suspect = first.pct > allowed_pct and beyond(
-        change(baseline, candidate, SCREEN_LEVEL), allowed_pct
-    )
+    screened = change(baseline, candidate, SCREEN_LEVEL) if first.pct > allowed_pct else first
+    suspect = screened.covers_processes and (screened.low_pct or 0.0) > allowed_pct
     if confirmation is None:
-        return _word(first, allowed_pct, suspect, implausible_pct)
+        status, reason = _judged(first, allowed_pct, implausible_pct)
+        return Decision(status, first, suspect, reason)
     again_baseline, again = confirmation
     second = change(again_baseline or baseline, again)
     pooled = change([*baseline, *again_baseline], [*candidate, *again])
     if suspect and second.pct <= allowed_pct:
         # The two runs contradict each other, so both together are too wide to tell anything.
-        alone = _word(second, allowed_pct, suspect, implausible_pct)
-        if alone.word not in ("passed", "improved"):
-            return alone
-        return Decision(
-            "passed",
-            pooled,
-            suspect,
-            f"{told(first.pct)} at first, {told(second.pct)} in the confirmation run: not "
-            "confirmed.",
+        status, reason = _judged(second, allowed_pct, implausible_pct)
+        if status not in ("passed", "improved"):
+            return Decision(status, second, suspect, reason)
+        reason = (
+            f"{signed_percent(first.pct)} at first, {signed_percent(second.pct)} in the "
+            "confirmation run: not confirmed."
         )
-    found = _word(pooled, allowed_pct, suspect, implausible_pct)
-    agrees = f" The confirmation run agrees: {told(second.pct)}."
-    return found if found.word != "regression" else _with_reason(found, found.reason + agrees)
+        return Decision("passed", pooled, suspect, reason)
+    status, reason = _judged(pooled, allowed_pct, implausible_pct)
+    if status == "regression":
+        reason += f" The confirmation run agrees: {signed_percent(second.pct)}."
+    return Decision(status, pooled, suspect, reason)
 
 
-def beyond(found: Change, allowed_pct: float) -> bool:
-    """Return whether the whole interval lies beyond the allowed effect."""
-    low = found.low_pct
-    return found.covers_processes and low is not None and low > allowed_pct
-
-
-def _word(found: Change, allowed_pct: float, suspect: bool, implausible_pct: float) -> Decision:
-    low, high = found.low_pct, found.high_pct
-    if not found.covers_processes or low is None or high is None:
-        return Decision(
-            "unclear",
-            found,
-            suspect,
+def _judged(grown: Change, allowed_pct: float, implausible_pct: float) -> tuple[Status, str]:
+    """Return a change's status and the reason for it."""
+    low, high = grown.low_pct, grown.high_pct
+    if not grown.covers_processes or low is None or high is None:
+        return "unclear", (
             "an arm has a single process, which says nothing of the spread between processes; "
-            "measure at least 3 rounds.",
+            "measure at least 3 rounds."
         )
-    interval = f"{told(found.pct)} [{told(low)}, {told(high)}]"
+    interval = f"{signed_percent(grown.pct)} [{signed_percent(low)}, {signed_percent(high)}]"
     if low > allowed_pct:
-        return Decision(
-            "regression",
-            found,
-            suspect,
-            f"{interval}: the whole interval is beyond the allowed +{allowed_pct:g} %.",
+        return "regression", (
+            f"{interval}: the whole interval is beyond the allowed +{allowed_pct:g} %."
         )
     if high < -implausible_pct:
-        return Decision(
-            "implausible",
-            found,
-            suspect,
+        return "implausible", (
             f"{interval}: an improvement of more than {implausible_pct:g} % is more often work "
-            "left out than work done faster; look at counts and pictures, then acknowledge it.",
+            "left out than work done faster; look at counts and images, then acknowledge it."
         )
     if (high - low) / 2 > BLIND * max(allowed_pct, 1.0):
-        return Decision(
+        return (
             "unclear",
-            found,
-            suspect,
             f"{interval}: too wide to tell; measure more rounds, or quiet the machine.",
         )
     if high < 0:
-        return Decision("improved", found, suspect, f"{interval}.")
-    rest = "" if high <= allowed_pct else f", although up to {told(high)} is not ruled out"
-    return Decision("passed", found, suspect, f"{interval}: no regression is shown{rest}.")
-
-
-def _with_reason(found: Decision, reason: str) -> Decision:
-    return Decision(found.word, found.change, found.suspect, reason)
-
-
-def told(pct: float) -> str:
-    """Return a change as text, such as '+4.2 %'."""
-    text = f"{pct:+.1f} %"
-    return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
-
-
-def arm_of(values: Sequence[float | None]) -> list[list[float]]:
-    """Return one value a process as an arm; processes without one are left out."""
-    return [[value] for value in values if value is not None]
+        return "improved", f"{interval}."
+    rest = (
+        "" if high <= allowed_pct else f", although up to {signed_percent(high)} is not ruled out"
+    )
+    return "passed", f"{interval}: no regression is shown{rest}."

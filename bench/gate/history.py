@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+
+from msgspec import to_builtins
 
 from bench.gate import GateError, baselines, measured
+from bench.gate.measured import FIGURES, MeasuredCell, Measurement
 from bench.stats import changepoint
 from bench.store import StoreError
 
-FIGURES = ("speed", "warmup", "memory")
-UNITS = {"speed": "s", "warmup": "s", "memory": "bytes"}
 COUNTS = ("steps_effective", "denoiser_calls", "graphs", "graph_breaks", "recompiles")
 DEEPEST = 4
 """Folders below the given one that are searched for runs."""
@@ -23,20 +23,17 @@ DEEPEST = 4
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One run: its label, when it began (UTC, ISO 8601), and a value in the series' unit."""
+    """One run: its label, and a value in the series' unit."""
 
     run: str
-    started_utc: str
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A change at the ``index``-th point: levels before and after, and a sentence."""
+    """A change at the ``index``-th point, and a sentence on it."""
 
     index: int
-    before: float
-    after: float
     reason: str
 
 
@@ -73,24 +70,23 @@ def read(folder: Path) -> History:
     """
     if not folder.is_dir():
         raise GateError(f"{folder} is not a folder.")
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    runs: dict[str, tuple[str, Measurement]] = {}
     unread: list[str] = []
     for path in _candidates(folder):
         try:
             if path.is_dir():
-                content = measured.of_run(path, judge_pictures=False)
+                label, measurement = path.name, measured.of_run(path, judge_images=False)
             else:
-                content = baselines.read(path).content
+                label, measurement = path.parent.name, baselines.read(path)
         except (GateError, StoreError) as error:
             unread.append(str(error))
-            continue
-        label = path.name if path.is_dir() else path.parent.name
-        found.setdefault(str(content["runs"][0]["run_id"]), (label, content))
-    if not found:
+        else:
+            runs.setdefault(measurement.runs[0].run_id, (label, measurement))
+    if not runs:
         why = f": {unread[0]}" if unread else ""
         raise GateError(f"{folder} holds no run and no baseline{why}")
-    runs = sorted(found.values(), key=lambda run: _started(run[1]))
-    return History(tuple(_series(runs)), len(runs), tuple(unread))
+    in_time = sorted(runs.values(), key=lambda run: run[1].started_utc)
+    return History(tuple(_series(in_time)), len(runs), tuple(unread))
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
@@ -111,77 +107,55 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 def _is_baseline(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return f'"kind": "{baselines.KIND}"' in file.read()
+        return f'"kind": "{measured.KIND}"'.encode() in path.read_bytes()
     except OSError:
         return False
 
 
-def _started(content: Mapping[str, Any]) -> str:
-    return str(content["runs"][0].get("started_utc") or "")
+Place = tuple[str, MeasuredCell]
+"""A run's label, and the cell that it measured."""
 
 
-def _series(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Series]:
-    cells: dict[tuple[str, str, str], list[tuple[str, str, Mapping[str, Any]]]] = {}
-    for label, content in runs:
-        for name, cell in content["cells"].items():
-            if not measured.good(cell):
-                continue
-            # A cell whose workload was changed under the same name begins a series of its own.
-            at = (name, measured.key(cell["fingerprint"]), measured.key(cell["asked"]))
-            cells.setdefault(at, []).append((label, _started(content), cell))
-    for (name, machine, _), found in cells.items():
-        for metric in FIGURES:
-            yield from _figure(name, machine, metric, found)
-        for metric in COUNTS:
-            yield from _count(name, machine, metric, found)
+def _series(runs: Sequence[tuple[str, Measurement]]) -> Iterator[Series]:
+    cells: dict[tuple[str, str, str], list[Place]] = {}
+    for label, measurement in runs:
+        for name, cell in measurement.cells.items():
+            if cell.good:
+                # A cell whose workload was changed under the same name begins its own series.
+                at = (name, measured.key(cell.fingerprint), measured.key(to_builtins(cell.asked)))
+                cells.setdefault(at, []).append((label, cell))
+    for (name, machine, _), places in cells.items():
+        for figure in FIGURES:
+            values = [[median(arm) for arm in figure.arm(cell.good)] for _, cell in places]
+            if points := _points(places, values):
+                enough = len(points) >= changepoint.FEWEST
+                marks = tuple(_moved(points))
+                yield Series(name, machine, figure.name, figure.unit, points, marks, enough)
+        for count in COUNTS:
+            exact = [[getattr(p.counts, count) for p in cell.good] for _, cell in places]
+            if points := _points(places, [[] if None in each else each for each in exact]):
+                marks = tuple(_differing(points))
+                yield Series(name, machine, count, "count", points, marks, enough=True)
 
 
-def _figure(
-    name: str, machine: str, metric: str, found: Sequence[tuple[str, str, Mapping[str, Any]]]
-) -> Iterator[Series]:
-    points = []
-    for label, started, cell in found:
-        values = [value for p in measured.good(cell) if (value := _value(p, metric)) is not None]
-        if values:
-            points.append(Point(label, started, median(values)))
-    if not points:
-        return
-    changes = changepoint.change_points([point.value for point in points])
-    marks = tuple(
-        Mark(
-            change.index,
-            change.before,
-            change.after,
-            f"{change.change_pct:+.1f} % from {points[change.index].run} on (p = {change.p:.2g})",
-        )
-        for change in changes
+def _points(places: Sequence[Place], values: Sequence[Sequence[float]]) -> tuple[Point, ...]:
+    """Return the median over the processes of each run that has values."""
+    return tuple(
+        Point(label, median(each)) for (label, _), each in zip(places, values, strict=True) if each
     )
-    enough = len(points) >= changepoint.FEWEST
-    yield Series(name, machine, metric, UNITS[metric], tuple(points), marks, enough)
 
 
-def _value(process: Mapping[str, Any], metric: str) -> float | None:
-    if metric == "speed":
-        return median(process["e2e_s"]) if process["e2e_s"] else None
-    if metric == "warmup":
-        return sum(process["warmup_s"]) or None
-    return process["memory_bytes"] or None
+def _moved(points: Sequence[Point]) -> Iterator[Mark]:
+    """Yield where the level of a figure changed."""
+    for change in changepoint.change_points([point.value for point in points]):
+        run = points[change.index].run
+        reason = f"{change.change_pct:+.1f} % from {run} on (p = {change.p:.2g})"
+        yield Mark(change.index, reason)
 
 
-def _count(
-    name: str, machine: str, metric: str, found: Sequence[tuple[str, str, Mapping[str, Any]]]
-) -> Iterator[Series]:
-    points = []
-    for label, started, cell in found:
-        values = [p["counts"][metric] for p in measured.good(cell)]
-        if None not in values:
-            points.append(Point(label, started, median(values)))
-    if not points:
-        return
-    marks = tuple(
-        Mark(i, one.value, two.value, f"{one.value:g} → {two.value:g} at {two.run} (exact)")
-        for i, (one, two) in enumerate(itertools.pairwise(points), start=1)
-        if one.value != two.value
-    )
-    yield Series(name, machine, metric, "count", tuple(points), marks, enough=True)
+def _differing(points: Sequence[Point]) -> Iterator[Mark]:
+    """Yield where a count changed."""
+    for index, (one, two) in enumerate(itertools.pairwise(points), start=1):
+        if one.value != two.value:
+            reason = f"{one.value:g} → {two.value:g} at {two.run} (exact)"
+            yield Mark(index, reason)

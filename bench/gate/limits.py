@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from bench.gate import GateError
+from bench.gate import GateError, decide
 
 DEFAULTS: Mapping[str, float] = {"speed": 1.0, "memory": 2.0, "warmup": 25.0}
 """Allowed growth in per cent. Below 1 % nobody chooses one backend over another for its speed."""
@@ -25,20 +26,25 @@ class Limits:
         fidelity: whether pictures may not become visibly worse.
         asked: whether this was asked for by name; then a figure that neither side has is missing,
             where the default only gates what the baseline has.
+        acknowledged: cells whose implausible improvement is accepted.
+        implausible_pct: bound for improvements, in per cent.
     """
 
-    allowed_pct: Mapping[str, float]
-    fidelity: bool
-    asked: bool
-
-    def gates(self, metric: str) -> bool:
-        return self.fidelity if metric == "fidelity" else metric in self.allowed_pct
-
-
-DEFAULT = Limits(DEFAULTS, fidelity=True, asked=False)
+    allowed_pct: Mapping[str, float] = field(default_factory=lambda: DEFAULTS)
+    fidelity: bool = True
+    asked: bool = False
+    acknowledged: Collection[str] = ()
+    implausible_pct: float = decide.IMPLAUSIBLE_PCT
 
 
-def parse(text: str | None) -> Limits:
+COUNTS_ALONE = Limits({}, fidelity=False, asked=True)
+
+
+def parse(
+    text: str | None,
+    acknowledged: Collection[str] = (),
+    implausible_pct: float = decide.IMPLAUSIBLE_PCT,
+) -> Limits:
     """Return the limits of ``speed=3%,memory=2%,fidelity,warmup=25%``; None gives the default.
 
     A name without a number takes the default's. ``counts`` alone gates nothing but counts.
@@ -46,8 +52,9 @@ def parse(text: str | None) -> Limits:
     Raises:
         GateError: an unknown or repeated name, or a number that is none or negative.
     """
+    improvements: Any = {"acknowledged": acknowledged, "implausible_pct": implausible_pct}
     if text is None:
-        return DEFAULT
+        return Limits(**improvements)
     allowed: dict[str, float] = {}
     seen: set[str] = set()
     for item in (part.strip() for part in text.split(",")):
@@ -62,7 +69,7 @@ def parse(text: str | None) -> Limits:
                 raise GateError(f"--fail-on: {name} takes no number; write just {name}.")
             continue
         allowed[name] = _percent(name, written) if equals else DEFAULTS[name]
-    return Limits(allowed, fidelity="fidelity" in seen, asked=True)
+    return Limits(allowed, fidelity="fidelity" in seen, asked=True, **improvements)
 
 
 def _percent(name: str, written: str) -> float:

@@ -1,178 +1,207 @@
-"""What a comparison needs of a run, as plain JSON: the samples themselves, never summaries of them.
+"""What a comparison needs of a run: the samples themselves, never summaries of them.
 
-The same structure is what a baseline file holds, so that a baseline can be judged again by a later
-version of the statistics.
+A baseline file holds the same types as JSON, so that a baseline can be judged again by a later
+version of the statistics. Names of fields are those of the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
 
 import bench
-from bench import comparable, fidelity
-from bench.contract import Record
+from bench import fidelity
+from bench.contract import Outcome
 from bench.gate import GateError, session
+from bench.records import Cell, Image, Record, alike
+from bench.records.types import Backend, Count, Seconds, Text, WarmupRule, check_fingerprint
 from bench.store import RunFolder
 
 SCHEMA_VERSION = 1
-BASELINE_BACKEND = "none"
+KIND: Literal["bench baseline"] = "bench baseline"
 MEMORY_METER = "torch.max_memory_allocated"
 """Gates use warm allocated memory; values of another meter are never put in its place."""
 
-COUNTS = (
-    "steps_effective",
-    "denoiser_calls",
-    "graphs",
-    "graph_breaks",
-    "recompiles",
-    "output_size",
-    "pictures",
-)
 NOT_MEASURED = frozenset({"unsupported", "unavailable", "skipped"})
-"""Outcomes that say that nothing was tried, rather than that it went wrong."""
-
-PROCESS_KEYS = frozenset(
-    {
-        "record_id", "round", "outcome", "reason", "started_utc", "fingerprint_key", "e2e_s",
-        "warmup_s", "warmup_stable", "memory_bytes", "memory_reason", "counts",
-        "graph_break_reasons", "disturbances",
-    }
-)  # fmt: skip
-"""What is kept of each process."""
-
-LIKE = ("model_revision", "input_sha256", "scheduler_class", "synthetic_weights", "device")
+"""Outcomes of cells that were not tried, where all others but ``ok`` went wrong."""
 
 
-def of_run(path: Path | str, *, judge_pictures: bool = True) -> dict[str, Any]:
-    """Return a run as ``{"schema", "runs", "cells": {name: …}}``, all of it JSON.
+class Counts(Struct, frozen=True, kw_only=True):
+    """What has to be exactly equal; ``pictures`` are digests by seed and index."""
 
-    ``runs`` is provenance: run id, creation time, version of bench. Each cell has the configuration
-    that can change a figure, its fingerprint, and per process: outcome, samples in seconds, steady
-    allocated memory in bytes, counts, and digests of its pictures. Comparing pictures takes most of
-    the time; without ``judge_pictures`` no cell has a verdict on them.
+    steps_effective: Count | None
+    denoiser_calls: Count | None
+    graphs: Count | None
+    graph_breaks: Count | None
+    recompiles: Count | None
+    output_size: Text | None
+    pictures: dict[Text, Text] | None
 
-    Raises:
-        bench.store.StoreError: there is no run, or it cannot be read.
-        GateError: it has no record.
-    """
-    folder = RunFolder.open(path)
-    records = list(folder.raw_records())
-    if not records:
-        raise GateError(f"{path} has no record: nothing was measured there.")
-    watched = session.read(folder.path)
-    by_cell: dict[str, list[Record]] = {}
-    for record in records:
-        by_cell.setdefault(record["cell_id"], []).append(record)
-    judged = _Pictures(folder.path)
-    cells: dict[str, Any] = {}
-    for planned in folder.plan.get("cells", []):
-        found = by_cell.get(planned["cell_id"], [])
-        eager = _eager(found, records) if judge_pictures else []
-        cells[planned["name"]] = {
-            **_cell(planned, found, watched),
-            "fidelity": judged.judge(found, eager) if judge_pictures else _no_word("not judged"),
+
+COUNTS = Counts.__struct_fields__
+
+
+class Process(Struct, frozen=True, kw_only=True):
+    """One record: times in seconds, memory as `MEMORY_METER` reads it while steady."""
+
+    record_id: Text
+    round: Count
+    outcome: Outcome
+    reason: Text | None
+    started_utc: Text | None
+    fingerprint_key: Text
+    e2e_s: tuple[Seconds, ...]
+    warmup_s: tuple[Seconds, ...]
+    warmup_stable: bool | None
+    memory_bytes: Count | None
+    memory_reason: Text | None
+    counts: Counts
+    graph_break_reasons: tuple[Text | None, ...]
+    disturbances: tuple[Text, ...]
+
+    @property
+    def why(self) -> str:
+        """Why it ended as it did."""
+        return self.reason or "no reason given"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that is gated by how much it grows; ``samples`` of a process without it is empty."""
+
+    name: Literal["speed", "memory", "warmup"]
+    unit: Literal["s", "bytes"]
+    samples: Callable[[Process], Sequence[float]]
+
+    def arm(self, processes: Iterable[Process]) -> list[Sequence[float]]:
+        """Return the samples of each process that has any."""
+        return [values for process in processes if (values := self.samples(process))]
+
+
+FIGURES = (
+    Figure("speed", "s", lambda process: process.e2e_s),
+    Figure("memory", "bytes", lambda p: [p.memory_bytes] if p.memory_bytes else []),
+    Figure("warmup", "s", lambda p: [sum(p.warmup_s)] if p.warmup_s else []),
+)
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What of a cell can change a figure; the workload has no name, and no folder of a file."""
+
+    workload: dict[Text, Any]
+    backend: Backend
+    cache: Text
+    threads: Count
+    warmup: WarmupRule | None
+
+
+class Actual(Struct, frozen=True, kw_only=True):
+    """What the worker saw of it."""
+
+    model_revision: Text | None
+    input_sha256: Text | None
+    scheduler_class: Text | None
+    synthetic_weights: bool | None
+    device: Text | None
+    cache: Text | None
+
+
+LIKE = [(title, name) for title, name in alike.MEASURED if name in Actual.__struct_fields__]
+
+
+class Fidelity(Struct, frozen=True, kw_only=True):
+    """The verdict on a cell's images; ``word`` is None where there is none, for the reason."""
+
+    word: fidelity.Word | None
+    worst_db: float | None
+    reason: Text
+
+
+class MeasuredCell(Struct, frozen=True, kw_only=True):
+    cell_id: Text
+    rounds_planned: Count
+    asked: Asked
+    found: Actual
+    fingerprint: dict[Text, Any]
+    processes: tuple[Process, ...]
+    fidelity: Fidelity
+
+    def __post_init__(self) -> None:
+        check_fingerprint(self.fingerprint)
+
+    @property
+    def good(self) -> list[Process]:
+        """The processes that ended ok: the only ones that enter a figure."""
+        return [process for process in self.processes if process.outcome == "ok"]
+
+    @property
+    def alike(self) -> dict[str, Any]:
+        """What two cells must share for their figures to be compared, by the name for users."""
+        measured = {title: getattr(self.found, name) for title, name in LIKE}
+        return {**self.asked.workload, **measured, "threads": self.asked.threads}
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    run_id: Text
+    started_utc: Text | None
+
+
+class Commit(Struct, frozen=True, kw_only=True):
+    """Of a git checkout; None where there is none."""
+
+    id: Text | None = None
+    dirty: bool | None = None
+
+    def __str__(self) -> str:
+        return "unknown" if not self.id else self.id[:12] + " (modified)" * bool(self.dirty)
+
+
+class Measurement(Struct, frozen=True, kw_only=True):
+    """A run, its cells by name."""
+
+    name: Text
+    schema: int
+    bench_version: Text
+    runs: Annotated[tuple[Run, ...], Meta(min_length=1)]
+    cells: dict[Text, MeasuredCell]
+    commit: Commit = Commit()
+
+    @property
+    def machine_key(self) -> str:
+        """The key of all machines and devices that it was measured on."""
+        prints = [cell.fingerprint for cell in self.cells.values() if cell.fingerprint]
+        return key(sorted({key(each) for each in prints}))
+
+    @property
+    def started_utc(self) -> str:
+        return self.runs[0].started_utc or ""
+
+    def provenance(self) -> dict[str, str]:
+        """Return where it comes from, as short texts by name."""
+        good = [process for cell in self.cells.values() for process in cell.good]
+        return {
+            "name": self.name,
+            "runs": ", ".join(run.run_id[:12] for run in self.runs),
+            "commit": str(self.commit),
+            "measured": self.started_utc or "unknown",
+            "machine": self.machine_key,
+            "n": f"{len(good)} processes, {sum(len(p.e2e_s) for p in good)} calls",
         }
-    return {
-        "schema": SCHEMA_VERSION,
-        "runs": [{"run_id": folder.run_id, "started_utc": _first(records, "started_utc")}],
-        "bench_version": bench.__version__,
-        "cells": cells,
-    }
 
 
-def _cell(
-    planned: Mapping[str, Any], records: list[Record], watched: Mapping[tuple[str, int], list[str]]
-) -> dict[str, Any]:
-    first: Mapping[str, Any] = next((r for r in records if r["outcome"] == "ok"), {})
-    return {
-        "cell_id": planned["cell_id"],
-        "rounds_planned": planned["protocol"]["rounds"],
-        "asked": {
-            "workload": _portable(comparable.workload({"cell": planned})),
-            "backend": planned["backend"],
-            "cache": planned["cache"],
-            "threads": planned["threads"],
-            "warmup": planned["protocol"].get("warmup"),
-        },
-        "found": {**{name: first.get(name) for name in LIKE}, "cache": first.get("cache")},
-        "fingerprint": _without_reasons(first.get("fingerprint") or {}),
-        "processes": [
-            _process(record, watched.get((record["cell_id"], record["round"]), []))
-            for record in records
-        ],
-    }
+class Baseline(Measurement, frozen=True, kw_only=True):
+    """A measurement that was kept."""
 
-
-def _portable(workload: dict[str, Any]) -> dict[str, Any]:
-    """Return a workload with the names of its files alone: another checkout has other folders.
-
-    What a picture holds is compared by its digest.
-    """
-    portable = dict(workload)
-    for key in ("input_image", "control_image", "lora", "custom_pipeline"):
-        text = portable.get(key)
-        if text is not None and not str(text).startswith(("embedded:", "hub:", "drawn:")):
-            portable[key] = Path(str(text)).name
-    for key in ("model", "controlnet"):
-        text = str(portable.get(key))
-        if text.startswith("path:"):
-            portable[key] = f"path:{Path(text[5:]).name}"
-    return portable
-
-
-def _process(record: Mapping[str, Any], watched: list[str]) -> dict[str, Any]:
-    evidence = (record.get("backend") or {}).get("evidence") or {}
-    size = (record.get("output_width"), record.get("output_height"))
-    return {
-        "record_id": record["record_id"],
-        "round": record["round"],
-        "outcome": record["outcome"],
-        "reason": record.get("reason"),
-        "started_utc": record.get("started_utc"),
-        "fingerprint_key": key(_without_reasons(record.get("fingerprint") or {})),
-        "e2e_s": list(record.get("e2e_s") or []),
-        "warmup_s": list(record.get("warmup_s") or []),
-        "warmup_stable": record.get("warmup_stable"),
-        "memory_bytes": _memory(record),
-        "memory_reason": (record.get("null_reasons") or {}).get(f"memory.{MEMORY_METER}"),
-        "counts": {
-            "steps_effective": record.get("steps_effective"),
-            "denoiser_calls": record.get("denoiser_calls"),
-            "graphs": evidence.get("graphs"),
-            "graph_breaks": evidence.get("graph_breaks"),
-            "recompiles": evidence.get("recompiles"),
-            "output_size": None if None in size else f"{size[0]}x{size[1]}",
-            "pictures": {
-                f"{image['seed']}/{image['index']}": image["sha256"]
-                for image in record.get("images") or []
-            }
-            or None,
-        },
-        "graph_break_reasons": [
-            entry.get("reason") for entry in evidence.get("graph_break_reasons") or []
-        ],
-        "disturbances": watched,
-    }
-
-
-def _memory(record: Mapping[str, Any]) -> int | None:
-    for reading in record.get("memory") or []:
-        if reading["meter"] == MEMORY_METER and reading["phase"] == "steady":
-            value: int | None = reading["bytes"]
-            return value
-    return None
-
-
-def _without_reasons(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fingerprint.items() if name != "null_reasons"}
-
-
-def _first(records: Iterable[Mapping[str, Any]], name: str) -> Any:
-    return min((r[name] for r in records if r.get(name)), default=None)
+    machine: Text
+    saved_utc: Text
+    commit: Commit
+    kind: Literal["bench baseline"] = KIND
 
 
 def key(fingerprint: Any) -> str:
@@ -181,87 +210,172 @@ def key(fingerprint: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def machine_key(measured: Mapping[str, Any]) -> str:
-    """Return the key of all machines and devices that a run was measured on."""
-    keys = {key(cell["fingerprint"]) for cell in measured["cells"].values() if cell["fingerprint"]}
-    return key(sorted(keys))
+def of_run(path: Path | str, *, judge_images: bool = True) -> Measurement:
+    """Reduce a run to what a comparison needs.
 
+    Args:
+        path: of the run folder, whose name the measurement gets.
+        judge_images: compare images with those of the eager baseline, which takes most of the time.
 
-def good(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the processes that ended ok: the only ones that enter a figure."""
-    return [process for process in cell["processes"] if process["outcome"] == "ok"]
-
-
-def _eager(records: list[Record], all_records: list[Record]) -> list[Record]:
-    """Return the records of the eager baseline of a cell's workload, in order of their rounds."""
-    mine = next((r for r in records if r["outcome"] == "ok"), None)
-    if mine is None:
-        return []
-    return sorted(
-        (
-            other
-            for other in all_records
-            if other["cell"]["backend"]["name"] == BASELINE_BACKEND
-            and other["outcome"] == "ok"
-            and comparable.difference(mine, other) is None
+    Raises:
+        bench.store.StoreError: there is no run, or it cannot be read.
+        GateError: it has no record.
+    """
+    run = RunFolder.open(path).source()
+    if not run.records:
+        raise GateError(f"{path} has no record: nothing was measured there.")
+    disturbances = session.read(run.path, run.records)
+    by_cell: dict[str, list[Record]] = {}
+    for record in run.records:
+        by_cell.setdefault(record.cell_id, []).append(record)
+    judge = _Images(run.path, run.records).judge if judge_images else lambda _: _none("not judged")
+    return Measurement(
+        name=run.path.name,
+        schema=SCHEMA_VERSION,
+        bench_version=bench.__version__,
+        runs=(
+            Run(
+                run_id=run.run_id,
+                started_utc=min(filter(None, (r.started_utc for r in run.records)), default=None),
+            ),
         ),
-        key=lambda record: record["round"],
+        cells={
+            cell.name: _cell(cell, records, disturbances, judge(records))
+            for cell in run.cells
+            for records in [by_cell.get(cell.cell_id, [])]
+        },
     )
 
 
-class _Pictures:
-    """Compares stored pictures with those of the eager baseline; equal pairs once."""
+def _cell(
+    cell: Cell,
+    records: Sequence[Record],
+    disturbances: Mapping[tuple[str, int], Sequence[str]],
+    verdict: Fidelity,
+) -> MeasuredCell:
+    first = next((record for record in records if record.outcome == "ok"), None)
+    return MeasuredCell(
+        cell_id=cell.cell_id,
+        rounds_planned=cell.protocol.rounds,
+        asked=Asked(
+            workload=_portable(cell.raw["workload"]),
+            backend=cell.backend,
+            cache=cell.cache,
+            threads=cell.threads,
+            warmup=cell.protocol.warmup,
+        ),
+        found=Actual(**{name: getattr(first, name, None) for name in Actual.__struct_fields__}),
+        fingerprint=_without_reasons(first.fingerprint) if first else {},
+        processes=tuple(
+            _process(record, disturbances.get((record.cell_id, record.round), ()))
+            for record in records
+        ),
+        fidelity=verdict,
+    )
 
-    def __init__(self, root: Path) -> None:
+
+def _portable(workload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a workload without its name, and with the names of its files alone.
+
+    Another checkout has other folders; what a file holds is compared by its digest.
+    """
+    portable = {name: value for name, value in workload.items() if name != "name"}
+    for name in ("input_image", "control_image", "lora", "custom_pipeline"):
+        text = portable.get(name)
+        if text is not None and not str(text).startswith(("embedded:", "hub:", "drawn:")):
+            portable[name] = Path(str(text)).name
+    for name in ("model", "controlnet"):
+        text = str(portable.get(name))
+        if text.startswith("path:"):
+            portable[name] = f"path:{Path(text[5:]).name}"
+    return portable
+
+
+def _process(record: Record, disturbances: Sequence[str]) -> Process:
+    evidence = record.backend.evidence
+    size = (record.output_width, record.output_height)
+    kept: dict[str, Any] = {
+        name: getattr(record, name)
+        for name in Process.__struct_fields__
+        if name in Record.__struct_fields__
+    }
+    return Process(
+        **kept,
+        fingerprint_key=key(_without_reasons(record.fingerprint)),
+        memory_bytes=record.peaks.get((MEMORY_METER, "steady")),
+        memory_reason=record.null_reasons.get(f"memory.{MEMORY_METER}"),
+        counts=Counts(
+            steps_effective=record.steps_effective,
+            denoiser_calls=record.denoiser_calls,
+            graphs=evidence.graphs,
+            graph_breaks=evidence.graph_breaks,
+            recompiles=evidence.recompiles,
+            output_size=None if None in size else f"{size[0]}x{size[1]}",
+            pictures={f"{i.seed}/{i.index}": i.sha256 for i in record.images} or None,
+        ),
+        graph_break_reasons=tuple(each.get("reason") for each in evidence.graph_break_reasons),
+        disturbances=tuple(disturbances),
+    )
+
+
+def _without_reasons(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fingerprint.items() if name != "null_reasons"}
+
+
+def _none(reason: str) -> Fidelity:
+    return Fidelity(word=None, worst_db=None, reason=reason)
+
+
+class _Images:
+    """Compares stored images with those of the eager baseline; equal pairs once."""
+
+    def __init__(self, root: Path, records: Sequence[Record]) -> None:
         self._root = root
         self._known: dict[tuple[str, str], fidelity.Comparison] = {}
+        self._eager: dict[str, list[Record]] = {}
+        for record in sorted(records, key=lambda record: record.round):
+            if record.is_baseline and record.outcome == "ok":
+                self._eager.setdefault(alike.key(record), []).append(record)
 
-    def judge(self, records: list[Record], eager: list[Record]) -> dict[str, Any]:
-        """Return ``{"word", "worst_db", "reason"}``; word is None where nothing can be said."""
-        ok = [record for record in records if record["outcome"] == "ok"]
+    def judge(self, records: Sequence[Record]) -> Fidelity:
+        """Return the verdict on a cell's records."""
+        ok = [record for record in records if record.outcome == "ok"]
         if not ok:
-            return _no_word("the cell is not ok")
-        if ok[0]["cell"]["backend"]["name"] == BASELINE_BACKEND:
-            return _no_word(
-                "this is the eager baseline itself; its pictures are compared by digest"
-            )
+            return _none("the cell is not ok")
+        if ok[0].is_baseline:
+            return _none("this is the eager baseline itself; its images are compared by digest")
+        eager = self._eager.get(alike.key(ok[0]))
         if not eager:
-            return _no_word("the run has no comparable cell of backend none")
+            return _none("the run has no comparable cell of backend none")
         reference, *again = eager
         try:
             control = [pair for other in again for pair in self._pairs(reference, other)]
-            found = [pair for record in ok for pair in self._pairs(reference, record)]
+            pairs = [pair for record in ok for pair in self._pairs(reference, record)]
         except (OSError, ValueError) as error:
-            return _no_word(f"a picture cannot be read: {error}")
-        if not found:
-            return _no_word("no picture of the same seed was stored")
-        verdict = fidelity.verdict(control, found)
-        return {"word": verdict.word, "worst_db": verdict.worst_db, "reason": verdict.reason}
+            return _none(f"an image cannot be read: {error}")
+        if not pairs:
+            return _none("no image of the same seed was stored")
+        verdict = fidelity.verdict(control, pairs)
+        return Fidelity(word=verdict.word, worst_db=verdict.worst_db, reason=verdict.reason)
 
-    def _pairs(
-        self, reference: Mapping[str, Any], other: Mapping[str, Any]
-    ) -> list[fidelity.Comparison]:
-        first = {(i["seed"], i["index"]): i for i in reference.get("images") or []}
+    def _pairs(self, reference: Record, other: Record) -> list[fidelity.Comparison]:
+        partners = {(image.seed, image.index): image for image in reference.images}
         pairs = []
-        for image in other.get("images") or []:
-            partner = first.get((image["seed"], image["index"]))
+        for image in other.images:
+            partner = partners.get((image.seed, image.index))
             if partner is None:
                 continue
-            pair = (partner["sha256"], image["sha256"])
+            pair = (partner.sha256, image.sha256)
             if pair not in self._known:
                 self._known[pair] = fidelity.compare(self._load(partner), self._load(image))
             pairs.append(self._known[pair])
         return pairs
 
-    def _load(self, image: Mapping[str, Any]) -> Any:
-        from PIL import Image
+    def _load(self, image: Image) -> Any:
+        from PIL import Image as Images
 
-        with Image.open(self._root / image["path"]) as picture:
-            pixels = picture.convert("RGB")
-        if hashlib.sha256(pixels.tobytes()).hexdigest() != image["sha256"]:
-            raise ValueError(f"{image['path']} is not the picture that its record describes")
+        with Images.open(self._root / image.path) as stored:
+            pixels = stored.convert("RGB")
+        if hashlib.sha256(pixels.tobytes()).hexdigest() != image.sha256:
+            raise ValueError(f"{image.path} is not the image that its record describes")
         return pixels
-
-
-def _no_word(reason: str) -> dict[str, Any]:
-    return {"word": None, "worst_db": None, "reason": reason}

@@ -12,15 +12,17 @@ of the harness is imported before ``--bench-config`` asks for it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-SKIPPED = frozenset({"unsupported", "unavailable", "skipped"})
-"""Outcomes of cells that this machine cannot measure; all others but ``ok`` fail."""
+if TYPE_CHECKING:
+    from bench.gate.measured import Fidelity, Measurement
+    from bench.records import Record
+    from bench.records.arms import Source
 
 _STATE: pytest.StashKey[_Measuring] = pytest.StashKey()
 
@@ -103,17 +105,25 @@ class CellItem(pytest.Item):
         self.fixturenames = ["benchmark"]
 
     def runtest(self) -> None:
-        measured = self.config.stash[_STATE].cell(self)
-        for record in measured.bad:
-            text = f"{record['outcome']}: {record['reason'] or 'no reason given'}"
-            if record["outcome"] in SKIPPED:
+        from bench.gate.measured import NOT_MEASURED
+
+        run, measurement = self.config.stash[_STATE].run(self.session)
+        records = sorted(
+            (record for record in run.records if record.name == self.name), key=lambda r: r.round
+        )
+        bad = [record for record in records if record.outcome != "ok"]
+        # What could not be measured at all comes last.
+        for record in sorted(bad, key=lambda record: record.outcome in NOT_MEASURED):
+            text = f"{record.outcome}: {record.reason or 'no reason given'}"
+            if record.outcome in NOT_MEASURED:
                 pytest.skip(text)
-            raise CellError(f"{text}\nlog: {measured.log_of(record)}")
-        if not measured.records:
+            raise CellError(f"{text}\nlog: {run.path / (record.process.log or 'logs')}")
+        if not records:
             raise CellError("there is no record of this cell")
         session = getattr(self.config, "_benchmarksession", None)
         if session is not None and not session.disabled:
-            session.benchmarks.append(_benchmark(self, measured))
+            verdict = measurement.cells[self.name].fidelity
+            session.benchmarks.append(_benchmark(self, records, verdict))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         if isinstance(excinfo.value, CellError):
@@ -128,31 +138,13 @@ class CellError(Exception):
     """A cell that is not ok; ``str()`` says how it ended and why."""
 
 
-class _Measured(SimpleNamespace):
-    """Records of one cell, in order of their rounds, and the run folder."""
-
-    records: list[Mapping[str, Any]]
-    run_dir: Path
-    eager_fidelity: Mapping[str, Any]
-
-    @property
-    def bad(self) -> list[Mapping[str, Any]]:
-        """Records that are not ok; what could not be measured at all comes last."""
-        found = [record for record in self.records if record["outcome"] != "ok"]
-        return sorted(found, key=lambda record: record["outcome"] in SKIPPED)
-
-    def log_of(self, record: Mapping[str, Any]) -> Path:
-        return self.run_dir / str((record.get("process") or {}).get("log") or "logs")
-
-
 class _Measuring:
     """The run behind the tests: made once, when its first cell is asked for."""
 
     def __init__(self, config: pytest.Config, path: Path) -> None:
         self.path = path
         self._config = config
-        self._run: Any = None
-        self._content: Mapping[str, Any] = {"cells": {}}
+        self._run: tuple[Source, Measurement] | None = None
 
     def names(self) -> list[str]:
         """Return the names of the plan's cells, in order.
@@ -165,27 +157,22 @@ class _Measuring:
         plan = make_plan(load_config(self.path, *self._selection()))
         return [cell["name"] for cell in plan.cells]
 
-    def cell(self, item: CellItem) -> _Measured:
-        """Return the cell of a test, after all selected cells were measured."""
-        from bench.store import RunFolder
-
+    def run(self, session: pytest.Session) -> tuple[Source, Measurement]:
+        """Return the run of all selected cells, measured when it is first asked for."""
         if self._run is None:
-            self._measure([i.name for i in item.session.items if isinstance(i, CellItem)])
-        every = RunFolder.open(self._run.path).raw_records()
-        records = [record for record in every if record["name"] == item.name]
-        return _Measured(
-            records=sorted(records, key=lambda record: record["round"]),
-            run_dir=self._run.path,
-            eager_fidelity=self._content["cells"].get(item.name, {}).get("fidelity", {}),
-        )
+            self._run = self._measure([i.name for i in session.items if isinstance(i, CellItem)])
+        return self._run
 
     def _selection(self) -> tuple[list[str], list[str]]:
         return self._config.getoption("bench_set"), self._config.getoption("bench_only")
 
-    def _measure(self, names: Sequence[str]) -> None:
+    def _measure(self, names: Sequence[str]) -> tuple[Source, Measurement]:
+        from rich.console import Console
+
         from bench import api
+        from bench.cli import progress
         from bench.gate import measured, run
-        from bench.gate.lines import Lines
+        from bench.store import RunFolder
 
         config = self._config
         given = config.getoption("bench_out")
@@ -195,24 +182,24 @@ class _Measuring:
         selected = [*others, *(f"name={name}" for name in names)]
         capture: Any = config.pluginmanager.getplugin("capturemanager")
         terminal: Any = config.pluginmanager.getplugin("terminalreporter")
-        quiet = config.getoption("verbose") < 0
-        ui = Lines((lambda _: None) if quiet else terminal.write_line)
+        show = progress.Notes if config.getoption("verbose") < 0 else progress.Lines
         with capture.global_and_fixture_disabled():
             terminal.ensure_newline()
-            self._run = api.run(self.path, out, overrides=overrides, only=selected, ui=ui)
-        self._content = measured.of_run(self._run.path)
+            ui = show(Console())
+            path = api.run(self.path, out, overrides=overrides, only=selected, ui=ui).path
+        return RunFolder.open(path).source(), measured.of_run(path)
 
 
-def _benchmark(item: CellItem, measured: _Measured) -> Any:
+def _benchmark(item: CellItem, records: Sequence[Record], verdict: Fidelity) -> Any:
     """Return what pytest-benchmark keeps of a benchmark, with the cell's own samples."""
     metadata: Any = importlib.import_module("pytest_benchmark.stats").Metadata
     standing_in = SimpleNamespace(
         name=item.name,
         fullname=item.nodeid,
-        group=str(measured.records[0]["cell"]["workload"]["name"]),
+        group=records[0].workload.name,
         param=None,
         params=None,
-        extra_info=_extra_info(measured),
+        extra_info=_extra_info(records, verdict),
         cprofile_stats=None,
         has_error=False,
     )
@@ -225,39 +212,35 @@ def _benchmark(item: CellItem, measured: _Measured) -> Any:
         "warmup": False,
     }
     made = metadata(standing_in, iterations=1, options=options)
-    for record in measured.records:
-        for seconds in record["e2e_s"]:
+    for record in records:
+        for seconds in record.e2e_s:
             made.update(seconds)
     return made
 
 
-def _extra_info(measured: _Measured) -> dict[str, Any]:
-    records = measured.records
-    evidence = [(record.get("backend") or {}).get("evidence") or {} for record in records]
+def _extra_info(records: Sequence[Record], verdict: Fidelity) -> dict[str, Any]:
+    first = records[0]
+    evidence = first.backend.evidence
     peaks: dict[str, int] = {}
     for record in records:
-        for reading in record.get("memory") or []:
-            if reading["phase"] == "steady" and reading["bytes"] is not None:
-                name = reading["meter"]
-                peaks[name] = max(peaks.get(name, 0), reading["bytes"])
-    fidelity = measured.eager_fidelity
+        for (meter, phase), value in record.peaks.items():
+            if phase == "steady":
+                peaks[meter] = max(peaks.get(meter, 0), value)
     return {
-        "record_ids": [record["record_id"] for record in records],
+        "record_ids": [record.record_id for record in records],
         "processes": len(records),
-        "calls_per_process": [len(record["e2e_s"]) for record in records],
+        "calls_per_process": [len(record.e2e_s) for record in records],
         "steady_peak_bytes": peaks,
-        "warmup_s": [sum(record.get("warmup_s") or []) for record in records],
-        "first_call_s": [record.get("first_call_s") for record in records],
-        "compile_s": [record.get("compile_s") for record in records],
-        "fidelity": fidelity.get("word"),
-        "fidelity_worst_db": fidelity.get("worst_db"),
-        "fidelity_reason": fidelity.get("reason"),
-        "steps_effective": records[0].get("steps_effective"),
-        "denoiser_calls": records[0].get("denoiser_calls"),
-        "graphs": evidence[0].get("graphs"),
-        "graph_breaks": evidence[0].get("graph_breaks"),
-        "recompiles": evidence[0].get("recompiles"),
-        "pictures_sha256": [
-            image["sha256"] for record in records for image in record.get("images") or []
-        ],
+        "warmup_s": [record.warmup_total_s or 0 for record in records],
+        "first_call_s": [record.first_call_s for record in records],
+        "compile_s": [record.compile_s for record in records],
+        "fidelity": verdict.word,
+        "fidelity_worst_db": verdict.worst_db,
+        "fidelity_reason": verdict.reason,
+        "steps_effective": first.steps_effective,
+        "denoiser_calls": first.denoiser_calls,
+        "graphs": evidence.graphs,
+        "graph_breaks": evidence.graph_breaks,
+        "recompiles": evidence.recompiles,
+        "pictures_sha256": [image.sha256 for record in records for image in record.images],
     }

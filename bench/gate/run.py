@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from bench import api
 from bench.config import load_config, make_plan
-from bench.gate import GateError, baselines, decide, measured
+from bench.gate import REGRESSION, GateError, baselines, measured
 from bench.gate.compare import Comparison, compare
-from bench.gate.limits import DEFAULT, Limits
+from bench.gate.limits import COUNTS_ALONE, Limits
+from bench.gate.measured import Measurement
 from bench.runner import Ui
 
 Say = Callable[[str], None]
@@ -58,17 +61,13 @@ class Request:
         overrides: as ``--set``.
         only: as ``--only``.
         limits: what is gated.
-        acknowledged: cells whose implausible improvement is accepted.
-        implausible_pct: bound for improvements, in per cent.
     """
 
     config: Path
     out: Path
     overrides: Sequence[str] = ()
     only: Sequence[str] = ()
-    limits: Limits = DEFAULT
-    acknowledged: Collection[str] = ()
-    implausible_pct: float = decide.IMPLAUSIBLE_PCT
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass
@@ -76,22 +75,20 @@ class Outcome:
     """How a gate ended.
 
     Attributes:
-        found: the comparison; of paired arms if there were any.
+        comparison: with the baseline; of paired arms if there were any.
         against_stored: besides, of a paired gate's candidate with a stored baseline: counts only.
         runs: the run folders, as they were measured.
     """
 
-    found: Comparison
+    comparison: Comparison
     against_stored: Comparison | None = None
     runs: list[Path] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
         """As `Comparison.exit_code`; a regression in either comparison counts."""
-        codes = [self.found.exit_code]
-        if self.against_stored is not None:
-            codes.append(self.against_stored.exit_code)
-        return 1 if 1 in codes else max(codes)
+        codes = [each.exit_code for each in (self.comparison, self.against_stored) if each]
+        return REGRESSION if REGRESSION in codes else max(codes)
 
 
 def default_out() -> Path:
@@ -111,19 +108,37 @@ def against_baseline(
     """
     baselines.of_name(name, folder)
     _check_out(asked.out)
-    first = _measure(asked, asked.out / "candidate", asked.only, ui)
-    candidate = measured.of_run(first)
-    entry = baselines.find(name, candidate, folder)
-    stored = _selected(entry.content, candidate) if asked.only else entry.content
-    found = _compare(asked, stored, candidate)
-    outcome = Outcome(found, runs=[first])
-    if found.suspects:
-        say(f"{', '.join(found.suspects)}: looks slower or larger; measuring once more to confirm.")
-        second = _measure(asked, asked.out / "confirmation", _only(asked, found.suspects), ui)
-        outcome.runs.append(second)
-        again = measured.of_run(second)
-        outcome.found = _compare(asked, stored, candidate, confirmation=(None, again))
-    return outcome
+    runs: list[Path] = []
+
+    def measure(folder: str, only: Sequence[str]) -> Measurement:
+        runs.append(_measure(asked, asked.out / folder, only, ui))
+        return measured.of_run(runs[-1])
+
+    candidate = measure("candidate", asked.only)
+    stored = _stored(asked, name, candidate, folder)
+
+    def again(only: Sequence[str]) -> tuple[None, Measurement]:
+        return None, measure("confirmation", only)
+
+    return Outcome(_confirmed(asked, stored, candidate, again, say), runs=runs)
+
+
+def _confirmed(
+    asked: Request,
+    baseline: Measurement,
+    candidate: Measurement,
+    again: Callable[[Sequence[str]], tuple[Measurement | None, Measurement]],
+    say: Say,
+    *,
+    paired: bool = False,
+) -> Comparison:
+    """Compare; what looks worse is measured ``again``, by a selection, and has to look so twice."""
+    first = compare(baseline, candidate, asked.limits, paired=paired)
+    if not first.suspects:
+        return first
+    say(f"{', '.join(first.suspects)}: looks slower or larger; measuring once more to confirm.")
+    second = again(_only(asked, first.suspects))
+    return compare(baseline, candidate, asked.limits, confirmation=second, paired=paired)
 
 
 def paired(
@@ -163,32 +178,31 @@ def paired(
     plan = make_plan(load_config(asked.config, asked.overrides, asked.only))
     rounds = plan.cells[0]["protocol"]["rounds"]
     runner = measure or measure_arm
+    runs: list[Path] = []
 
-    def both(folder: Path, only: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def both(folder: Path, only: Sequence[str]) -> tuple[Measurement, Measurement]:
         arms = (baseline, candidate)
         for done in range(rounds):
             say(f"round {done + 1} of {rounds}, both arms in turn")
             for arm in arms if done % 2 == 0 else reversed(arms):
                 runner(arm, asked, folder / arm.label, only, done + 1)
-        contents = [_with_commit(folder / arm.label, arm) for arm in arms]
-        return contents[0], contents[1]
+        runs.extend(folder / arm.label for arm in arms)
+        one, other = (
+            replace(measured.of_run(folder / arm.label), commit=baselines.commit(arm.folder))
+            for arm in arms
+        )
+        return one, other
 
     first, second = both(asked.out, asked.only)
     outcome = Outcome(
-        _compare(asked, first, second, paired=True),
-        runs=[asked.out / arm.label for arm in (baseline, candidate)],
+        _confirmed(
+            asked, first, second, partial(both, asked.out / "confirmation"), say, paired=True
+        ),
+        runs=runs,
     )
-    suspects = outcome.found.suspects
-    if suspects:
-        say(f"{', '.join(suspects)}: looks slower or larger; measuring both arms once more.")
-        again = both(asked.out / "confirmation", _only(asked, suspects))
-        outcome.runs += [asked.out / "confirmation" / arm.label for arm in (baseline, candidate)]
-        outcome.found = _compare(asked, first, second, confirmation=again, paired=True)
     if stored is not None:
-        entry = baselines.find(stored[0], second, stored[1])
-        only_counts = Limits({}, fidelity=False, asked=True)
-        kept = _selected(entry.content, second) if asked.only else entry.content
-        outcome.against_stored = compare(kept, second, only_counts)
+        kept = _stored(asked, stored[0], second, stored[1])
+        outcome.against_stored = compare(kept, second, COUNTS_ALONE)
     return outcome
 
 
@@ -218,39 +232,18 @@ def measure_arm(arm: Arm, asked: Request, run_dir: Path, only: Sequence[str], ro
     if done.returncode == 130:
         raise KeyboardInterrupt
     if done.returncode not in (0, 1) or not (run_dir / "plan.json").is_file():
-        said = (done.stderr or done.stdout).strip().splitlines()
-        last = said[-1] if said else f"it ended with {done.returncode} and said nothing"
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        last = lines[-1] if lines else f"it ended with {done.returncode} and said nothing"
         raise GateError(f"the {arm.label} arm could not be measured: {last}")
 
 
-def _with_commit(run_dir: Path, arm: Arm) -> dict[str, Any]:
-    content = measured.of_run(run_dir)
-    return {**content, "name": arm.label, "commit": baselines.commit(arm.folder)}
-
-
-def _compare(
-    asked: Request,
-    baseline: Mapping[str, Any],
-    candidate: Mapping[str, Any],
-    *,
-    confirmation: tuple[Mapping[str, Any] | None, Mapping[str, Any]] | None = None,
-    paired: bool = False,
-) -> Comparison:
-    return compare(
-        baseline,
-        candidate,
-        asked.limits,
-        confirmation=confirmation,
-        paired=paired,
-        acknowledged=asked.acknowledged,
-        implausible_pct=asked.implausible_pct,
-    )
-
-
-def _selected(baseline: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the baseline with the cells that were asked for, measured or not."""
-    cells = {name: cell for name, cell in baseline["cells"].items() if name in candidate["cells"]}
-    return {**baseline, "cells": cells}
+def _stored(asked: Request, name: str, candidate: Measurement, folder: Path) -> Measurement:
+    """Return the baseline for a candidate; of a selection, with the cells that it measured."""
+    baseline = baselines.find(name, candidate, folder)
+    if not asked.only:
+        return baseline
+    cells = {name: cell for name, cell in baseline.cells.items() if name in candidate.cells}
+    return replace(baseline, cells=cells)
 
 
 def _measure(asked: Request, out: Path, only: Sequence[str], ui: Ui | None) -> Path:

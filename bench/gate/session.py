@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
+
+import msgspec
 
 from bench import nvml
-from bench.contract import Record
-from bench.runner.ui import RunSummary, Task, Ui
+from bench.contract import Record as Written
+from bench.records import Record
+from bench.records.types import Text
+from bench.runner.ui import Task, Ui
 
 FILE = "session.jsonl"
 
@@ -34,6 +38,34 @@ _GPU = (
 """The second for drivers before 535, which know the reasons by their older name."""
 
 _APPS = "--query-compute-apps=gpu_uuid,pid,process_name"
+
+
+Moment = Literal["started", "measured"]
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU at one moment; a value that nvidia-smi does not give is None."""
+
+    uuid_hash: Text
+    reasons: int | None
+    sm_clock_mhz: int | None
+    temperature_c: int | None
+    apps: tuple[Text, ...]
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the file."""
+
+    cell_id: Text
+    round: int
+    moment: Moment
+    gpus: tuple[Gpu, ...]
+
+
+_decoder = msgspec.json.Decoder(Observation)
+
+Key = tuple[str, int]
+"""(cell_id, round)."""
 
 Ask = Callable[[str], str | None]
 """Runs nvidia-smi with one query and returns what it prints, or None."""
@@ -49,40 +81,26 @@ def nvidia_smi(query: str) -> str | None:
     return done.stdout
 
 
-def observe(ask: Ask = nvidia_smi) -> list[dict[str, Any]]:
-    """Return each GPU: ``uuid_hash``, ``reasons``, ``sm_clock_mhz``, ``temperature_c``, ``apps``.
-
-    A value that nvidia-smi does not tell is None. Empty where there is no nvidia-smi.
-    """
+def observe(ask: Ask = nvidia_smi) -> list[Gpu]:
+    """Return each GPU that nvidia-smi lists."""
     gpus = next((rows for query in _GPU if (rows := _rows(ask(query), 4))), [])
     apps = _rows(ask(_APPS), 3)
-    found = []
-    for uuid, reasons, clock, temperature in gpus:
-        bits = re.fullmatch(r"0x([0-9a-fA-F]+)", reasons)
-        found.append(
-            {
-                "uuid_hash": _hash(uuid),
-                "reasons": int(bits.group(1), 16) if bits else None,
-                "sm_clock_mhz": _number(clock),
-                "temperature_c": _number(temperature),
-                "apps": sorted(Path(name).name for owner, _, name in apps if owner == uuid),
-            }
+    return [
+        Gpu(
+            # As in a record's fingerprint, so that the two can be matched.
+            uuid_hash=hashlib.sha256(uuid.removeprefix("GPU-").lower().encode()).hexdigest()[:16],
+            reasons=int(reasons, 16) if re.fullmatch("0x[0-9a-fA-F]+", reasons) else None,
+            sm_clock_mhz=int(clock) if clock.isdigit() else None,
+            temperature_c=int(temperature) if temperature.isdigit() else None,
+            apps=tuple(sorted(Path(name).name for owner, _, name in apps if owner == uuid)),
         )
-    return found
+        for uuid, reasons, clock, temperature in gpus
+    ]
 
 
 def _rows(text: str | None, width: int) -> list[list[str]]:
     rows = csv.reader((text or "").splitlines(), skipinitialspace=True)
     return [[field.strip() for field in row] for row in rows if len(row) == width]
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
-
-
-def _hash(uuid: str) -> str:
-    # As in a record's fingerprint, so that the two can be matched.
-    return hashlib.sha256(uuid.removeprefix("GPU-").lower().encode()).hexdigest()[:16]
 
 
 class Watch:
@@ -93,22 +111,18 @@ class Watch:
         observer: asks for the state of all GPUs.
     """
 
-    def __init__(self, ui: Ui, observer: Callable[[], list[dict[str, Any]]] = observe) -> None:
+    def __init__(self, ui: Ui, observer: Callable[[], Sequence[Gpu]] = observe) -> None:
         self._ui = ui
-        self.tick_s = ui.tick_s
         self._observer = observer
         self._file: Path | None = None
-        self._busy: set[tuple[str, int]] = set()
+        self._busy: set[Key] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ui, name)
 
     def run_started(self, run_dir: Path, tasks: int, reused: int) -> None:
         self._file = run_dir / FILE
         self._ui.run_started(run_dir, tasks, reused)
-
-    def note(self, text: str) -> None:
-        self._ui.note(text)
-
-    def preparing(self, task: Task, what: str) -> None:
-        self._ui.preparing(task, what)
 
     def cell_started(self, task: Task) -> None:
         self._ui.cell_started(task)
@@ -120,93 +134,76 @@ class Watch:
         if event["event"] == "phase" and event["phase"] == "finish":
             self._look(task, "measured")
 
-    def cell_finished(self, task: Task, record: Record) -> None:
+    def cell_finished(self, task: Task, record: Written) -> None:
         self._busy.discard(task.key)
         self._ui.cell_finished(task, record)
 
-    def tick(self, left_s: float) -> None:
-        self._ui.tick(left_s)
-
-    def run_finished(self, summary: RunSummary) -> None:
-        self._ui.run_finished(summary)
-
-    def _look(self, task: Task, moment: str) -> None:
+    def _look(self, task: Task, moment: Moment) -> None:
         if self._busy != {task.key} or not task.device.startswith("cuda") or self._file is None:
             return
         cell_id, round_ = task.key
-        line = {"cell_id": cell_id, "round": round_, "moment": moment, "gpus": self._observer()}
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        gpus = tuple(self._observer())
+        line = Observation(cell_id=cell_id, round=round_, moment=moment, gpus=gpus)
+        with self._file.open("ab") as file:
+            file.write(msgspec.json.encode(line) + b"\n")
 
 
 def watched(ui: Ui) -> Ui:
     """Return ``ui`` with a watch around it, where there is an nvidia-smi to ask."""
-    return Watch(ui) if shutil.which("nvidia-smi") else ui
+    return cast(Ui, Watch(ui)) if shutil.which("nvidia-smi") else ui
 
 
-def read(run_dir: Path) -> dict[tuple[str, int], list[str]]:
+def read(run_dir: Path, records: Sequence[Record]) -> dict[Key, list[str]]:
     """Return what disturbed each (cell_id, round) of a run, as sentences without a full stop.
 
     A line that was cut off by a crash is skipped; the last observation of a moment counts.
     """
-    seen: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
     try:
-        lines = (run_dir / FILE).read_text(encoding="utf-8").splitlines()
+        lines = (run_dir / FILE).read_bytes().splitlines()
     except FileNotFoundError:
         return {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            seen.setdefault((entry["cell_id"], entry["round"]), {})[entry["moment"]] = entry["gpus"]
-        except (ValueError, KeyError, TypeError):
-            continue
-    return _judge(seen, _fingerprints(run_dir))
-
-
-def _fingerprints(run_dir: Path) -> dict[tuple[str, int], str | None]:
-    from bench.store import RunFolder
-
+    seen = {(each.moment, each.cell_id, each.round): each.gpus for each in _observations(lines)}
+    before: dict[Key, Gpu] = {}
+    after: dict[Key, Gpu] = {}
+    for record in records:
+        key = record.cell_id, record.round
+        uuid_hash = (record.fingerprint.get("gpu") or {}).get("uuid_hash")
+        moments: tuple[tuple[Moment, dict[Key, Gpu]], ...]
+        moments = (("started", before), ("measured", after))
+        for moment, gpu_at in moments:
+            gpus = seen.get((moment, *key), ())
+            # Of a record without a UUID, the only GPU that there is.
+            own = [gpu for gpu in gpus if uuid_hash in (gpu.uuid_hash, None)]
+            if len(own) == 1:
+                gpu_at[key] = own[0]
+    fastest: dict[tuple[str, str], int] = {}
+    for (cell_id, _), gpu in after.items():
+        at = (cell_id, gpu.uuid_hash)
+        fastest[at] = max(fastest.get(at, 0), gpu.sm_clock_mhz or 0)
     return {
-        (record["cell_id"], record["round"]): (
-            ((record.get("fingerprint") or {}).get("gpu") or {}).get("uuid_hash")
-        )
-        for record in RunFolder.open(run_dir).raw_records()
+        key: list(_disturbances(before.get(key), gpu, fastest.get((key[0], gpu.uuid_hash), 0)))
+        for key, gpu in {**before, **after}.items()
     }
 
 
-def _judge(
-    seen: Mapping[tuple[str, int], Mapping[str, Sequence[Mapping[str, Any]]]],
-    devices: Mapping[tuple[str, int], str | None],
-) -> dict[tuple[str, int], list[str]]:
-    clocks: dict[tuple[str, str | None], list[int]] = {}
-    found: dict[tuple[str, int], list[str]] = {}
-    for at, moments in seen.items():
-        said = found.setdefault(at, [])
-        before = _own(moments.get("started", ()), devices.get(at))
-        after = _own(moments.get("measured", ()), devices.get(at))
-        for gpu in before:
-            if gpu["apps"]:
-                said.append(f"other processes on the GPU: {', '.join(gpu['apps'])}")
-        for gpu in after:
-            if len(gpu["apps"]) > 1 and not said:
-                said.append(f"{len(gpu['apps'])} processes on the GPU after the calls")
-            held = nvml.throttled((gpu["reasons"] or 0) & nvml.HEAT_OR_SUPPLY)
-            if held:
-                hot = gpu["temperature_c"]
-                said.append(f"{', '.join(held)}" + ("" if hot is None else f" at {hot} °C"))
-            if gpu["sm_clock_mhz"]:
-                clocks.setdefault((at[0], gpu["uuid_hash"]), []).append(gpu["sm_clock_mhz"])
-    for at, moments in seen.items():
-        for gpu in _own(moments.get("measured", ()), devices.get(at)):
-            usual = sorted(clocks.get((at[0], gpu["uuid_hash"]), [0]))
-            top, clock = usual[-1], gpu["sm_clock_mhz"]
-            if clock and clock < top * (1 - SLOW_CLOCK_PCT / 100):
-                found[at].append(f"SM clock of {clock} MHz after the calls, elsewhere {top} MHz")
-    return found
+def _observations(lines: Sequence[bytes]) -> Iterator[Observation]:
+    for line in lines:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            yield _decoder.decode(line)
 
 
-def _own(gpus: Sequence[Mapping[str, Any]], uuid_hash: str | None) -> list[Mapping[str, Any]]:
-    """Return the GPU that a process ran on; the only one there is, if its record has no UUID."""
-    if uuid_hash is None:
-        return list(gpus) if len(gpus) == 1 else []
-    return [gpu for gpu in gpus if gpu["uuid_hash"] == uuid_hash]
+def _disturbances(before: Gpu | None, after: Gpu, fastest_mhz: int) -> Iterator[str]:
+    """Yield what disturbed a process; ``after`` is ``before`` where nothing else was seen."""
+    if before and before.apps:
+        yield f"other processes on the GPU: {', '.join(before.apps)}"
+    if after is before:
+        return
+    if len(after.apps) > 1 and not (before and before.apps):
+        yield f"{len(after.apps)} processes on the GPU after the calls"
+    held = nvml.throttled((after.reasons or 0) & nvml.HEAT_OR_SUPPLY)
+    if held:
+        hot = "" if after.temperature_c is None else f" at {after.temperature_c} °C"
+        yield f"{', '.join(held)}{hot}"
+    clock = after.sm_clock_mhz
+    if clock and clock < fastest_mhz * (1 - SLOW_CLOCK_PCT / 100):
+        yield f"SM clock of {clock} MHz after the calls, elsewhere {fastest_mhz} MHz"

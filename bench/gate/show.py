@@ -5,107 +5,92 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
-from bench.gate import decide
-from bench.gate.compare import STATUSES, STOPS, Comparison, Row
+from bench import text
+from bench.gate.compare import STATUSES, STOPS, Comparison, Row, Status
 from bench.gate.measured import COUNTS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FORMATS = ("terminal", "markdown", "json", "junit")
 
-_STYLES = {
-    "regression": "bold red",
-    "not comparable": "yellow",
-    "unclear": "yellow",
-    "implausible": "yellow",
-    "improved": "green",
-    "passed": "green",
-    "not gated": "dim",
+class _Look(NamedTuple):
+    """How a status is shown: its style, its mark, and its element of JUnit XML, if any."""
+
+    style: str
+    mark: str
+    junit: str = ""
+
+
+_LOOKS: dict[Status, _Look] = {
+    "regression": _Look("bold red", "❌", "failure"),
+    **dict.fromkeys(STOPS, _Look("yellow", "⚠️", "error")),
+    "improved": _Look("green", "✅"),
+    "passed": _Look("green", "✅"),
+    "not gated": _Look("dim", "➖", "skipped"),
 }
-_MARKS = {
-    "regression": "❌",
-    "not comparable": "⚠️",
-    "unclear": "⚠️",
-    "implausible": "⚠️",
-    "improved": "✅",
-    "passed": "✅",
-    "not gated": "➖",
-}
+
 _COLUMNS = ("cell", "figure", "baseline", "now", "change", "allowed", "")
 
 
-def texts(found: Sequence[Comparison], kind: str) -> str:
+def texts(comparisons: Sequence[Comparison], kind: str) -> str:
     """Return comparisons as one ``markdown``, ``json`` or ``junit`` document.
 
-    JSON is the first one's, with further ones under ``more``. ValueError for any other kind.
+    JSON is the first one's, with further ones under ``more``.
     """
-    if kind == "markdown":
-        return "\n".join(markdown(comparison) for comparison in found)
-    if kind == "json":
-        first, *more = map(as_json, found)
-        return json.dumps({**first, "more": more}, indent=1, ensure_ascii=False) + "\n"
     if kind == "junit":
-        return junit(found)
-    raise ValueError(f"no format is called {kind!r}")
+        return junit(comparisons)
+    if kind == "markdown":
+        return "\n".join(markdown(comparison) for comparison in comparisons)
+    first, *more = map(as_json, comparisons)
+    return json.dumps({**first, "more": more}, indent=1, ensure_ascii=False) + "\n"
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
+def as_json(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as JSON values; figures unrounded, in the row's ``unit``."""
-    return {
-        "schema": 1,
-        "exit_code": found.exit_code,
-        "headline": found.headline,
-        "confirmed": found.confirmed,
-        "suspects": list(found.suspects),
-        "baseline": dict(found.baseline),
-        "candidate": dict(found.candidate),
-        "rows": [dataclasses.asdict(row) for row in found.rows],
-        "notes": list(found.notes),
-    }
+    head = {"schema": 1, "exit_code": comparison.exit_code, "headline": comparison.headline}
+    return {**head, **dataclasses.asdict(comparison)}
 
 
-def terminal(found: Comparison) -> RenderableType:
+def terminal(comparison: Comparison) -> RenderableType:
     """Return what `rich` prints: a small table for each cell, the gravest first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(line, style="dim") for line in _sources(found)]
-    for cell, rows in _by_cell(found.rows).items():
+    parts: list[RenderableType] = [Text(line, style="dim") for line in _sources(comparison)]
+    for cell, rows in _by_cell(comparison.rows).items():
         table = Table.grid(padding=(0, 2, 0, 0))
-        for width in (16, 12, 12):
-            table.add_column(min_width=width, justify="left" if width == 16 else "right")
-        table.add_column(justify="right")
-        table.add_column(justify="right")
+        table.add_column(min_width=16)
+        for width in (12, 12, None, None):
+            table.add_column(min_width=width, justify="right")
         table.add_column(no_wrap=True)
         for row in rows:
             *texts, status = _texts(row)
-            style = _STYLES[row.status]
-            table.add_row(f"  {texts[1]}", *texts[2:], Text(status, style=style))
+            table.add_row(f"  {texts[1]}", *texts[2:], Text(status, style=_LOOKS[row.status].style))
         parts += [Text(""), Text(cell, style="bold"), table]
     parts.append(Text(""))
-    parts += [Text(f"• {line}") for line in _remarks(found)]
-    parts.append(Text(found.headline, style="bold"))
+    parts += [Text(f"• {line}") for line in _remarks(comparison)]
+    parts.append(Text(comparison.headline, style="bold"))
     return Group(*parts)
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """Return a page for a job summary or a comment."""
-    mark = {0: "✅", 1: "❌"}.get(found.exit_code, "⚠️")
-    lines = [f"## {mark} {_escaped(found.headline)}", ""]
+    mark = {0: "✅", 1: "❌"}.get(comparison.exit_code, "⚠️")
+    lines = [f"## {mark} {_escaped(comparison.headline)}", ""]
     lines += ["| " + " | ".join(_COLUMNS) + " |", "| --- | --- | --: | --: | --: | --: | --- |"]
-    for rows in _by_cell(found.rows).values():
+    for rows in _by_cell(comparison.rows).values():
         for row in rows:
             *cells, status = _texts(row)
             shown = [_escaped(cell) for cell in cells]
-            lines.append("| " + " | ".join([*shown, f"{_MARKS[row.status]} {status}"]) + " |")
-    lines += ["", *(f"- {_escaped(line)}" for line in _remarks(found))]
-    lines += ["", *(f"{_escaped(line)}  " for line in _sources(found))]
+            lines.append("| " + " | ".join([*shown, f"{_LOOKS[row.status].mark} {status}"]) + " |")
+    lines += ["", *(f"- {_escaped(line)}" for line in _remarks(comparison))]
+    lines += ["", *(f"{_escaped(line)}  " for line in _sources(comparison))]
     return "\n".join(lines) + "\n"
 
 
@@ -138,65 +123,67 @@ def _gravity(row: Row) -> int:
     return STATUSES.index(row.status)
 
 
-def _remarks(found: Comparison) -> list[str]:
+def _remarks(comparison: Comparison) -> list[str]:
     """Return what the table cannot say: reasons, the same one once for all cells it holds for."""
-    said: dict[tuple[str, str], list[str]] = {}
-    for row in sorted(found.rows, key=_gravity):
+    remarks: dict[tuple[str, str], list[str]] = {}
+    for row in sorted(comparison.rows, key=_gravity):
         shown = row.status == "not gated" and None not in (row.baseline, row.candidate)
         plain = row.status == "improved" and row.change_pct is not None
         if row.status == "passed" or shown or (plain and not row.reason.startswith("acknow")):
             continue
         word = "not gated: " if row.status == "not gated" else ""
-        said.setdefault((row.metric, word + row.reason), []).append(row.cell)
+        remarks.setdefault((row.metric, word + row.reason), []).append(row.cell)
     lines = []
-    for (metric, reason), cells in said.items():
+    for (metric, reason), cells in remarks.items():
         where = cells[0] if len(cells) == 1 else f"{len(cells)} cells"
         lines.append(f"{where}, {metric}: {reason}")
-    return [*lines, *found.notes]
+    return [*lines, *comparison.notes]
 
 
-def junit(found: Sequence[Comparison]) -> str:
+def junit(comparisons: Sequence[Comparison]) -> str:
     """Return JUnit XML: a suite for each comparison, a test case for each figure.
 
-    A regression is a failure, what could not be said is an error, and what is not gated is skipped.
+    A regression is a failure, what could not be compared an error, and what is not gated skipped.
     """
-    root = ElementTree.Element("testsuites", _numbers([row for one in found for row in one.rows]))
-    for comparison in found:
-        name = f"bench against {comparison.baseline['name']}"
-        attributes = {"name": _legal(name), **_numbers(comparison.rows)}
-        _suite(ElementTree.SubElement(root, "testsuite", attributes), comparison)
+    root = ElementTree.Element(
+        "testsuites", _numbers([row for each in comparisons for row in each.rows])
+    )
+    for comparison in comparisons:
+        name = _legal(f"bench against {comparison.baseline['name']}")
+        attributes = {"name": name, **_numbers(comparison.rows)}
+        suite = ElementTree.SubElement(root, "testsuite", attributes)
+        properties = ElementTree.SubElement(suite, "properties")
+        for side in ("baseline", "candidate"):
+            for name, value in getattr(comparison, side).items():
+                attributes = {"name": f"{side}.{name}", "value": _legal(value)}
+                ElementTree.SubElement(properties, "property", attributes)
+        for row in comparison.rows:
+            _case(suite, row)
     ElementTree.indent(root)
     body = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'
 
 
 def _numbers(rows: Sequence[Row]) -> dict[str, str]:
+    kinds = Counter(_LOOKS[row.status].junit for row in rows)
     return {
         "tests": str(len(rows)),
-        "failures": str(sum(row.status == "regression" for row in rows)),
-        "errors": str(sum(row.status in STOPS for row in rows)),
-        "skipped": str(sum(row.status == "not gated" for row in rows)),
+        "failures": str(kinds["failure"]),
+        "errors": str(kinds["error"]),
+        "skipped": str(kinds["skipped"]),
     }
 
 
-def _suite(suite: ElementTree.Element, found: Comparison) -> None:
-    properties = ElementTree.SubElement(suite, "properties")
-    for side, facts in (("baseline", found.baseline), ("candidate", found.candidate)):
-        for name, value in facts.items():
-            attributes = {"name": f"{side}.{name}", "value": _legal(value)}
-            ElementTree.SubElement(properties, "property", attributes)
-    for row in found.rows:
-        case = ElementTree.SubElement(
-            suite, "testcase", {"classname": _legal(row.cell), "name": row.metric, "time": "0"}
-        )
-        reason = _legal(row.reason)
-        if row.status == "regression":
-            ElementTree.SubElement(case, "failure", {"message": reason}).text = reason
-        elif row.status in STOPS:
-            attributes = {"message": f"{row.status}: {reason}", "type": row.status}
-            ElementTree.SubElement(case, "error", attributes).text = reason
-        elif row.status == "not gated":
-            ElementTree.SubElement(case, "skipped", {"message": reason})
+def _case(suite: ElementTree.Element, row: Row) -> None:
+    place = {"classname": _legal(row.cell), "name": row.metric, "time": "0"}
+    case = ElementTree.SubElement(suite, "testcase", place)
+    kind, reason = _LOOKS[row.status].junit, _legal(row.reason)
+    if kind == "skipped":
+        ElementTree.SubElement(case, kind, message=reason)
+    elif kind:
+        typed = {"message": f"{row.status}: {reason}", "type": row.status}
+        attributes = typed if kind == "error" else {"message": reason}
+        ElementTree.SubElement(case, kind, attributes).text = reason
 
 
 def _legal(text: str) -> str:
@@ -211,18 +198,18 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_|~\[\]])", r"\\\1", flat)
 
 
-def _sources(found: Comparison) -> list[str]:
+def _sources(comparison: Comparison) -> list[str]:
     return [
         f"{side}: {facts['name']}, {facts['n']}, commit {facts['commit']}, "
         f"machine {facts['machine']}, run {facts['runs']}, {facts['measured']}"
-        for side, facts in (("Baseline", found.baseline), ("Now", found.candidate))
+        for side, facts in (("Baseline", comparison.baseline), ("Now", comparison.candidate))
     ]
 
 
 def _texts(row: Row) -> list[str]:
-    change = "" if row.change_pct is None else decide.told(row.change_pct)
+    change = "" if row.change_pct is None else text.signed_percent(row.change_pct)
     if row.low_pct is not None and row.high_pct is not None:
-        change += f" [{decide.told(row.low_pct)}, {decide.told(row.high_pct)}]"
+        change += f" [{text.signed_percent(row.low_pct)}, {text.signed_percent(row.high_pct)}]"
     return [
         row.cell,
         row.metric,
@@ -236,7 +223,5 @@ def _texts(row: Row) -> list[str]:
 
 def _value(value: Any, unit: str | None) -> str:
     if value is None:
-        return "–"
-    if unit == "bytes":
-        return f"{value / 1024**3:.3f} GiB"
-    return f"{value:.4g} s" if unit == "s" else str(value)
+        return text.DASH
+    return str(value) if unit is None else text.with_unit(value, unit)

@@ -104,15 +104,19 @@ def but_for_size(cell: Mapping[str, Any], device: str) -> str:
     return json.dumps(shared, sort_keys=True, default=str)
 
 
-def difference(one: Record, other: Record) -> str | None:
+def difference(one: Record, other: Record, without: Collection[str] = ()) -> str | None:
     """Name the first field in which two records differ, with both values, or return None.
 
     Their backends and compile caches may differ; nothing else that can change a figure.
+
+    Args:
+        without: what of the workload may differ besides its name.
     """
-    asked, other_asked = _asked(one), _asked(other)
-    for name in sorted({*asked, *other_asked}, key=_rank):
-        if asked.get(name) != other_asked.get(name):
-            return _both(name, asked.get(name), other_asked.get(name))
+    asked = first_difference(
+        *({k: v for k, v in _asked(each).items() if k not in without} for each in (one, other))
+    )
+    if asked is not None:
+        return asked
     environments = (one.cell.backend.environment, other.cell.backend.environment)
     if environments[0] != environments[1]:
         return _both("environment", *environments)
@@ -122,6 +126,14 @@ def difference(one: Record, other: Record) -> str | None:
     if one.cell.threads != other.cell.threads:
         return _both("threads", one.cell.threads, other.cell.threads)
     return machine_difference(one.fingerprint, other.fingerprint)
+
+
+def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Name the first key in which two workloads differ, with both values, or return None."""
+    for name in sorted({*one, *other}, key=_rank):
+        if one.get(name) != other.get(name):
+            return _both(name, one.get(name), other.get(name))
+    return None
 
 
 def _rank(name: str) -> tuple[int, str]:

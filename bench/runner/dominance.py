@@ -1,8 +1,8 @@
 """Cells that need not run: they ask for more than one that has run out of memory already.
 
 A cell dominates another if both are alike in all but size, batch, name and seed, on one device and
-under one set of limits, and the other asks for at least as many pictures, rows and columns, and for
-more of one of them. A wider but lower picture is not more: which of the two needs more memory, only
+under one set of limits, and the other asks for at least as many images, rows and columns, and for
+more of one of them. A wider but lower image is not more: which of the two needs more memory, only
 a measurement says.
 """
 
@@ -23,7 +23,7 @@ class Smaller:
 
 
 class Dominance:
-    """What has run out of memory so far in a run. Not in use, it finds nothing."""
+    """What has run out of memory so far in a run. Not in use, it returns nothing."""
 
     def __init__(self, *, use: bool = True) -> None:
         self._use = use
@@ -43,7 +43,7 @@ class Dominance:
             if less != asked and all(a <= b for a, b in zip(less, asked, strict=True)):
                 return Smaller(
                     record_id,
-                    f"not run: {_told(asked)} asks for more than {_told(less)}, which ran out of "
+                    f"not run: {_text(asked)} asks for more than {_text(less)}, which ran out of "
                     f"memory in this run (cell {name}, record {record_id})",
                 )
         return None
@@ -54,6 +54,6 @@ def _asked(cell: Cell) -> tuple[int, ...]:
     return workload["batch"], workload["height"], workload["width"]
 
 
-def _told(asked: tuple[int, ...]) -> str:
+def _text(asked: tuple[int, ...]) -> str:
     batch, height, width = asked
     return f"batch {batch} at {width}x{height}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from reports.gather import Group, ReportError
+from bench.records.arms import ArmGroup
+from bench.store import StoreError
 
 TASKS = {"t2i": "text-to-image", "i2i": "image-to-image"}
 EDIT_MODELS = ("timbrooks/instruct-pix2pix",)
@@ -53,6 +55,10 @@ class Published:
         return ", ".join(part for part in parts if part)
 
 
+References = Mapping[int, Sequence[Published]]
+"""Published rows by the index of the comparison beside which they are drawn."""
+
+
 def names() -> list[str]:
     """Return the reference sets that ``--reference`` takes: those with times by backend."""
     return ["onediff_t2i_i2i"]
@@ -62,10 +68,10 @@ def load(name: str) -> list[Published]:
     """Return the rows of a reference set.
 
     Raises:
-        ReportError: there is none of that name.
+        StoreError: there is none of that name.
     """
     if name not in names():
-        raise ReportError(
+        raise StoreError(
             f"no reference is called {name!r}; there is: {', '.join(names())}. Further published "
             "tables lie in reports/reference/, but hold no times by backend."
         )
@@ -73,19 +79,19 @@ def load(name: str) -> list[Published]:
     return [_published(row) for row in csv.DictReader(content.splitlines())]
 
 
-def beside(rows: list[Published], group: Group) -> list[Published]:
+def beside(rows: list[Published], group: ArmGroup) -> list[Published]:
     """Return the rows to draw beside a group: of the same model, task and size.
 
     Steps, type and machine may differ: they are stated, and nothing is computed across.
     """
-    asked = group.workload
-    model = str(asked.get("model", "")).removeprefix("hub:").split("@")[0]
+    asked = group.cell.workload
+    model = asked.model.removeprefix("hub:").split("@")[0]
     return [
         row
         for row in rows
         if row.model == model
-        and row.task == asked.get("task")
-        and (row.height, row.width) == (asked.get("height"), asked.get("width"))
+        and row.task == asked.task
+        and (row.height, row.width) == (asked.height, asked.width)
     ]
 
 

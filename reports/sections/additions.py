@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 from PIL import Image
 
 import plots.step_kinds
 from bench import text
-from reports import frames, sections
+from bench.records import Record
+from reports import fidelity, frames
 from reports.analyse import Comparison, Finding
-from reports.gather import Sample
-from reports.view import Cell, Table
+from reports.sections.base import Plot, Section, Shown, shown
+from reports.tables import Column, Table, present, table
 
-ADDED = ("lora", "controlnet", "custom_pipeline")
 KEYS = ("lora", "lora_scale", "lora_fused", "controlnet", "control_image", "control_scale",
         "custom_pipeline")  # fmt: skip
 FIGURE = "step-kinds"
@@ -27,46 +25,68 @@ MOST_PICTURES = 16
 SHOWN_SIDE = 256
 
 
-def figures(comparisons: Sequence[Comparison]) -> Mapping[str, sections.Plot]:
+def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
     """Return the figure of full and shallow steps."""
-    says = (
-        "A step that reuses features should lie well below one that runs the whole denoiser; how "
-        "far below, and how many there are of each, is what step caching can gain."
-    )
-    return {FIGURE: sections.Plot(plots.step_kinds, [steps_by_kind(comparisons)], says)}
+    return {
+        FIGURE: Plot(
+            plots.step_kinds,
+            lambda: [steps_by_kind(comparisons)],
+            "A step that reuses features should lie well below one that runs the whole denoiser; "
+            "how far below, and how many there are of each, is what step caching can gain.",
+        )
+    }
 
 
-def section(comparisons: Sequence[Comparison]) -> sections.Section | None:
+class _Added(NamedTuple):
+    """A finding with additions, and one of the same workload and backend without, if any."""
+
+    comparison: Comparison
+    finding: Finding
+    record: Record
+    without: Finding | None
+
+
+def section(comparisons: Sequence[Comparison]) -> Section | None:
     """Return the section if a model was added to, or if steps were of two kinds."""
-    found = [
-        (comparison, finding)
-        for comparison in comparisons
-        for finding in comparison.findings
-        if finding.row.recorded
+    plain = {
+        _plain(row.finding): row.finding
+        for row in frames.rows(comparisons)
+        if row.finding.e2e is not None and not _has(row.finding.arm.first)
+    }
+    added = [
+        _Added(row.comparison, row.finding, record, plain.get(_plain(row.finding)))
+        for row in frames.rows(comparisons)
+        if (record := row.finding.arm.first) is not None and _has(record)
     ]
-    added = [each for each in found if any(key in each[1].row.first.more for key in ADDED)]
-    without = _without(comparisons)
-    tables = [_added_table(added, without)] if added else []
     kinds = steps_by_kind(comparisons)
-    if len(kinds):
-        tables.append(_kinds_table(kinds))
+    tables = present(_added_table(added), _kinds_table(kinds))
     if not tables:
         return None
-    says = []
-    if added:
-        says.append(
-            "What cells added to their model, as it was found in the loaded pipeline. Time beside "
-            "the same backend without additions is a ratio of medians within this run, without an "
-            "interval: the workloads differ on purpose."
-        )
-    return sections.Section(
+    says = (
+        "What cells added to their model, as it was found in the loaded pipeline. Time beside "
+        "the same backend without additions is a ratio of medians within this run, without an "
+        "interval: the workloads differ on purpose."
+    )
+    return Section(
         anchor="additions",
         title="What was added, and which steps ran whole",
-        says=says,
+        says=[says] if added else [],
         figures=[FIGURE] if len(kinds) else [],
-        pictures=list(_pictures([finding for _, finding in added], without)),
+        pictures=list(_pictures(added)),
         tables=tables,
     )
+
+
+def _has(record: Record | None) -> bool:
+    return record is not None and bool(record.lora or record.controlnet or record.custom_pipeline)
+
+
+STEPS: frames.Columns = {
+    **{name: get for name, get in frames.TRACE.items() if name not in ("calls", "processes")},
+    "kind": lambda row: row.at["kind"],
+    "calls": frames.TRACE["calls"],
+    "processes": frames.TRACE["processes"],
+}
 
 
 def steps_by_kind(comparisons: Sequence[Comparison]) -> pd.DataFrame:
@@ -76,120 +96,114 @@ def steps_by_kind(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     Processes whose kinds are not those of the first are left out; there are none, unless a backend
     decides by what it sees.
     """
-    rows: list[dict[str, Any]] = []
-    for comparison in comparisons:
-        for finding in comparison.findings:
-            good = [s for s in finding.row.good if s.more.get("step_kind") and s.steps_trace]
-            kinds = good[0].more["step_kind"] if good else []
-            alike = [
-                s
-                for s in good
-                if s.more["step_kind"] == kinds and len(s.steps_trace) == len(kinds) - 1
-            ]
-            traces = zip(*(s.steps_trace for s in alike), strict=True)
-            for step, (kind, at) in enumerate(zip(kinds[1:], traces, strict=False), 2):
-                rows.append(
-                    {
-                        "workload": frames.panel(comparison),
-                        "label": finding.row.label,
-                        "backend": finding.row.backend,
-                        "step": step,
-                        "kind": kind,
-                        "median_s": median(each[0] for each in at),
-                        "low_s": min(each[1] for each in at),
-                        "high_s": max(each[2] for each in at),
-                        "calls": finding.calls,
-                        "processes": len(alike),
-                    }
-                )
-    columns = ["workload", "label", "backend", "step", "kind", "median_s", "low_s", "high_s",
-               "calls", "processes"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    return frames.frame(STEPS, _steps(comparisons))
 
 
-def _kinds_table(kinds: pd.DataFrame) -> Table:
-    rows = []
-    for (workload, label), own in kinds.groupby(["workload", "label"], sort=False):
-        medians = own.groupby("kind")["median_s"].median().to_dict()
-        counts = own["kind"].value_counts().to_dict()
-        full, shallow = medians.get("full"), medians.get("shallow")
-        share = shallow / full if full and shallow else None
-        rows.append(
-            [
-                Cell(str(workload)),
-                Cell(str(label)),
-                _number(counts.get("full", 0), str(counts.get("full", 0))),
-                _number(full, text.seconds(full)),
-                _number(counts.get("shallow", 0), str(counts.get("shallow", 0))),
-                _number(shallow, text.seconds(shallow)),
-                _number(share, text.DASH if share is None else f"{100 * share:.0f} %"),
-            ]
+def _steps(comparisons: Sequence[Comparison]) -> Iterator[frames.Row]:
+    for row in frames.rows(comparisons):
+        good = [record for record in row.finding.arm.good if record.step_kind and record.step_s]
+        kinds = good[0].step_kind if good else ()
+        traces = [list(record.step_trace()) for record in good if record.step_kind == kinds]
+        whole = [trace for trace in traces if len(trace) == len(kinds) - 1]
+        at = zip(*whole, strict=True)
+        for step, (kind, each) in enumerate(zip(kinds[1:], at, strict=False), 2):
+            yield row._replace(at={"step": step, "kind": kind, "traces": each})
+
+
+class _Kinds(NamedTuple):
+    workload: str
+    label: str
+    medians: dict[str, float]
+    counts: dict[str, int]
+
+    @property
+    def share(self) -> float | None:
+        full, shallow = self.medians.get("full"), self.medians.get("shallow")
+        return shallow / full if full and shallow else None
+
+
+def _kind(kind: str) -> list[Column]:
+    return [
+        Column(f"{kind} steps", lambda row: row.counts.get(kind, 0), text.whole),
+        Column(f"{kind} step s", lambda row: row.medians.get(kind), text.seconds),
+    ]
+
+
+KINDS = (
+    Column("workload", "workload"),
+    Column("backend", "label"),
+    *_kind("full"),
+    *_kind("shallow"),
+    Column(
+        "shallow of full",
+        "share",
+        lambda share: text.DASH if share is None else f"{100 * share:.0f} %",
+    ),
+)
+
+
+def _kinds_table(kinds: pd.DataFrame) -> Table | None:
+    rows = [
+        _Kinds(
+            str(workload),
+            str(label),
+            part.groupby("kind")["median_s"].median().to_dict(),
+            part["kind"].value_counts().to_dict(),
         )
-    return Table(
-        "Full and shallow steps",
-        ["workload", "backend", "full steps", "full step s", "shallow steps", "shallow step s",
-         "shallow of full"],
-        rows,
-        note="Steps that have a time: all but the first of a generation, which is a full one.",
-    )  # fmt: skip
+        for (workload, label), part in kinds.groupby(["workload", "label"], sort=False)
+    ]
+    note = "Steps that have a time: all but the first of a generation, which is a full one."
+    return table("Full and shallow steps", KINDS, rows, note)
 
 
-def _without(comparisons: Sequence[Comparison]) -> dict[tuple[str, str, str], Finding]:
-    """Return the findings of cells without additions, by what those with some share with them."""
-    return {
-        _plain(finding.row.first): finding
-        for comparison in comparisons
-        for finding in comparison.findings
-        if finding.e2e is not None and not any(key in finding.row.first.more for key in ADDED)
-    }
+def _e2e_s(finding: Finding | None) -> float | None:
+    return finding.e2e.value if finding and finding.e2e else None
 
 
-def _added_table(
-    added: Sequence[tuple[Comparison, Finding]], plain: Mapping[tuple[str, str, str], Finding]
-) -> Table:
-    rows = []
-    for comparison, finding in added:
-        sample = finding.row.first
-        e2e = finding.e2e.value if finding.e2e is not None else None
-        beside = plain.get(_plain(sample))
-        ratio = e2e / beside.e2e.value if e2e and beside is not None and beside.e2e else None
-        rows.append(
-            [
-                Cell(comparison.group.title),
-                Cell(finding.row.label),
-                Cell("; ".join(_described(sample.more))),
-                Cell(finding.outcome if not finding.ok else "ok"),
-                _number(e2e, text.seconds(e2e)),
-                _number(ratio, text.DASH if ratio is None else f"{ratio:.2f}×"),
-            ]
-        )
-    return Table(
+def _ratio(row: _Added) -> float | None:
+    one, other = _e2e_s(row.finding), _e2e_s(row.without)
+    return one / other if one and other else None
+
+
+ADDED = (
+    Column("workload", "comparison.group.title"),
+    Column("backend", "finding.arm.label"),
+    Column("what was added", lambda row: "; ".join(_described(row.record))),
+    Column("outcome", lambda row: "ok" if row.finding.ok else row.finding.outcome),
+    Column("median s", lambda row: _e2e_s(row.finding), text.seconds),
+    Column(
+        "time of without", _ratio, lambda value: text.DASH if value is None else f"{value:.2f}×"
+    ),
+)
+
+
+def _added_table(added: Sequence[_Added]) -> Table | None:
+    return table(
         "Additions",
-        ["workload", "backend", "what was added", "outcome", "median s", "time of without"],
-        rows,
-        note="Time of without: the median over that of the same workload and backend with nothing "
+        ADDED,
+        added,
+        "Time of without: the median over that of the same workload and backend with nothing "
         "added, where this run has one; above 1× the addition costs time.",
     )
 
 
-def _described(more: Mapping[str, Any]) -> Iterator[str]:
-    lora, net, own = more.get("lora"), more.get("controlnet"), more.get("custom_pipeline")
+def _described(record: Record) -> Iterator[str]:
+    lora, net, custom = record.lora, record.controlnet, record.custom_pipeline
     if lora:
-        how = "fused into the weights" if lora["fused"] else "run beside the weights"
-        parts = ", ".join(f"{part} {n}" for part, n in lora["layers_changed_by_part"].items())
+        how = "fused into the weights" if lora.fused else "run beside the weights"
+        parts = ", ".join(f"{part} {n}" for part, n in lora.layers_changed_by_part.items())
         yield (
-            f"LoRA {_short(lora['source'])} at scale {lora['scale']:g}, {how}, "
-            f"{lora['layers_changed']} layers changed ({parts}), "
-            f"content {lora['content'][:8]}"
+            f"LoRA {_short(lora.source)} at scale {lora.scale:g}, {how}, "
+            f"{lora.layers_changed} layers changed ({parts}), content {lora.content[:8]}"
         )
     if net:
-        digest = str(more.get("control_sha256", "")).split(" ")[0][:8]
+        digest = (record.control_sha256 or "").split(" ")[0][:8]
         yield (
-            f"ControlNet {_short(net['source'])}, {net['parameters'] / 1e6:.2f} M parameters, "
+            f"ControlNet {_short(net.source)}, {(net.parameters or 0) / 1e6:.2f} M parameters, "
             f"control picture {digest or 'not made'}"
         )
-    if own:
-        yield f"pipeline class {own['class']}, content {own['content'][:8]}"
+    if custom:
+        yield f"pipeline class {custom.class_name}, content {custom.content[:8]}"
 
 
 def _short(source: str) -> str:
@@ -197,57 +211,44 @@ def _short(source: str) -> str:
     return source if source.startswith(("embedded:", "hub:")) else PurePath(source).name
 
 
-def _plain(sample: Sample) -> tuple[str, str, str]:
-    """What a cell with additions shares with the one without."""
-    bare = {
-        key: value for key, value in sample.workload.items() if key not in KEYS and key != "name"
-    }
-    return (
-        repr(sorted(bare.items(), key=lambda each: each[0])),
-        sample.backend,
-        repr(sorted(sample.options.items())),
-    )
+def _plain(finding: Finding) -> tuple[str, str, str]:
+    """Return what a cell with additions shares with the one without."""
+    cell = finding.arm.cell
+    bare = {k: v for k, v in cell.raw["workload"].items() if k not in KEYS and k != "name"}
+    options = repr(sorted(cell.backend.options.items()))
+    return repr(sorted(bare.items())), cell.backend.name, options
 
 
-def _number(value: float | None, shown: str) -> Cell:
-    return Cell(shown, value, "number")
+def _pictures(added: Sequence[_Added]) -> Iterator[Shown]:
+    """Yield images without additions, each once, and for each addition what came out.
 
-
-def _pictures(
-    findings: Sequence[Finding], plain: Mapping[tuple[str, str, str], Finding]
-) -> Iterator[sections.Shown]:
-    """Return pictures without additions, each once, and for each addition what came out.
-
-    The control picture of a ControlNet stands before its result.
+    The control image of a ControlNet stands before its result.
     """
-    beside = [plain[key] for f in findings if (key := _plain(f.row.first)) in plain]
-    shown = 0
-    for finding in [*{id(each): each for each in beside}.values(), *findings]:
-        sample = finding.row.first
-        told = "; ".join(_described(sample.more)) or "without additions"
-        files = [
-            (sample.source.path / path, "control picture")
-            for path in (sample.more.get("control_images") or ())[:1]
-        ]
-        files += [(picture.path, "result") for picture in sample.pictures[:1]]
+    without = {id(row.without): row.without for row in added if row.without is not None}
+    count = 0
+    for finding in [*without.values(), *(row.finding for row in added)]:
+        record = finding.arm.first
+        assert record is not None
+        told = "; ".join(_described(record)) or "without additions"
+        files = [(path, "control picture") for path in record.control_images[:1]]
+        files += [(image.path, "result") for image in record.images[:1]]
         for path, what in files:
-            inside = path.resolve().is_relative_to(sample.source.path.resolve())
-            png = _png(path) if inside and shown < MOST_PICTURES else None
-            if png is None:
+            file = fidelity.inside(finding.arm.source.path, path)
+            image = _image(file) if file and count < MOST_PICTURES else None
+            if image is None:
                 continue
-            shown += 1
-            name = re.sub(r"[^A-Za-z0-9._=-]+", "-", f"added-{shown:02d}-{sample.name}")[:80]
-            yield sections.Shown(name, *png, caption=f"{sample.name}: {what}; {told}")
+            count += 1
+            name = re.sub(r"[^A-Za-z0-9._=-]+", "-", f"added-{count:02d}-{record.name}")[:80]
+            caption = f"{record.name}: {what}; {told}"
+            yield shown(name, image, caption, optimize=False)
 
 
-def _png(path: Path) -> tuple[bytes, int, int] | None:
-    """Return a picture as PNG with its size, at most `SHOWN_SIDE` a side; None if unreadable."""
+def _image(path: Path) -> Image.Image | None:
+    """Return an image, at most `SHOWN_SIDE` a side; None if unreadable."""
     try:
         with Image.open(path) as opened:
-            picture = opened.convert("RGB")
+            image = opened.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue(), picture.width, picture.height
+    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return image

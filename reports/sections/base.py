@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Protocol
 
 import pandas as pd
+from PIL import Image
 
-from bench import text
-from reports.analyse import Comparison
-from reports.view import Table, View
+from reports.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """What a figure is drawn from: a module of ``plots``, its tables, and how to read it."""
+    """What a figure is drawn from: a module of ``plots``, what makes its tables, how to read it.
+
+    ``says`` may depend on the tables.
+    """
 
     module: ModuleType
-    tables: list[pd.DataFrame]
-    says: str
+    tables: Callable[[], list[pd.DataFrame]]
+    says: str | Callable[..., str]
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture of a section: ``name`` is its file's in ``gallery``, without suffix."""
+    """An image of a section: ``name`` is its file's in ``gallery``, without suffix."""
 
     name: str
     png: bytes
@@ -36,7 +38,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section under its heading: sentences, figures by name, pictures, tables, in this order."""
+    """A section under its heading: sentences, figures by name, images, tables, in this order."""
 
     anchor: str
     title: str
@@ -46,21 +48,8 @@ class Section:
     tables: list[Table] = field(default_factory=list)
 
 
-class Kind(Protocol):
-    """A module of this package, as its users see it."""
-
-    def figures(self, comparisons: Sequence[Comparison]) -> Mapping[str, Plot]: ...
-
-    def section(self, comparisons: Sequence[Comparison]) -> Section | None: ...
-
-
-def leads(view: View, sections: Sequence[Section]) -> bool:
-    """Whether sections come first: nothing is compared, so that they hold what was asked."""
-    return bool(sections) and not view.compares
-
-
-def question(view: View, sections: Sequence[Section]) -> str:
-    """Return what a page is about: its heading, without the run's name."""
-    if leads(view, sections):
-        return f"{text.listed([section.title for section in sections])}:"
-    return "Is it worth it?"
+def shown(name: str, image: Image.Image, caption: str, *, optimize: bool = True) -> Shown:
+    """Return an image as it is shown, in a PNG file."""
+    file = io.BytesIO()
+    image.save(file, format="png", optimize=optimize)
+    return Shown(name, file.getvalue(), image.width, image.height, caption)

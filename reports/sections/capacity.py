@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 import plots.capacity
 from bench import text
-from bench.capacity import findings
-from bench.capacity.findings import GIB, Capacity, size_text
+from bench.passes.capacity import judge as findings
+from bench.passes.capacity.judge import Capacity, PerImage, Trial, size_text
+from bench.stats.memory_law import MemoryLaw
+from reports import frames
 from reports.analyse import Comparison
 from reports.sections import trials
 from reports.sections.base import Plot, Section
-from reports.view import Cell, Table
+from reports.tables import Column, Table, present, table
 
-POINTS = 60
+AT = 60
+"""Points of a line in the figure."""
 
 
 def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
     """Return the figure of trials, law and limit."""
-    points, lines = _tables(_found(comparisons))
     return {
         "capacity": Plot(
             plots.capacity,
-            [points, lines],
+            lambda: _frames(comparisons),
             "Crosses ran out of memory. Where the line meets the limit, the law says that no more "
             "fits; beyond the last mark it is a prediction.",
         )
@@ -49,7 +51,7 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
         head += f"{findings.limit_says(each.batches, 'batch')}. "
         head += f"{_capital(findings.limit_says(each.sizes, 'size'))}."
         says += [head, f"{_capital(findings.law_says(each))}.", f"Best batch: {each.best_says}."]
-        tables += [_trials(each), *_per_image(each), *_cards(each)]
+        tables += present(_trials(each), _per_image(each), _cards(each))
     return Section("capacity", "What fits into memory", says, ["capacity"], [], tables)
 
 
@@ -74,131 +76,146 @@ def _asked(found: Capacity) -> bool:
     return len(tried) > 1 and (limited or len({batch for _, batch in tried}) > 2)
 
 
-def _tables(found: Sequence[tuple[Capacity, str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    points: list[dict[str, Any]] = []
+class _Shown(NamedTuple):
+    """A trial in the figure, of one of the findings, with the backend and the panel's title."""
+
+    found: Capacity
+    backend: str
+    workload: str
+    trial: Trial
+    outlier: bool = False
+
+
+POINTS: frames.Columns = {
+    "workload": "workload",
+    "label": "workload",
+    "backend": "backend",
+    "series": lambda row: "batch" if row.trial.size == row.found.base else "size",
+    "shown": lambda row: f"{size_text(row.trial.size)} x {row.trial.batch}",
+    "mpixels": lambda row: row.trial.pixels * row.trial.batch / 1e6,
+    "gib": lambda row: text.in_gib(row.trial.peak_bytes),
+    "fits": lambda row: row.trial.answer == "fits",
+    "outlier": "outlier",
+    "limit_gib": lambda row: text.in_gib(row.found.limit_bytes),
+    "meter": "found.meter",
+    "law": lambda row: (
+        f"{row.found.law.form}: {findings.law_text(row.found.law)}" if row.found.law else ""
+    ),
+}
+
+
+def _frames(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
+    found = _found(comparisons)
+    points: list[_Shown] = []
     lines: list[dict[str, Any]] = []
     for number, (each, backend) in enumerate(found, 1):
         name = each.name if len(found) == 1 else f"{number}. {each.name}"
-        limit = None if each.limit_bytes is None else each.limit_bytes / GIB
+        law = each.law
         off = (
-            dict(zip([t.record_id for t in each.points], each.law.outliers, strict=True))
-            if (each.law)
-            else {}
+            {t.record_id for t, out in zip(each.points, law.outliers, strict=True) if out}
+            if law
+            else ()
         )
-        told = "" if each.law is None else f"{each.law.form}: {findings.law_text(each.law)}"
-        for trial in each.trials:
-            if trial.answer == "unknown" or trial.outcome == "skipped":
-                continue
-            points.append({
-                "workload": name,
-                "label": name,
-                "backend": backend,
-                "series": "batch" if trial.size == each.base else "size",
-                "shown": f"{size_text(trial.size)} x {trial.batch}",
-                "mpixels": trial.pixels * trial.batch / 1e6,
-                "gib": None if trial.peak_bytes is None else trial.peak_bytes / GIB,
-                "fits": trial.answer == "fits",
-                "outlier": off.get(trial.record_id, False),
-                "limit_gib": limit,
-                "meter": each.meter,
-                "law": told,
-            })  # fmt: skip
-        if each.law is not None:
-            lines += _lines(each, name)
-    return pd.DataFrame(points, columns=plots.capacity.POINTS), pd.DataFrame(
-        lines, columns=plots.capacity.LINES
-    )
+        points += [
+            _Shown(each, backend, name, trial, trial.record_id in off)
+            for trial in each.trials
+            if trial.answer != "unknown" and trial.outcome != "skipped"
+        ]
+        lines += _lines(each, law, name) if law else []
+    return [frames.frame(POINTS, points), pd.DataFrame(lines, columns=plots.capacity.LINES)]
 
 
-def _lines(found: Capacity, name: str) -> list[dict[str, Any]]:
-    assert found.law is not None
+def _lines(found: Capacity, law: MemoryLaw, name: str) -> list[dict[str, Any]]:
     base = found.base[0] * found.base[1]
     top = max(t.pixels * t.batch for t in found.trials if t.outcome != "skipped")
     curves = {
-        "batch": [(base, total / base) for total in np.linspace(base, max(top, base), POINTS)],
+        "batch": [(base, total / base) for total in np.linspace(base, max(top, base), AT)],
     }
-    if found.law.knows_sizes:
+    if law.knows_sizes:
         each = found.base_batch
-        curves["size"] = [(p, each) for p in np.linspace(base, max(top / each, base), POINTS)]
+        curves["size"] = [(p, each) for p in np.linspace(base, max(top / each, base), AT)]
     return [
         {
             "workload": name,
             "series": series,
             "mpixels": pixels * batch / 1e6,
-            "gib": found.law.bytes_at(pixels, batch) / GIB,
+            "gib": text.in_gib(law.bytes_at(pixels, batch)),
         }
         for series, places in curves.items()
         for pixels, batch in places
     ]
 
 
-def _trials(found: Capacity) -> Table:
-    words = {"oom": "out of memory"}
-    rows = [
-        [
-            Cell(size_text(t.size)),
-            _number(str(t.batch), t.batch),
-            Cell("fits" if t.answer == "fits" else words.get(t.outcome, t.outcome)),
-            _number(text.gib(t.peak_bytes), t.peak_bytes),
-            Cell("" if t.answer == "fits" else str(t.reason or "")),
-        ]
-        for t in sorted(found.trials, key=lambda t: (t.pixels, t.batch))
-    ]
-    head = ["size", "batch", "measured", f"peak of {found.meter} [GiB]", "reason"]
-    return Table(f"Trials: {found.name}", head, rows, folded=True)
+_WORDS = {"oom": "out of memory"}
 
 
-def _per_image(found: Capacity) -> list[Table]:
-    if not found.per_image:
-        return []
-    rows = []
-    for each in found.per_image:
-        interval = text.DASH
-        if each.time.low is not None and each.time.high is not None:
-            interval = f"{text.seconds(each.time.low)} to {text.seconds(each.time.high)}"
-        level = "" if interval == text.DASH else f"{100 * each.time.achieved_level:.3g} %"
-        rows.append([
-            _number(str(each.batch), each.batch),
-            _number(text.seconds(each.time.median), each.time.median),
-            Cell(interval),
-            Cell(level),
-            _number(str(each.time.n), each.time.n),
-            Cell("least" if each is found.best else ""),
-        ])  # fmt: skip
-    head = ["batch", "time for a picture [s]", "interval of the median", "level", "calls", ""]
+def _trials(found: Capacity) -> Table | None:
+    columns = (
+        Column("size", lambda t: size_text(t.size)),
+        Column("batch", "batch", text.whole),
+        Column(
+            "measured",
+            lambda t: "fits" if t.answer == "fits" else _WORDS.get(t.outcome, t.outcome),
+        ),
+        Column(f"peak of {found.meter} [GiB]", "peak_bytes", text.gib),
+        Column("reason", lambda t: "" if t.answer == "fits" else t.reason),
+    )
+    trials = sorted(found.trials, key=lambda t: (t.pixels, t.batch))
+    return table(f"Trials: {found.name}", columns, trials, folded=True)
+
+
+def _between(each: PerImage) -> str:
+    low, high = each.time.low, each.time.high
+    known = low is not None and high is not None
+    return f"{text.seconds(low)} to {text.seconds(high)}" if known else text.DASH
+
+
+def _level(each: PerImage) -> str:
+    known = _between(each) != text.DASH
+    return f"{100 * each.time.achieved_level:.3g} %" if known else ""
+
+
+def _per_image(found: Capacity) -> Table | None:
+    columns = (
+        Column("batch", "batch", text.whole),
+        Column("time for a picture [s]", "time.median", text.seconds),
+        Column("interval of the median", _between),
+        Column("level", _level),
+        Column("calls", "time.n", text.whole),
+        Column("", lambda each: "least" if each is found.best else ""),
+    )
     title = f"Time for a picture by batch, at {size_text(found.base)}: {found.name}"
-    return [Table(title, head, rows, note=f"{_capital(found.best_says)}.")]
+    return table(title, columns, found.per_image, f"{_capital(found.best_says)}.")
 
 
-def _cards(found: Capacity) -> list[Table]:
-    if not found.cards:
-        return []
-    rows = [
-        [
-            _number(f"{card.gib} GiB", card.gib),
-            _number(text.gib(card.usable_bytes), card.usable_bytes),
-            _number(str(card.batch), card.batch),
-            Cell(text.DASH if card.sure_batch is None else str(card.sure_batch)),
-            Cell(text.DASH if card.side is None else size_text(card.side)),
-            Cell(text.DASH if card.sure_side is None else size_text(card.sure_side)),
-            Cell("beyond what was measured" if card.beyond else "within what was measured"),
-        ]
-        for card in found.cards
-    ]
-    head = [
-        "memory", "usable [GiB]", f"largest batch at {size_text(found.base)}", "surely",
-        f"largest size at batch {found.base_batch}", "surely", "",
-    ]  # fmt: skip
+def _size(name: str) -> Callable[[Any], str]:
+    def get(card: Any) -> str:
+        size = getattr(card, name)
+        return text.DASH if size is None else size_text(size)
+
+    return get
+
+
+def _cards(found: Capacity) -> Table | None:
+    columns = (
+        Column("memory", "gib", lambda gib: f"{gib} GiB"),
+        Column("usable [GiB]", "usable_bytes", text.gib),
+        Column(f"largest batch at {size_text(found.base)}", "batch", text.whole),
+        Column("surely", lambda card: text.whole(card.sure_batch)),
+        Column(f"largest size at batch {found.base_batch}", _size("side")),
+        Column("surely", _size("sure_side")),
+        Column(
+            "",
+            lambda card: "beyond what was measured" if card.beyond else "within what was measured",
+        ),
+    )
     note = (
         f"Predicted by the law above, not measured: {found.reserve_says}. Surely: by the upper "
         "bound of the law's 95 % prediction interval, which knows the noise and not whether the "
         "law holds that far."
     )
-    return [Table(f"Prediction for common amounts of memory: {found.name}", head, rows, note=note)]
-
-
-def _number(shown: str, value: float | None) -> Cell:
-    return Cell(shown, value, "number")
+    title = f"Prediction for common amounts of memory: {found.name}"
+    return table(title, columns, found.cards, note)
 
 
 def _capital(sentence: str) -> str:

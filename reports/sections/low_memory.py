@@ -11,18 +11,16 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
-
-import pandas as pd
+from typing import NamedTuple
 
 import plots.low_memory
-from bench import chains, comparable, modes, text
+from bench import modes, text
+from bench.records import Record, alike
 from bench.stats.bootstrap import Speedup, arm_summary, speedup
-from reports import fidelity
+from reports import fidelity, frames
 from reports.analyse import Comparison, Finding
-from reports.gather import Sample
 from reports.sections.base import Plot, Section
-from reports.view import Cell, Table
+from reports.tables import Cell, Column, Table, present, table
 
 AXES = {"memory": ("memory",), "precision": ("precision", "dtype"), "between": ("between",)}
 """What cells of a family differ in besides the batch, with the workload's fields behind it."""
@@ -39,11 +37,11 @@ against."""
 HOST = ("rss", "rss (spawned)")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Cell:
     """One row of a comparison: ``images`` are those of a call, in a chain more than the ``batch``.
 
-    Times are seconds per picture, by process; pauses are in them.
+    Times are seconds per image, by process; pauses are in them.
     """
 
     finding: Finding
@@ -62,14 +60,24 @@ class _Cell:
     def seconds(self) -> float:
         return arm_summary(self.times).median_s
 
-    def peaks(self, meter: str) -> list[list[float]]:
-        found = [_peak(sample, meter) for sample in self.finding.row.good]
+    @property
+    def pause_s(self) -> float:
+        """For each image, the mean over the calls."""
+        return sum(self.pauses) / max(1, len(self.pauses)) / self.images
+
+    def peaks(self, meter: str | None) -> list[list[float]]:
+        found = [record.peaks.get((meter or "", "steady")) for record in self.finding.arm.good]
         return [[float(value)] for value in found if value]
 
     def gib(self, meter: str | None) -> float | None:
         """The median of the processes' peaks, so that ratios are those of what is shown."""
-        peaks = [peak for peaks in self.peaks(meter or "") for peak in peaks]
-        return median(peaks) / text.GIB if peaks else None
+        peaks = [peak for peaks in self.peaks(meter) for peak in peaks]
+        return text.in_gib(median(peaks)) if peaks else None
+
+    @property
+    def host_gib(self) -> float | None:
+        peaks = (self.finding.peak(meter) for meter in HOST)
+        return text.in_gib(next((peak for peak in peaks if peak is not None), None))
 
 
 @dataclass(slots=True)
@@ -108,9 +116,9 @@ class _Family:
 
 def _slice(cell: _Cell, axis: str) -> str:
     """Return what cells share that differ in nothing but an axis."""
-    row = cell.finding.row
+    arm = cell.finding.arm
     words = {name: word for name, word in cell.words.items() if name != axis}
-    return repr((words, cell.batch, row.short, row.cache, row.first.source.label))
+    return repr((words, cell.batch, arm.short, arm.cache, arm.source.label))
 
 
 def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
@@ -118,7 +126,7 @@ def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
     return {
         "low_memory": Plot(
             plots.low_memory,
-            [_points(_families(comparisons))],
+            lambda: [frames.frame(POINTS, _points(_families(comparisons)))],
             (
                 "Left needs less memory, down is quicker; on the line is what nothing else beats "
                 "in both."
@@ -132,14 +140,14 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
     families = _families(comparisons)
     if not families:
         return None
-    sources = {s.source.path for c in comparisons for f in c.findings for s in f.row.samples}
+    sources = {f.arm.source.path for c in comparisons for f in c.findings}
     pictures = fidelity.Pictures(fidelity.known(sorted(sources)))
     tables = [
         table
         for family in families
         for axis in AXES
         if family.varied(axis)
-        for table in _tables(family, axis, pictures)
+        for table in _tables(_Axis(family, axis, pictures))
     ]
     return Section(
         "low-memory",
@@ -164,24 +172,22 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
 
 def _families(comparisons: Sequence[Comparison]) -> list[_Family]:
     grouped: dict[str, list[Comparison]] = {}
-    own = {"name", "batch", *(name for fields in AXES.values() for name in fields)}
+    varied = {"name", "batch", *(name for fields in AXES.values() for name in fields)}
     for comparison in comparisons:
-        sample = comparison.group.first
-        told = {
-            "workload": {k: v for k, v in comparison.group.workload.items() if k not in own},
-            "device": sample.device,
-            "threads": sample.alike.record["cell"]["threads"],
-        }
-        grouped.setdefault(json.dumps(told, sort_keys=True, default=str), []).append(comparison)
+        cell = comparison.group.cell
+        shared = {k: v for k, v in cell.raw["workload"].items() if k not in varied}
+        key = json.dumps([shared, comparison.group.device, cell.threads], sort_keys=True)
+        grouped.setdefault(key, []).append(comparison)
     found = []
     for members in grouped.values():
-        if not any(c.group.workload.get(axis) for c in members for axis in AXES):
+        asked = [comparison.group.cell.raw["workload"] for comparison in members]
+        if not any(each.get(axis) for each in asked for axis in AXES):
             continue
-        cells = [_cell(finding, c.group.workload) for c in members for finding in c.findings]
-        names = list(dict.fromkeys(str(c.group.workload.get("name")) for c in members))
+        cells = [_cell(finding) for c in members for finding in c.findings]
+        names = dict.fromkeys(comparison.group.cell.workload.name for comparison in members)
         family = _Family(text.listed(names), cells)
-        good = [cell for cell in cells if cell.measured]
-        family.meter = comparable.shared_meter(c.finding.steady_meters() for c in good)
+        measured = [cell.finding.arm for cell in cells if cell.measured]
+        family.meter = alike.shared_meter(arm.steady_peaks for arm in measured)
         _mark_front(family)
         found.append(family)
     titles = [family.title for family in found]
@@ -191,29 +197,25 @@ def _families(comparisons: Sequence[Comparison]) -> list[_Family]:
     return found
 
 
-def _cell(finding: Finding, workload: Mapping[str, Any]) -> _Cell:
-    batch, images = int(workload.get("batch") or 1), chains.pictures(workload)
-    cell = _Cell(finding, {axis: modes.word_of(workload, axis) for axis in AXES}, batch, images)
-    for sample in finding.row.good:
-        pauses = _pauses(sample)
+def _cell(finding: Finding) -> _Cell:
+    asked = finding.arm.cell.workload
+    raw = finding.arm.cell.raw["workload"]
+    images = asked.images_per_call
+    cell = _Cell(finding, {axis: modes.word_of(raw, axis) for axis in AXES}, asked.batch, images)
+    for record in finding.arm.good:
+        pauses = _pauses(record)
         cell.times.append(
-            [(e2e + pause) / images for e2e, pause in zip(sample.e2e_s, pauses, strict=True)]
+            [(e2e + pause) / images for e2e, pause in zip(record.e2e_s, pauses, strict=True)]
         )
         cell.pauses += pauses
     return cell
 
 
-def _pauses(sample: Sample) -> list[float]:
+def _pauses(record: Record) -> list[float]:
     """Return the seconds after each measured call; zeros where nothing was done."""
-    given = sample.more.get("between_s")
-    if not isinstance(given, list) or len(given) != len(sample.e2e_s):
-        return [0.0] * len(sample.e2e_s)
-    return [float(v) if isinstance(v, (int, float)) and v >= 0 else 0.0 for v in given]
-
-
-def _peak(sample: Sample, meter: str) -> int | None:
-    found = [p.bytes for p in sample.peaks if (p.meter, p.phase) == (meter, "steady")]
-    return max(found, default=None)
+    if len(record.between_s) != len(record.e2e_s):
+        return [0.0] * len(record.e2e_s)
+    return [max(0.0, seconds) for seconds in record.between_s]
 
 
 def _mark_front(family: _Family) -> None:
@@ -229,160 +231,112 @@ def _mark_front(family: _Family) -> None:
         )
 
 
-def _points(families: Iterable[_Family]) -> pd.DataFrame:
-    rows = []
+class _Point(NamedTuple):
+    family: _Family
+    cell: _Cell
+    name: str
+
+
+POINTS: frames.Columns = {
+    "workload": "family.title",
+    "label": lambda row: f"{row.name}, batch {row.cell.batch}",
+    "backend": "name",
+    "batch": "cell.batch",
+    "seconds": "cell.seconds",
+    "low": lambda row: arm_summary(row.cell.times).low_s,
+    "high": lambda row: arm_summary(row.cell.times).high_s,
+    "gib": lambda row: row.cell.gib(row.family.meter),
+    "meter": "family.meter",
+    "optimal": "cell.optimal",
+    "processes": "cell.finding.processes",
+    "calls": "cell.finding.calls",
+}
+
+
+def _points(families: Iterable[_Family]) -> Iterable[_Point]:
     for family in families:
         for cell in family.cells:
-            gib = cell.gib(family.meter)
-            if not cell.measured or gib is None:
-                continue
-            name = _label(family, cell) or cell.words["memory"]
-            summary = arm_summary(cell.times)
-            rows.append(
-                {
-                    "workload": family.title,
-                    "label": f"{name}, batch {cell.batch}",
-                    "backend": name,
-                    "batch": cell.batch,
-                    "seconds": summary.median_s,
-                    "low": summary.low_s,
-                    "high": summary.high_s,
-                    "gib": gib,
-                    "meter": family.meter,
-                    "optimal": cell.optimal,
-                    "processes": cell.finding.processes,
-                    "calls": cell.finding.calls,
-                }
-            )
-    return pd.DataFrame(rows)
+            if cell.measured and cell.gib(family.meter) is not None:
+                yield _Point(family, cell, _label(family, cell) or cell.words["memory"])
 
 
 def _label(family: _Family, cell: _Cell, without: str = "") -> str:
     """Name a cell by what varies in its family."""
     parts = [cell.words[axis] for axis in AXES if axis != without and family.varied(axis)]
-    if len({other.finding.row.short for other in family.cells}) > 1:
-        parts.append(cell.finding.row.short)
+    if len({other.finding.arm.short for other in family.cells}) > 1:
+        parts.append(cell.finding.arm.short)
     return " · ".join(parts)
 
 
-def _tables(family: _Family, axis: str, pictures: fidelity.Pictures) -> Iterable[Table]:
-    first = family.first(axis)
-    rows: list[list[Cell]] = []
-    failed: dict[tuple[str, str], list[_Cell]] = {}
-    order = sorted(family.swept(axis), key=lambda cell: (_label(family, cell, axis), cell.batch))
-    paused = axis == "between"
-    host = family.meter is not None and family.meter not in HOST
-    for cell in order:
-        if not cell.measured:
-            for reason in cell.finding.reasons:
-                failed.setdefault((cell.words[axis], reason), []).append(cell)
-            continue
-        other = family.reference(cell, axis)
-        rows.append(_row(family, axis, cell, other, pictures, paused=paused, host=host))
-    within = any(_label(family, cell, axis) for cell in order)
-    head = [
-        axis,
-        *(["of"] if within else []),
-        "batch",
-        "time per image [s]",
-        *(["of it between calls [s]"] if paused else []),
-        f"time ÷ that of {first}",
-        "memory [GiB]",
-        f"memory ÷ that of {first}",
-        *(["host memory [GiB]"] if host else []),
-        "front",
-        f"same picture as {first}?",
-        "note",
-    ]
-    if rows:
-        yield Table(
-            f"{family.title}: {TITLES[axis].lower()}",
-            head,
-            rows,
-            f"Memory: {family.meter or 'no meter has a value'}, the peak while steady, the median "
-            "over processes.",
-        )
-    if failed:
-        yield Table(
-            f"{family.title}: {TITLES[axis].lower()}, not measured",
-            [axis, "batch", "why"],
-            [
-                [
-                    Cell(word),
-                    Cell(", ".join(str(b) for b in sorted({c.batch for c in cells}))),
-                    Cell(reason),
-                ]
-                for (word, reason), cells in failed.items()
-            ],
-        )
+class _Axis(NamedTuple):
+    """What one table of a family is about."""
+
+    family: _Family
+    name: str
+    pictures: fidelity.Pictures
 
 
-def _row(
-    family: _Family,
-    axis: str,
-    cell: _Cell,
-    other: _Cell | None,
-    pictures: fidelity.Pictures,
-    *,
-    paused: bool,
-    host: bool,
-) -> list[Cell]:
-    within = _label(family, cell, axis)
-    against, why_not = _held_against(cell, other, axis)
-    time = memory = None
-    likeness = text.DASH
-    if against is not None and against is not cell:
-        time = speedup(cell.times, against.times)
-        likeness = _same(cell, against, pictures)
-        if family.meter:
-            peaks = cell.peaks(family.meter), against.peaks(family.meter)
-            memory = speedup(*peaks) if all(peaks) else None
-    elif against is cell:
-        likeness = "itself"
-    seconds, gib = cell.seconds, cell.gib(family.meter)
-    pause = sum(cell.pauses) / max(1, len(cell.pauses)) / cell.images
-    notes = [*([why_not] if why_not else []), *_notes(cell)]
-    return [
-        Cell(cell.words[axis]),
-        *([Cell(within)] if within else []),
-        Cell(str(cell.batch), cell.batch, "number"),
-        Cell(text.seconds(seconds), seconds, "number"),
-        *([Cell(text.seconds(pause), pause, "number")] if paused else []),
-        _ratio(time, text.ratio, itself=against is cell),
-        Cell(text.DASH if gib is None else f"{gib:.3f}", gib, "number"),
-        _ratio(memory, text.ratio, itself=against is cell),
-        *([_host(cell)] if host else []),
-        Cell("front" if cell.optimal else ""),
-        Cell(likeness),
-        Cell("; ".join(notes)),
-    ]
+@dataclass(slots=True)
+class _Held:
+    """A cell, and the one that it is held against; without one, ``why`` there is none.
+
+    ``time`` and ``memory`` are ratios to it.
+    """
+
+    cell: _Cell
+    label: str
+    gib: float | None
+    against: _Cell | None = None
+    why: str | None = None
+    time: Speedup | None = None
+    memory: Speedup | None = None
+    same: str = text.DASH
+
+    @property
+    def itself(self) -> bool:
+        return self.against is self.cell
+
+    @property
+    def notes(self) -> list[str]:
+        """Why there is no ratio, which modes change nothing here, how often the cell failed."""
+        found = self.cell.finding.arm.good[0].memory_modes
+        reasons = found.idle if found else {}
+        idle = [f"{mode} changes nothing: {why}" for mode, why in reasons.items()]
+        return [*([self.why] if self.why else []), *idle, *self.cell.finding.reasons]
 
 
-def _held_against(cell: _Cell, other: _Cell | None, axis: str) -> tuple[_Cell | None, str | None]:
-    """Return the cell to divide by, or why there is none."""
+def _held(axis: _Axis, cell: _Cell) -> _Held:
+    meter = axis.family.meter
+    held = _Held(cell, _label(axis.family, cell, axis.name), cell.gib(meter))
+    other = axis.family.reference(cell, axis.name)
+    held.why = _why_not(cell, other, axis.name)
+    if other is None or held.why:
+        return held
+    held.against = other
+    if other is cell:
+        held.same = "itself"
+        return held
+    held.time = speedup(cell.times, other.times)
+    held.same = _same(cell, other, axis.pictures)
+    peaks = cell.peaks(meter), other.peaks(meter)
+    held.memory = speedup(*peaks) if meter and all(peaks) else None
+    return held
+
+
+def _why_not(cell: _Cell, other: _Cell | None, axis: str) -> str | None:
+    """Return why nothing can be divided by ``other``."""
     if other is None:
-        return None, "nothing to hold it against was planned"
+        return "nothing to hold it against was planned"
     if not other.measured:
-        return None, f"what it is held against is {other.finding.outcome}"
-    unlike = comparable.difference(_without(cell, axis), _without(other, axis))
-    if unlike is not None:
-        return None, f"not comparable: {unlike}"
-    return other, None
-
-
-def _without(cell: _Cell, axis: str) -> dict[str, Any]:
-    """Return what must be alike in two cells that differ in an axis."""
-    record = dict(cell.finding.row.good[0].alike.record)
-    asked = dict(record["cell"]["workload"])
-    for name in ("name", *AXES[axis]):
-        asked.pop(name, None)
-    record["cell"] = {**record["cell"], "workload": asked}
-    return record
+        return f"what it is held against is {other.finding.outcome}"
+    one, two = (each.finding.arm.good[0] for each in (cell, other))
+    unlike = alike.difference(one, two, without=AXES[axis])
+    return f"not comparable: {unlike}" if unlike else None
 
 
 def _same(cell: _Cell, other: _Cell, pictures: fidelity.Pictures) -> str:
     moved = [modes.offload(each.words["memory"]) is not None for each in (cell, other)]
-    if cell.finding.row.first.synthetic and moved[0] != moved[1]:
+    if cell.finding.arm.good[0].synthetic and moved[0] != moved[1]:
         return "not compared: other random weights"
     found = fidelity.likeness(cell.finding, other.finding, pictures)
     worst = found.worst
@@ -392,22 +346,68 @@ def _same(cell: _Cell, other: _Cell, pictures: fidelity.Pictures) -> str:
     return fidelity.same(found) + (f" ({psnr:.1f} dB)" if psnr is not None else "")
 
 
-def _notes(cell: _Cell) -> list[str]:
-    """Return which modes change nothing at this size, and how often the cell failed."""
-    seen = cell.finding.row.good[0].more.get("memory_modes")
-    idle = seen.get("idle") if isinstance(seen, Mapping) else None
-    told = [f"{mode} changes nothing: {why}" for mode, why in (idle or {}).items()]
-    return [*told, *cell.finding.reasons]
+def _ratio(name: str) -> Callable[[_Held], Cell]:
+    def get(row: _Held) -> Cell:
+        found: Speedup | None = getattr(row, name)
+        if row.itself:
+            return Cell("1", 1.0, "number")
+        if found is None:
+            return Cell(text.DASH, None, "number")
+        shown = text.with_interval(found.ratio, found.low, found.high, text.ratio)
+        return Cell(shown, found.ratio, "number")
+
+    return get
 
 
-def _ratio(found: Speedup | None, show: Callable[[float | None], str], *, itself: bool) -> Cell:
-    if itself:
-        return Cell("1", 1.0, "number")
-    if found is None:
-        return Cell(text.DASH, None, "number")
-    return Cell(text.with_interval(found.ratio, found.low, found.high, show), found.ratio, "number")
+def _in_gib(value: float | None) -> str:
+    return text.DASH if value is None else f"{value:.3f}"
 
 
-def _host(cell: _Cell) -> Cell:
-    peak = next((p for m in HOST if (p := cell.finding.peak(m)) is not None), None)
-    return Cell(text.gib(peak), None if peak is None else peak / text.GIB, "number")
+def _columns(axis: _Axis, rows: Sequence[_Held]) -> Iterable[Column]:
+    first, meter = axis.family.first(axis.name), axis.family.meter
+    yield Column(axis.name, lambda row: row.cell.words[axis.name])
+    if any(row.label for row in rows):
+        yield Column("of", "label")
+    yield Column("batch", "cell.batch", text.whole)
+    yield Column("time per image [s]", "cell.seconds", text.seconds)
+    if axis.name == "between":
+        yield Column("of it between calls [s]", "cell.pause_s", text.seconds)
+    yield Column(f"time ÷ that of {first}", _ratio("time"))
+    yield Column("memory [GiB]", "gib", _in_gib)
+    yield Column(f"memory ÷ that of {first}", _ratio("memory"))
+    if meter is not None and meter not in HOST:
+        yield Column("host memory [GiB]", "cell.host_gib", _in_gib)
+    yield Column("front", lambda row: "front" if row.cell.optimal else "")
+    yield Column(f"same picture as {first}?", "same")
+    yield Column("note", lambda row: "; ".join(row.notes))
+
+
+def _tables(axis: _Axis) -> list[Table]:
+    family = axis.family
+    order = sorted(
+        family.swept(axis.name), key=lambda cell: (_label(family, cell, axis.name), cell.batch)
+    )
+    rows = [_held(axis, cell) for cell in order if cell.measured]
+    failed: dict[tuple[str, str], set[int]] = {}
+    for cell in order:
+        for reason in () if cell.measured else cell.finding.reasons:
+            failed.setdefault((cell.words[axis.name], reason), set()).add(cell.batch)
+    title = f"{family.title}: {TITLES[axis.name].lower()}"
+    return present(
+        table(
+            title,
+            list(_columns(axis, rows)),
+            rows,
+            f"Memory: {family.meter or 'no meter has a value'}, the peak while steady, the median "
+            "over processes.",
+        ),
+        table(
+            f"{title}, not measured",
+            (
+                Column(axis.name, lambda row: row[0][0]),
+                Column("batch", lambda row: ", ".join(map(str, sorted(row[1])))),
+                Column("why", lambda row: row[0][1]),
+            ),
+            failed.items(),
+        ),
+    )

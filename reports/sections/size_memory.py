@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 import plots.size_memory
 from bench import text
-from bench.capacity import findings
-from bench.capacity.findings import GIB, size_text
-from bench.capacity.trials import Trial
-from bench.stats.memory_law import MemoryLaw
+from bench.passes.capacity import judge as findings
+from bench.passes.capacity.judge import Trial, size_text
+from bench.stats.memory_law import MemoryLaw, Prediction
+from reports import frames
 from reports.analyse import Comparison
 from reports.sections import trials
 from reports.sections.base import Plot, Section
-from reports.view import Cell, Table
+from reports.tables import Column, Table, present, table
 
 LEAST_SIZES = 3
-POINTS = 60
+AT = 60
+"""Points of a line in the figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,10 @@ class _Series:
 
 def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
     """Return the figure of memory over pixels."""
-    points, lines = _tables(_found(comparisons))
     return {
         "size_memory": Plot(
             plots.size_memory,
-            [points, lines],
+            lambda: _frames(comparisons),
             "The height at 0 is what is held whatever is drawn, the slope what a pixel adds; a "
             "ringed size takes another amount than its neighbours lead one to expect.",
         )
@@ -55,11 +55,13 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
     found = _found(comparisons)
     if not found:
         return None
-    says, tables = [], []
-    for each in found:
-        says.append(_says(each))
-        tables.append(_table(each))
-    return Section("size-memory", "Memory over size", says, ["size_memory"], [], tables)
+    return Section(
+        "size-memory",
+        "Memory over size",
+        [_says(each) for each in found],
+        figures=["size_memory"],
+        tables=present(*map(_table, found)),
+    )
 
 
 def _found(comparisons: Sequence[Comparison]) -> list[_Series]:
@@ -99,64 +101,98 @@ def _says(series: _Series) -> str:
     return told
 
 
-def _table(series: _Series) -> Table:
+class _Sized(NamedTuple):
+    """A trial of a series; ``residual`` and ``outlier`` where it is a point of the law."""
+
+    series: _Series
+    trial: Trial
+    residual: float | None = None
+    outlier: bool = False
+
+    @property
+    def fitted(self) -> float | None:
+        law = self.series.law
+        return None if law is None else law.bytes_at(self.trial.pixels, self.trial.batch)
+
+
+def _sized(series: _Series) -> list[_Sized]:
     law = series.law
-    at = {id(t): place for place, t in enumerate(series.points)}
-    rows = []
-    for trial in sorted(series.trials, key=lambda t: (t.pixels, t.size)):
-        place = at.get(id(trial))
-        known = law is not None and place is not None
-        fitted = None if law is None else law.bytes_at(trial.pixels, trial.batch)
-        residual = law.residuals[place] if law is not None and place is not None else None
-        out = known and law is not None and place is not None and law.outliers[place]
-        rows.append([
-            Cell(size_text(trial.asked or trial.size)),
-            Cell(size_text(trial.size)),
-            Cell(text.DASH if trial.output is None else size_text(trial.output)),
-            Cell(f"{trial.pixels:,}", trial.pixels, "number"),
-            Cell(text.gib(trial.peak_bytes), trial.peak_bytes, "number"),
-            Cell(text.gib(fitted), fitted, "number"),
-            Cell(text.DASH if residual is None else f"{100 * residual:+.1f} %", residual, "number"),
-            Cell("outlier" if out else "" if trial.answer == "fits" else trial.outcome),
-        ])  # fmt: skip
-    meter = series.trials[0].meter
-    head = [
-        "asked", "made of it", "came out", "pixels", f"peak of {meter} [GiB]", "law [GiB]", "off",
-        "",
-    ]  # fmt: skip
-    return Table(f"Sizes: {series.name}, batch {series.batch}", head, rows)
+    known = (
+        dict(zip(map(id, series.points), zip(law.residuals, law.outliers, strict=True),
+                 strict=True))
+        if law
+        else {}
+    )  # fmt: skip
+    return [_Sized(series, t, *known.get(id(t), ())) for t in series.trials]
 
 
-def _tables(found: Sequence[_Series]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    points: list[dict[str, Any]] = []
-    lines: list[dict[str, Any]] = []
+def _remark(row: _Sized) -> str:
+    if row.outlier:
+        return "outlier"
+    return "" if row.trial.answer == "fits" else row.trial.outcome
+
+
+def _columns(meter: str) -> tuple[Column, ...]:
+    return (
+        Column("asked", lambda row: size_text(row.trial.asked or row.trial.size)),
+        Column("made of it", lambda row: size_text(row.trial.size)),
+        Column(
+            "came out",
+            lambda row: size_text(row.trial.output) if row.trial.output else text.DASH,
+        ),
+        Column("pixels", "trial.pixels", text.count),
+        Column(f"peak of {meter} [GiB]", "trial.peak_bytes", text.gib),
+        Column("law [GiB]", "fitted", text.gib),
+        Column(
+            "off",
+            "residual",
+            lambda value: text.DASH if value is None else f"{100 * value:+.1f} %",
+        ),
+        Column("", _remark),
+    )
+
+
+def _table(series: _Series) -> Table | None:
+    rows = sorted(_sized(series), key=lambda row: (row.trial.pixels, row.trial.size))
+    title = f"Sizes: {series.name}, batch {series.batch}"
+    return table(title, _columns(series.trials[0].meter), rows)
+
+
+def _law(series: _Series) -> str | None:
+    law = series.law
+    return f"{law.form}: {findings.law_text(law)}" if law else series.no_law
+
+
+POINTS: frames.Columns = {
+    "workload": lambda row: row[0],
+    "label": lambda row: row[0],
+    "backend": lambda row: row[1].series.backend,
+    "shown": lambda row: size_text(row[1].trial.size),
+    "mpixels": lambda row: row[1].trial.pixels / 1e6,
+    "gib": lambda row: text.in_gib(row[1].trial.peak_bytes or 0),
+    "outlier": lambda row: row[1].outlier,
+    "meter": lambda row: row[1].trial.meter,
+    "law": lambda row: _law(row[1].series),
+}
+LINES: frames.Columns = {
+    "workload": lambda row: row[0],
+    "mpixels": lambda row: row[1] / 1e6,
+    "gib": lambda row: text.in_gib(row[2].bytes),
+    "low": lambda row: text.in_gib(row[2].low),
+    "high": lambda row: text.in_gib(row[2].high),
+}
+
+
+def _frames(comparisons: Sequence[Comparison]) -> list[pd.DataFrame]:
+    found = _found(comparisons)
+    points: list[tuple[str, _Sized]] = []
+    lines: list[tuple[str, float, Prediction]] = []
     for number, series in enumerate(found, 1):
         name = f"{series.name}, batch {series.batch}"
         name = name if len(found) == 1 else f"{number}. {name}"
-        law = series.law
-        for place, trial in enumerate(series.points):
-            points.append({
-                "workload": name,
-                "label": name,
-                "backend": series.backend,
-                "shown": size_text(trial.size),
-                "mpixels": trial.pixels / 1e6,
-                "gib": (trial.peak_bytes or 0) / GIB,
-                "outlier": law is not None and law.outliers[place],
-                "meter": trial.meter,
-                "law": series.no_law if law is None else f"{law.form}: {findings.law_text(law)}",
-            })  # fmt: skip
-        if law is None:
-            continue
-        for pixels in np.linspace(0, 1.05 * max(t.pixels for t in series.points), POINTS):
-            expected = law.predict(max(pixels, 1.0), series.batch)
-            lines.append({
-                "workload": name,
-                "mpixels": pixels / 1e6,
-                "gib": expected.bytes / GIB,
-                "low": None if expected.low is None else expected.low / GIB,
-                "high": None if expected.high is None else expected.high / GIB,
-            })  # fmt: skip
-    return pd.DataFrame(points, columns=plots.size_memory.POINTS), pd.DataFrame(
-        lines, columns=plots.size_memory.LINES
-    )
+        known = {id(trial) for trial in series.points}
+        points += [(name, row) for row in _sized(series) if id(row.trial) in known]
+        if series.law is not None:
+            for pixels in np.linspace(0, 1.05 * max(t.pixels for t in series.points), AT):
+                lines.append((name, pixels, series.law.predict(max(pixels, 1.0), series.batch)))
+    return [frames.frame(POINTS, points), frames.frame(LINES, lines)]

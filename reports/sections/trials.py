@@ -1,15 +1,14 @@
-"""Samples as trials of memory: what the sections on capacity and on sizes both read."""
+"""Records as trials of memory: what the sections on capacity and on sizes both read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench import comparable
-from bench.capacity import trials
-from bench.capacity.trials import Trial
+from bench.passes.capacity.judge import Trial, of_record
+from bench.records import Record, alike
+from bench.records.arms import Source
 from reports.analyse import Comparison
-from reports.gather import Sample
 
 
 class Tried(NamedTuple):
@@ -26,41 +25,19 @@ def of(comparisons: Sequence[Comparison]) -> list[Tried]:
     Left out is what was tried in one size and one batch only: it says nothing of how memory grows,
     and a large run may hold thousands.
     """
-    alike: dict[tuple[object, ...], list[Sample]] = {}
+    shared: dict[tuple[object, ...], list[tuple[Source, Record]]] = {}
     for comparison in comparisons:
         for finding in comparison.findings:
-            for sample in finding.row.recorded:
-                asked = sample.workload
-                key = (sample.backend, sample.device, asked.get("task"), asked.get("model"))
-                alike.setdefault(key, []).append(sample)
-    sources = {s.source.path: s.source for samples in alike.values() for s in samples}
-    searches = {path: source.folder.plan.get("search") or {} for path, source in sources.items()}
+            arm, asked = finding.arm, finding.arm.cell.workload
+            key = (arm.cell.backend.name, comparison.group.device, asked.task, asked.model)
+            shared.setdefault(key, []).extend((arm.source, record) for record in arm.records)
     return [
-        Tried(_trial(sample), sample.backend, searches[sample.source.path])
-        for samples in alike.values()
-        if len({tuple(map(s.workload.get, comparable.SIZED)) for s in samples}) > 1
-        for sample in samples
+        Tried(of_record(record), record.cell.backend.name, source.plan.get("search") or {})
+        for members in shared.values()
+        if len({_size(record) for _, record in members}) > 1
+        for source, record in members
     ]
 
 
-def _trial(sample: Sample) -> Trial:
-    limit = sample.more.get("memory_limit") or {}
-    cell = {
-        "workload": sample.workload,
-        "backend": {
-            "name": sample.backend,
-            "options": sample.options,
-            "environment": sample.environment,
-        },
-        "cache": sample.cache,
-        "threads": sample.alike.record["cell"]["threads"],
-        "limits": {str(limit.get("meter")): limit.get("limit_bytes")},
-    }
-    record = {
-        **sample.more,
-        "outcome": sample.outcome,
-        "reason": sample.reason,
-        "record_id": sample.record_id,
-    }
-    peaks = [(peak.meter, peak.phase, peak.bytes) for peak in sample.peaks]
-    return trials.make(record, cell, sample.device, peaks, sample.e2e_s)
+def _size(record: Record) -> tuple[Any, ...]:
+    return tuple(getattr(record.workload, name) for name in sorted(alike.SIZED))

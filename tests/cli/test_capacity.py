@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from bench import api
-from bench.capacity import findings, trials
+from bench.passes.capacity import judge
 from bench.runner import execute
+from bench.store import RunFolder
 from tests.cli import records
 from tests.runner.support import lines, machine, program
 
@@ -63,7 +64,7 @@ def test_it_finds_the_edges_of_a_law_that_it_has_not_seen(
     tried = [(r["cell"]["workload"]["batch"], r["cell"]["workload"]["height"]) for r in measured]
     assert len(tried) == len(set(tried))
     assert sum(r["outcome"] != "skipped" for r in measured) <= 26
-    found = findings.capacities(trials.of_record(record) for record in measured)
+    found = judge.capacities(map(judge.of_record, RunFolder.open(out).records()))
     assert len(found) == 1
     fitted = found[0].law
     assert fitted is not None

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from bench import doctor
 from bench.cli import app
 from bench.runner.devices import Gpu, Machine
+from bench.text import GIB
 
-GIB = 1024**3
 VERSIONS = {
     "torch": "2.4.0+cu121",
     "diffusers": "0.35.1",

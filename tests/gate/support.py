@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from bench.gate import measured
@@ -57,7 +57,8 @@ def write_run(path: Path, cells: Sequence[tuple[Any, Sequence[Any]]], run_id: st
 
 def planned(backend: str = "torch-compile", rounds: int = 6, **workload: Any) -> Any:
     made = cell(backend, rounds=rounds, **workload)
-    made["protocol"]["warmup"] = {"min_calls": 2, "max_calls": 8}
+    rule = {"min_calls": 2, "max_calls": 8, "stable_calls": 2, "stable_pct": 5.0}
+    made["protocol"]["warmup"] = rule
     return made
 
 
@@ -83,7 +84,11 @@ def run(
     return write_run(tmp_path / name, [(of, records(of, arm, **fields))])
 
 
-def content(
-    tmp_path: Path, name: str, centre: float = 1.0, seed: int = 0, **fields: Any
-) -> dict[str, Any]:
-    return copy.deepcopy(measured.of_run(run(tmp_path, name, centre, seed, **fields)))
+def content(tmp_path: Path, name: str, centre: float = 1.0, seed: int = 0, **fields: Any) -> Any:
+    """Return a measured run as the JSON that a baseline file would hold."""
+    made = measured.of_run(run(tmp_path, name, centre, seed, **fields))
+    return msgspec.json.decode(msgspec.json.encode(made))
+
+
+def measurement(content_: dict[str, Any]) -> measured.Measurement:
+    return msgspec.convert(content_, measured.Measurement)

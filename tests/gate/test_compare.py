@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.gate import compare as gate
 from bench.gate import limits
-from bench.gate.compare import Comparison, Row, compare
+from bench.gate.compare import Comparison, Row
+from bench.gate.limits import Limits
 from tests.gate import support
 from tests.gate.support import content, memory, planned, records, times, write_run
 
 COUNTS = limits.parse("counts")
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> dict[str, Any]:
-    return content(tmp_path, "base")
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    folder = tmp_path_factory.mktemp("runs")
+    return content(folder, "base"), content(folder, "new", seed=1)
 
 
 @pytest.fixture
-def new(tmp_path: Path) -> dict[str, Any]:
-    return content(tmp_path, "new", seed=1)
+def base(contents: tuple[Any, Any]) -> Any:
+    return copy.deepcopy(contents[0])
+
+
+@pytest.fixture
+def new(contents: tuple[Any, Any]) -> Any:
+    return copy.deepcopy(contents[1])
+
+
+def compare(base: Any, new: Any, of: Limits | None = None, **more: Any) -> Comparison:
+    """Compare two contents of baseline files."""
+    again = more.pop("confirmation", None)
+    if again is not None:
+        more["confirmation"] = tuple(each and support.measurement(each) for each in again)
+    return gate.compare(support.measurement(base), support.measurement(new), of, **more)
 
 
 def of(content_: dict[str, Any]) -> Any:
@@ -41,7 +58,7 @@ def each(content_: dict[str, Any], change: Callable[[Any], None]) -> dict[str, A
     return content_
 
 
-def test_the_same_passes(base: dict[str, Any], new: dict[str, Any]) -> None:
+def test_the_same_passes(base: Any, new: Any) -> None:
     found = compare(base, new)
     assert found.exit_code == 0
     assert found.headline.startswith("PASSED: ")
@@ -51,7 +68,7 @@ def test_the_same_passes(base: dict[str, Any], new: dict[str, Any]) -> None:
     assert not found.suspects
 
 
-def test_slower_is_a_regression(base: dict[str, Any], tmp_path: Path) -> None:
+def test_slower_is_a_regression(base: Any, tmp_path: Path) -> None:
     found = compare(base, content(tmp_path, "slow", 1.05, 1))
     assert found.exit_code == 1
     assert row(found, "speed").status == "regression"
@@ -63,19 +80,19 @@ def test_slower_is_a_regression(base: dict[str, Any], tmp_path: Path) -> None:
     )
 
 
-def test_faster_passes_and_too_fast_stops(base: dict[str, Any], tmp_path: Path) -> None:
+def test_faster_passes_and_too_fast_stops(base: Any, tmp_path: Path) -> None:
     assert compare(base, content(tmp_path, "fast", 0.9, 1)).exit_code == 0
     twice = content(tmp_path, "twice", 0.5, 1)
     found = compare(base, twice)
     assert found.exit_code == 3
     assert row(found, "speed").status == "implausible"
     assert found.headline.startswith("STOPPED: ")
-    assert compare(base, twice, acknowledged=["t2i/torch-compile"]).exit_code == 0
-    assert compare(base, twice, implausible_pct=60).exit_code == 0
-    assert "no such cell" in compare(base, twice, acknowledged=["x"]).notes[0]
+    assert compare(base, twice, Limits(acknowledged=["t2i/torch-compile"])).exit_code == 0
+    assert compare(base, twice, Limits(implausible_pct=60)).exit_code == 0
+    assert "no such cell" in compare(base, twice, Limits(acknowledged=["x"])).notes[0]
 
 
-def test_a_confirmation_decides(base: dict[str, Any], tmp_path: Path) -> None:
+def test_a_confirmation_decides(base: Any, tmp_path: Path) -> None:
     slow = content(tmp_path, "slow", 1.05, 1)
     lucky, again = content(tmp_path, "a", 1.0, 2), content(tmp_path, "b", 1.05, 3)
     saved = compare(base, slow, confirmation=(None, lucky))
@@ -84,7 +101,7 @@ def test_a_confirmation_decides(base: dict[str, Any], tmp_path: Path) -> None:
     assert compare(base, slow, confirmation=(None, again)).exit_code == 1
 
 
-def test_memory_and_warmup_are_gated(base: dict[str, Any], tmp_path: Path) -> None:
+def test_memory_and_warmup_are_gated(base: Any, tmp_path: Path) -> None:
     big = content(tmp_path, "big", memory=memory(int(1.03 * 2**30)))
     assert row(compare(base, big), "memory").status == "regression"
     assert compare(base, big, limits.parse("memory=5%")).exit_code == 0
@@ -92,28 +109,80 @@ def test_memory_and_warmup_are_gated(base: dict[str, Any], tmp_path: Path) -> No
     assert row(compare(base, long), "warmup").status == "regression"
 
 
-@pytest.mark.parametrize("side", ["baseline", "candidate"])
-def test_a_missing_figure_is_never_a_pass(
-    base: dict[str, Any], new: dict[str, Any], side: str
-) -> None:
-    each({"baseline": base, "candidate": new}[side], lambda p: p.update(memory_bytes=None))
-    found = compare(base, new)
-    assert found.exit_code == 3
-    assert f"of the {side}" in row(found, "memory").reason
+ALL, COUNT = "processes.*", "processes.3.counts"
 
 
-def test_a_figure_missing_in_one_process_is_missing(
-    base: dict[str, Any], new: dict[str, Any]
-) -> None:
-    of(new)["processes"][2]["memory_bytes"] = None
-    found = compare(base, new)
-    assert found.exit_code == 3
-    assert "missing in 1 of 6 processes of the candidate" in row(found, "memory").reason
+def put(content_: Any, path: str, value: Any) -> None:
+    *way, last = path.split(".")
+    targets = [of(content_)]
+    for name in way:
+        if name == "*":
+            targets = [each for target in targets for each in target]
+        else:
+            targets = [t[int(name) if isinstance(t, list) else name] for t in targets]
+    for target in targets:
+        target[last] = value
 
 
-def test_what_neither_has_is_shown_and_only_stops_if_asked_for(
-    base: dict[str, Any], new: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(
+    ("side", "path", "value", "fail_on", "metric", "status", "code", "reason"),
+    [
+        # A missing figure is never a pass.
+        ("base", f"{ALL}.memory_bytes", None, None, "memory", "not comparable", 3, "of the base"),
+        ("new", f"{ALL}.memory_bytes", None, None, "memory", "not comparable", 3, "of the cand"),
+        ("new", "processes.2.memory_bytes", None, None, "memory", "not comparable", 3,
+         "missing in 1 of 6 processes of the candidate"),
+        # Counts are exact.
+        ("new", f"{COUNT}.steps_effective", 9, "counts", "steps_effective", "regression", 1, "9"),
+        ("new", f"{COUNT}.denoiser_calls", 20, "counts", "denoiser_calls", "regression", 1, "20"),
+        ("new", f"{COUNT}.graphs", 3, "counts", "graphs", "regression", 1, "2 before, 2 or 3 now."),
+        ("new", f"{COUNT}.graphs", 1, "counts", "graphs", "regression", 1, "2 before, 2 or 1 now."),
+        ("new", f"{COUNT}.graph_breaks", 1, "counts", "graph_breaks", "regression", 1, "0 before"),
+        ("new", f"{COUNT}.recompiles", 2, "counts", "recompiles", "regression", 1, "0 before"),
+        ("new", f"{COUNT}.output_size", "64x64", "counts", "output_size", "regression", 1, "64x64"),
+        ("new", f"{COUNT}.pictures", {"333/0": "other"}, "counts", "pictures", "regression", 1,
+         "images changed: seed/index 333/0."),
+        ("new", f"{COUNT}.graphs", None, "counts", "graphs", "not comparable", 3,
+         "missing in the candidate."),
+        ("base", f"{ALL}.counts.graph_breaks", 3, "counts", "graph_breaks", "improved", 0, "fewer"),
+        ("base", f"{ALL}.counts.recompiles", 3, "counts", "recompiles", "improved", 0, "fewer"),
+        ("base", f"{COUNT}.recompiles", 7, "counts", "recompiles", "unclear", 3, "own processes"),
+        ("base", f"{COUNT}.pictures", {"333/0": "other"}, "counts", "pictures", "not gated", 0,
+         "does not repeat its images"),
+        # Other work makes its time incomparable, other software its counts.
+        ("new", f"{ALL}.counts.steps_effective", 5, None, "speed", "not comparable", 1,
+         "steps_effective differs"),
+        ("new", "fingerprint.packages", {"torch": "2.14.0", "diffusers": "0.42.1"}, "counts",
+         "graphs", "not comparable", 3, "torch (2.14.0, baseline 2.13.0)"),
+        # One process of six that is not ok.
+        *(
+            ("new", "processes.5.outcome", outcome, None, "outcome", "regression", 1,
+             f"1 of 6 processes ended {outcome}: no reason given")
+            for outcome in ("oom", "fallback", "invalid", "failed", "timeout")
+        ),
+        # Disturbances.
+        ("base", "processes.0.disturbances", ["thermal slowdown (hardware) at 91 °C"], None,
+         "speed", "unclear", 3, "baseline, round 1: thermal"),
+        ("new", "processes.0.fingerprint_key", "elsewhere", None, "speed", "unclear", 3,
+         "not measured on one machine"),
+        ("new", "fingerprint.gpu.sm_clock_locked_mhz", 900, None, "speed", "unclear", 3,
+         "wrong clock: gpu sm_clock_locked_mhz"),
+        ("new", "fingerprint.gpu.power_limit_w", 900, None, "speed", "unclear", 3,
+         "wrong clock: gpu power_limit_w"),
+    ],
+)  # fmt: skip
+def test_one_change_has_its_status_and_reason(
+    base: Any, new: Any, side: str, path: str, value: Any, fail_on: str | None, metric: str,
+    status: str, code: int, reason: str,
+) -> None:  # fmt: skip
+    put({"base": base, "new": new}[side], path, value)
+    found = compare(base, new, limits.parse(fail_on))
+    assert found.exit_code == code
+    assert row(found, metric).status == status
+    assert reason in row(found, metric).reason
+
+
+def test_what_neither_has_is_shown_and_only_stops_if_asked_for(base: Any, new: Any) -> None:
     for one in (base, new):
         each(one, lambda p: p.update(memory_bytes=None, memory_reason="a CPU has no such meter"))
     found = compare(base, new)
@@ -123,69 +192,10 @@ def test_what_neither_has_is_shown_and_only_stops_if_asked_for(
     assert compare(base, new, limits.parse("memory")).exit_code == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("steps_effective", 9),
-        ("denoiser_calls", 20),
-        ("graphs", 3),
-        ("graphs", 1),
-        ("graph_breaks", 1),
-        ("recompiles", 2),
-        ("output_size", "64x64"),
-        ("pictures", {"333/0": "other"}),
-    ],
-)
-def test_counts_are_exact(base: dict[str, Any], new: dict[str, Any], name: str, value: Any) -> None:
-    of(new)["processes"][3]["counts"][name] = value
-    found = compare(base, new, COUNTS)
-    assert found.exit_code == 1
-    assert row(found, name).status == "regression"
-
-
-def test_other_work_makes_its_time_incomparable(base: dict[str, Any], new: dict[str, Any]) -> None:
-    each(new, lambda p: p["counts"].update(steps_effective=5))
-    found = compare(base, new)
-    assert found.exit_code == 1
-    assert row(found, "speed").status == "not comparable"
-    assert "steps_effective differs" in row(found, "speed").reason
-
-
-def test_a_graph_break_tells_its_reason(base: dict[str, Any], new: dict[str, Any]) -> None:
+def test_a_graph_break_tells_its_reason(base: Any, new: Any) -> None:
     each(new, lambda p: p["counts"].update(graph_breaks=1))
     each(new, lambda p: p.update(graph_break_reasons=["print in forward"]))
     assert "Reason: print in forward" in row(compare(base, new, COUNTS), "graph_breaks").reason
-
-
-@pytest.mark.parametrize("name", ["graph_breaks", "recompiles"])
-def test_fewer_breaks_are_better(base: dict[str, Any], new: dict[str, Any], name: str) -> None:
-    each(base, lambda p: p["counts"].update({name: 3}))
-    found = compare(base, new, COUNTS)
-    assert found.exit_code == 0
-    assert row(found, name).status == "improved"
-
-
-def test_a_missing_count_is_never_a_pass(base: dict[str, Any], new: dict[str, Any]) -> None:
-    of(new)["processes"][0]["counts"]["graphs"] = None
-    found = compare(base, new, COUNTS)
-    assert found.exit_code == 3
-    assert row(found, "graphs").reason == "missing in the candidate."
-
-
-def test_a_baseline_that_contradicts_itself_is_unclear(
-    base: dict[str, Any], new: dict[str, Any]
-) -> None:
-    of(base)["processes"][0]["counts"]["recompiles"] = 7
-    assert row(compare(base, new, COUNTS), "recompiles").status == "unclear"
-
-
-def test_pictures_that_never_repeat_are_not_gated(
-    base: dict[str, Any], new: dict[str, Any]
-) -> None:
-    of(base)["processes"][0]["counts"]["pictures"] = {"333/0": "other"}
-    found = compare(base, new, COUNTS)
-    assert found.exit_code == 0
-    assert "does not repeat its pictures" in row(found, "pictures").reason
 
 
 # Like with like
@@ -196,7 +206,7 @@ def fingerprint(content_: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return content_
 
 
-def test_another_machine_gates_counts_alone(base: dict[str, Any], new: dict[str, Any]) -> None:
+def test_another_machine_gates_counts_alone(base: Any, new: Any) -> None:
     fingerprint(new, cpu="CPU Y")
     each(new, lambda p: p["counts"].update(pictures={"333/0": "other"}))
     found = compare(base, new)
@@ -207,14 +217,7 @@ def test_another_machine_gates_counts_alone(base: dict[str, Any], new: dict[str,
     assert row(counted, "pictures").status == "not gated"
 
 
-def test_other_software_has_other_counts(base: dict[str, Any], new: dict[str, Any]) -> None:
-    fingerprint(new, packages={"torch": "2.14.0", "diffusers": "0.42.1"})
-    found = compare(base, new, COUNTS)
-    assert found.exit_code == 3
-    assert "torch (2.14.0, baseline 2.13.0)" in row(found, "graphs").reason
-
-
-def test_patch_levels_and_builds_count_alike(base: dict[str, Any], new: dict[str, Any]) -> None:
+def test_patch_levels_and_builds_count_alike(base: Any, new: Any) -> None:
     fingerprint(new, python="3.11.9", packages={"torch": "2.13.0+cpu", "diffusers": "0.42.1"})
     assert compare(base, new, COUNTS).exit_code == 0
     assert compare(base, new).exit_code == 3
@@ -222,9 +225,7 @@ def test_patch_levels_and_builds_count_alike(base: dict[str, Any], new: dict[str
     assert compare(base, new, COUNTS).exit_code == 3
 
 
-def test_paired_arms_may_differ_in_software_but_not_in_hardware(
-    base: dict[str, Any], new: dict[str, Any]
-) -> None:
+def test_paired_arms_may_differ_in_software_but_not_in_hardware(base: Any, new: Any) -> None:
     fingerprint(new, packages={"torch": "2.14.0"}, environment_hash="e2", python="3.12.0")
     found = compare(base, new, paired=True)
     assert found.exit_code == 0
@@ -244,11 +245,11 @@ def test_paired_arms_may_differ_in_software_but_not_in_hardware(
         (lambda c: c["found"].update(cache="warm"), "one was warm and the other cold"),
         (lambda c: c["found"].update(device="cpu"), "another workload: device (cpu, baseline cuda"),
         (lambda c: c["found"].update(model_revision="z"), "another workload: model revision"),
-        (lambda c: c["asked"].update(warmup={"min_calls": 0}), "warm-up rule differs"),
+        (lambda c: c["asked"].update(warmup=None), "warm-up rule differs"),
     ],
 )
 def test_another_measurement_is_not_compared(
-    base: dict[str, Any], new: dict[str, Any], change: Any, message: str
+    base: Any, new: Any, change: Any, message: str
 ) -> None:
     change(of(new))
     found = compare(base, new)
@@ -259,7 +260,7 @@ def test_another_measurement_is_not_compared(
 
 @pytest.mark.parametrize("cold_side", ["baseline", "candidate"])
 def test_warm_against_cold_is_not_comparable_and_no_win(
-    base: dict[str, Any], tmp_path: Path, cold_side: str
+    base: Any, tmp_path: Path, cold_side: str
 ) -> None:
     cold = content(tmp_path, "cold", 3.0, warmup_s=[])
     pair = (base, cold) if cold_side == "candidate" else (cold, base)
@@ -271,7 +272,7 @@ def test_warm_against_cold_is_not_comparable_and_no_win(
     assert "not warmed up" in row(compare(*pair), "cell").reason
 
 
-def test_cells_without_a_partner_stop(tmp_path: Path, base: dict[str, Any]) -> None:
+def test_cells_without_a_partner_stop(tmp_path: Path, base: Any) -> None:
     other = content(tmp_path, "other", of=planned("none"))
     found = compare(base, other)
     assert found.exit_code == 3
@@ -284,20 +285,8 @@ def test_cells_without_a_partner_stop(tmp_path: Path, base: dict[str, Any]) -> N
 # Outcomes
 
 
-@pytest.mark.parametrize("outcome", ["oom", "fallback", "invalid", "failed", "timeout"])
-def test_a_process_that_is_not_ok_is_a_regression(
-    base: dict[str, Any], new: dict[str, Any], outcome: str
-) -> None:
-    of(new)["processes"][5].update(outcome=outcome, reason="broke")
-    found = compare(base, new)
-    assert found.exit_code == 1
-    assert row(found, "outcome").reason == f"1 of 6 processes ended {outcome}: broke"
-
-
 @pytest.mark.parametrize("outcome", ["unsupported", "unavailable", "skipped"])
-def test_what_was_not_measured_is_no_pass(
-    base: dict[str, Any], new: dict[str, Any], outcome: str
-) -> None:
+def test_what_was_not_measured_is_no_pass(base: Any, new: Any, outcome: str) -> None:
     each(new, lambda p: p.update(outcome=outcome, reason="no GPU"))
     found = compare(base, new)
     assert found.exit_code == 3
@@ -308,7 +297,7 @@ def test_what_was_not_measured_is_no_pass(
     assert "save a baseline" in row(compare(new, base), "outcome").reason
 
 
-def test_missing_rounds_are_no_pass(base: dict[str, Any], new: dict[str, Any]) -> None:
+def test_missing_rounds_are_no_pass(base: Any, new: Any) -> None:
     del of(new)["processes"][4:]
     found = compare(base, new)
     assert found.exit_code == 3
@@ -321,7 +310,7 @@ def test_missing_rounds_are_no_pass(base: dict[str, Any], new: dict[str, Any]) -
 
 
 def test_a_disturbed_process_makes_figures_unclear_and_leaves_counts(
-    base: dict[str, Any], tmp_path: Path
+    base: Any, tmp_path: Path
 ) -> None:
     slow = content(tmp_path, "slow", 1.2, 1)
     of(slow)["processes"][1]["disturbances"] = ["other processes on the GPU: trainer"]
@@ -337,31 +326,12 @@ def test_a_disturbed_process_makes_figures_unclear_and_leaves_counts(
     assert compare(base, slow).exit_code == 1
 
 
-def test_a_disturbed_baseline_is_unclear_too(base: dict[str, Any], new: dict[str, Any]) -> None:
-    of(base)["processes"][0]["disturbances"] = ["thermal slowdown (hardware) at 91 °C"]
-    assert "baseline, round 1: thermal" in row(compare(base, new), "speed").reason
-
-
-def test_a_slowdown_halfway_is_unclear(base: dict[str, Any], tmp_path: Path) -> None:
+def test_a_slowdown_halfway_is_unclear(base: Any, tmp_path: Path) -> None:
     arm = times(1.0, 1, calls=20)
     arm[2] = [*arm[2][:10], *(1.3 * t for t in arm[2][10:])]
     found = compare(base, content(tmp_path, "hot", arm=arm))
     assert found.exit_code == 3
     assert "round 3: calls became" in row(found, "speed").reason
-
-
-@pytest.mark.parametrize("name", ["sm_clock_locked_mhz", "power_limit_w"])
-def test_a_wrong_clock_is_unclear(base: dict[str, Any], new: dict[str, Any], name: str) -> None:
-    fingerprint(new, gpu={**support.GPU, name: 900})
-    found = compare(base, new)
-    assert found.exit_code == 3
-    assert row(found, "speed").status == "unclear"
-    assert "wrong clock: gpu " + name in row(found, "speed").reason
-
-
-def test_rounds_on_two_machines_are_unclear(base: dict[str, Any], new: dict[str, Any]) -> None:
-    of(new)["processes"][0]["fingerprint_key"] = "elsewhere"
-    assert "not measured on one machine" in row(compare(base, new), "speed").reason
 
 
 # Fidelity
@@ -384,9 +354,7 @@ def word(content_: dict[str, Any], verdict: str | None) -> None:
         (None, None, 3),
     ],
 )
-def test_fidelity(
-    base: dict[str, Any], new: dict[str, Any], before: Any, now: Any, code: int
-) -> None:
+def test_fidelity(base: Any, new: Any, before: Any, now: Any, code: int) -> None:
     word(base, before)
     word(new, now)
     assert compare(base, new, limits.parse("fidelity")).exit_code == code
@@ -418,10 +386,8 @@ def test_fidelity_is_judged_from_stored_pictures(tmp_path: Path) -> None:
         folder.append(records(compiled, arm, images=near)[0])
     from bench.gate import measured
 
-    cells = measured.of_run(run)["cells"]
-    assert cells["t2i/torch-compile"]["fidelity"]["word"] == "CLOSE"
-    assert cells["t2i/none"]["fidelity"]["word"] is None
+    cells = measured.of_run(run).cells
+    assert cells["t2i/torch-compile"].fidelity.word == "CLOSE"
+    assert cells["t2i/none"].fidelity.word is None
     (run / "pictures/b.png").unlink()
-    assert (
-        "cannot be read" in measured.of_run(run)["cells"]["t2i/torch-compile"]["fidelity"]["reason"]
-    )
+    assert "cannot be read" in measured.of_run(run).cells["t2i/torch-compile"].fidelity.reason

@@ -26,12 +26,12 @@ def test_a_change_is_of_the_figure_itself() -> None:
     ],
 )
 def test_words(centre: float, allowed: float, word: str) -> None:
-    assert decide.decide(times(), times(centre, 1), allowed).word == word
+    assert decide.decide(times(), times(centre, 1), allowed).status == word
 
 
 def test_a_single_process_is_unclear_whatever_it_says() -> None:
     found = decide.decide(times(processes=1), times(2.0, processes=1), 1.0)
-    assert found.word == "unclear"
+    assert found.status == "unclear"
     assert not found.suspect
     assert "at least 3 rounds" in found.reason
 
@@ -39,15 +39,15 @@ def test_a_single_process_is_unclear_whatever_it_says() -> None:
 def test_an_interval_too_wide_to_tell_is_no_pass() -> None:
     wild = [[1.0, 1.0], [1.3, 1.3], [0.9, 0.9]]
     found = decide.decide(wild, [[1.02, 1.02], [1.2, 1.2], [0.95, 0.95]], 1.0)
-    assert found.word == "unclear"
+    assert found.status == "unclear"
     assert "too wide to tell" in found.reason
-    assert decide.decide(wild, wild, 25.0).word == "passed"
+    assert decide.decide(wild, wild, 25.0).status == "passed"
 
 
 def test_a_confirmation_that_disagrees_saves() -> None:
     slow, again = times(1.05, 1), times(1.0, 2)
     found = decide.decide(times(), slow, 1.0, confirmation=([], again))
-    assert found.word == "passed"
+    assert found.status == "passed"
     assert found.suspect
     assert "not confirmed" in found.reason
 
@@ -56,7 +56,7 @@ def test_a_confirmation_that_agrees_is_said() -> None:
     found = decide.decide(
         times(), times(1.05, 1), 1.0, confirmation=(times(1.0, 3), times(1.05, 2))
     )
-    assert found.word == "regression"
+    assert found.status == "regression"
     assert "confirmation run agrees" in found.reason
 
 
@@ -69,7 +69,7 @@ def test_screening_is_wider_than_deciding() -> None:
     assert final.low_pct is not None
     assert final.low_pct < screen.low_pct
     found = decide.decide(base, new, (final.low_pct + screen.low_pct) / 2)
-    assert (found.word, found.suspect) == ("passed", True)
+    assert (found.status, found.suspect) == ("passed", True)
 
 
 def test_a_negative_limit_is_refused() -> None:
@@ -85,7 +85,7 @@ def test_limits_are_read() -> None:
     counts = limits.parse("counts")
     assert counts.allowed_pct == {}
     assert not counts.fidelity
-    assert limits.parse(None) is limits.DEFAULT
+    assert limits.parse(None) == limits.Limits()
 
 
 @pytest.mark.parametrize(

@@ -39,5 +39,5 @@ def test_the_default_protocol_is_the_one_that_is_simulated() -> None:
     for cell in plan.cells:
         assert cell["protocol"]["rounds"] == simulate.PROCESSES
         assert cell["protocol"]["calls"]["min_calls"] == simulate.CALLS
-    assert limits.DEFAULT.allowed_pct["speed"] == simulate.ALLOWED_PCT
+    assert limits.DEFAULTS["speed"] == simulate.ALLOWED_PCT
     assert "SAVE_ROUNDS:-32" in (ROOT / "scripts/gate.sh").read_text()

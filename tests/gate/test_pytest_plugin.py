@@ -54,7 +54,7 @@ def test_each_cell_is_a_test_with_our_samples(place: Path) -> None:
     done = run(place, "--benchmark-json", "out.json", "--bench-out", "measured")
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout  # and not test_other.py
-    assert "t2i/none round 1 of 3  ok" in done.stdout
+    assert "t2i/none round 1 of 3 on cpu  ok" in done.stdout
     found = json.loads((place / "out.json").read_text())
     first = found["benchmarks"][0]
     assert first["fullname"] == "small.yaml::t2i/none"
@@ -62,10 +62,10 @@ def test_each_cell_is_a_test_with_our_samples(place: Path) -> None:
 
     records = [
         record
-        for record in RunFolder.open(place / "measured").raw_records()
-        if record["name"] == "t2i/none"
+        for record in RunFolder.open(place / "measured").records()
+        if record.name == "t2i/none"
     ]
-    assert first["stats"]["data"] == [t for record in records for t in record["e2e_s"]]
+    assert first["stats"]["data"] == [t for record in records for t in record.e2e_s]
     assert first["stats"]["rounds"] == 15
     extra: dict[str, Any] = first["extra_info"]
     assert extra["steady_peak_bytes"] == {"rss": 5_000_000}
@@ -119,7 +119,7 @@ def test_selections_measure_only_what_is_selected(place: Path) -> None:
     assert "1 passed, 1 deselected" in done.stdout
     from bench.store import RunFolder
 
-    assert [r["name"] for r in RunFolder.open(place / "m").raw_records()] == ["t2i/torch-compile"]
+    assert [r.name for r in RunFolder.open(place / "m").records()] == ["t2i/torch-compile"]
 
 
 def test_paths_of_ones_own_are_collected_too(place: Path) -> None:

@@ -276,7 +276,7 @@ def test_a_paired_gate_also_keeps_to_stored_counts(doubled: Path, tmp_path: Path
     asked = gating.Request(doubled / "small.yaml", doubled / "out", ["protocol.rounds=6"])
     arms = gating.Arm("baseline", doubled / "base"), gating.Arm("candidate")
     outcome = gating.paired(asked, *arms, stored=("main", doubled / "baselines"), measure=measure)
-    assert outcome.found.exit_code == 0
+    assert outcome.comparison.exit_code == 0
     assert outcome.against_stored is not None
     assert outcome.against_stored.exit_code == 1
     assert outcome.exit_code == 1

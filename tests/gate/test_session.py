@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from bench.gate import GateError, baselines, measured, session
+from bench.gate.session import Gpu
 from bench.runner import Silent, Task
+from bench.store import RunFolder
 from tests.gate.support import FINGERPRINT, GPU, planned, records, times, write_run
 
 UUID = "GPU-1a2b3c4d-0000-1111-2222-333344445555"
@@ -24,13 +26,13 @@ def smi(gpus: str = IDLE, apps: str = "") -> session.Ask:
 def test_the_answer_is_read() -> None:
     apps = f"{UUID}, 4242, /usr/bin/python3\n{UUID}, 77, [Not Found]\nGPU-else, 1, x\n"
     (gpu,) = session.observe(smi(apps=apps))
-    assert gpu == {
-        "uuid_hash": HASH,
-        "reasons": 1,
-        "sm_clock_mhz": 345,
-        "temperature_c": 41,
-        "apps": ["[Not Found]", "python3"],
-    }
+    assert gpu == Gpu(
+        uuid_hash=HASH,
+        reasons=1,
+        sm_clock_mhz=345,
+        temperature_c=41,
+        apps=("[Not Found]", "python3"),
+    )
 
 
 @pytest.mark.parametrize("name", ["clocks_event_reasons", "clocks_throttle_reasons"])
@@ -41,12 +43,12 @@ def test_the_reasons_are_asked_by_the_name_that_the_driver_knows(name: str) -> N
         return ""
 
     (gpu,) = session.observe(ask)
-    assert (gpu["reasons"], gpu["sm_clock_mhz"], gpu["temperature_c"]) == (4, 1755, 61)
+    assert (gpu.reasons, gpu.sm_clock_mhz, gpu.temperature_c) == (4, 1755, 61)
 
 
 def test_answers_without_values_are_none() -> None:
     (gpu,) = session.observe(smi(f"{UUID}, [N/A], [N/A], [Not Supported]\n"))
-    assert (gpu["reasons"], gpu["sm_clock_mhz"], gpu["temperature_c"]) == (None, None, None)
+    assert (gpu.reasons, gpu.sm_clock_mhz, gpu.temperature_c) == (None, None, None)
     assert session.observe(lambda query: None) == []
     assert session.observe(smi("something else entirely\n")) == []
 
@@ -58,15 +60,9 @@ def test_no_program_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert session.watched(quiet) is quiet
 
 
-def gpu(apps: int = 0, reasons: int = 0, clock: int = 1500, hot: int | None = 60) -> Any:
-    names = [f"app{i}" for i in range(apps)]
-    return {
-        "uuid_hash": HASH,
-        "reasons": reasons,
-        "sm_clock_mhz": clock,
-        "temperature_c": hot,
-        "apps": names,
-    }
+def gpu(apps: int = 0, reasons: int = 0, clock: int = 1500, hot: int | None = 60) -> Gpu:
+    names = tuple(f"app{i}" for i in range(apps))
+    return Gpu(uuid_hash=HASH, reasons=reasons, sm_clock_mhz=clock, temperature_c=hot, apps=names)
 
 
 def watched_run(
@@ -92,8 +88,8 @@ def watched_run(
     (path / "session.jsonl").rename(tmp_path / "kept")
     write_run(path, [(of, made)])
     (tmp_path / "kept").rename(path / "session.jsonl")
-    cell = measured.of_run(path)["cells"]["t2i/torch-compile"]
-    return [process["disturbances"] for process in cell["processes"]]
+    cell = measured.of_run(path).cells["t2i/torch-compile"]
+    return [list(process.disturbances) for process in cell.processes]
 
 
 def test_a_quiet_session_has_nothing_to_say(tmp_path: Path) -> None:
@@ -138,7 +134,7 @@ def test_without_a_uuid_the_only_gpu_counts(tmp_path: Path) -> None:
 def test_nothing_is_asked_while_another_lane_measures_or_off_a_gpu(tmp_path: Path) -> None:
     asked: list[int] = []
 
-    def observer() -> list[dict[str, Any]]:
+    def observer() -> list[Gpu]:
         asked.append(1)
         return []
 
@@ -162,4 +158,5 @@ def test_a_torn_line_is_skipped(tmp_path: Path) -> None:
     watched_run(tmp_path, {})
     file = tmp_path / "run" / "session.jsonl"
     file.write_text(file.read_text() + '{"cell_id": "x", "rou')
-    assert session.read(tmp_path / "run")
+    kept = list(RunFolder.open(tmp_path / "run").records())
+    assert len(session.read(tmp_path / "run", kept)) == 4

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
@@ -11,11 +12,11 @@ from PIL import Image
 
 import plots.end_to_end
 from plots import style
-from reports import analyse, figures, frames, gather
+from reports import figures, frames, sections
 from reports.fidelity import Pictures, judge
 from tests.reports import make_records as make
 
-NAMES = sorted(figures.NAMES)
+NAMES = sorted({*figures.NAMES, "roofline", "sizes", "sweep"})
 
 
 def comparisons(folder, backends=make.BACKENDS, workloads=make.WORKLOADS[:1], **settings):
@@ -23,12 +24,20 @@ def comparisons(folder, backends=make.BACKENDS, workloads=make.WORKLOADS[:1], **
     run = make.write_run(folder / "run", records)
     make.add_pictures(run, records, backends)
     make.write_run(run, records)
-    return analyse.compare(gather.group(gather.read([run])))
+    return make.compared(run)
 
 
 def tables(found):
     likenesses = [judge(c, Pictures()) for c in found]
-    return {name: plot() for name, plot in figures._plotted(found, likenesses, {}).items()}
+    plots = figures._plotted(found, likenesses, {}) | sections.figures(found)
+    return {name: made(plot) for name, plot in plots.items()}
+
+
+def made(plot):
+    """Return a plot with its tables, and what is said of them."""
+    tables = plot.tables()
+    says = plot.says if isinstance(plot.says, str) else plot.says(*tables)
+    return replace(plot, tables=tables, says=says)
 
 
 @pytest.fixture(scope="module")

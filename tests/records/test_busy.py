@@ -9,7 +9,6 @@ import pytest
 
 from bench.records import frame, terminal
 from bench.runner import execute, host
-from reports import analyse, gather
 from tests.cli.records import cell, grouped, record, typed
 from tests.reports import make_records as make
 from tests.runner.support import Plan, lines, machine, program
@@ -62,7 +61,7 @@ def test_the_report_flags_it_and_trusts_with_care(tmp_path: Path) -> None:
     loud = make.write_run(tmp_path / "loud", made)
     told = {}
     for run in (quiet, loud):
-        (comparison,) = analyse.compare(gather.group(gather.read([run])))
+        (comparison,) = make.compared(run)
         finding = comparison.findings[1]
         told[run.name] = [flag.name for _, flag in finding.flags], " ".join(finding.doubts)
     assert "load" not in told["quiet"][0]

@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench.records.arms import ArmGroup, group
+from bench.records.load import load
+from reports.analyse import Comparison, compare
+
 FINGERPRINT = {
     "os": "Linux",
     "kernel": "6.1.0",
@@ -347,6 +351,16 @@ def cell_of(workload: Workload, backend: Backend, cache: str, rounds: int) -> di
         "limits": {"timeout_s": 1800.0, "memory_bytes": None},
         "allow_remote_code": False,
     }
+
+
+def groups(*runs: Path) -> list[ArmGroup]:
+    """Return what a report reads of runs."""
+    return group(load(runs))
+
+
+def compared(*runs: Path) -> list[Comparison]:
+    """Return what a report makes of runs."""
+    return compare(groups(*runs))
 
 
 def write_run(path: Path, made: Sequence[dict[str, Any]]) -> Path:

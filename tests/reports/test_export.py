@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.store import StoreError
 from reports import export
-from reports.gather import ReportError
 from tests.reports import make_records as make
 
 DOCS = Path(__file__).parents[2] / "docs/reading-a-report.md"
@@ -57,7 +57,7 @@ def test_csv_holds_every_digit(run):
 
 def test_parquet_without_its_package(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ReportError, match="pip install pyarrow"):
+    with pytest.raises(StoreError, match="pip install pyarrow"):
         export.render([run], "parquet")
 
 

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from bench import text
+from bench.passes.profile import section as profile
+from bench.passes.sweep.judge import step_sweep
 from bench.records import terminal
-from reports import analyse, build, frames, gather, reference
+from bench.records.load import load
+from bench.store import StoreError
+from reports import analyse, build, reference
 from tests.reports import make_records as make
 
 
@@ -63,7 +67,7 @@ def test_published_rows_of_another_size_or_task_stay_away(tmp_path):
     rows = reference.load("onediff_t2i_i2i")
     assert len(rows) == 34
     records = make.records([make.Workload("x", model="hub:SG161222/RealVisXL_V4.0", size=640)])
-    (group,) = gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
+    (group,) = make.groups(make.write_run(tmp_path / "run", records))
     assert reference.beside(rows, group) == []
     pix = [row for row in rows if "pix2pix" in row.model]
     assert {row.task for row in pix} == {"edit"}
@@ -72,24 +76,22 @@ def test_published_rows_of_another_size_or_task_stay_away(tmp_path):
 def test_many_groups_are_shared_among_processes_without_changing_a_figure(tmp_path, monkeypatch):
     workloads = [make.Workload(f"w{i}") for i in range(5)]
     records = make.records(workloads, rounds=2)
-    groups = gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
+    groups = make.groups(make.write_run(tmp_path / "run", records))
     monkeypatch.setattr(analyse, "FEW_REPLICATES", analyse.REPLICATES)
     alone = analyse.compare(groups)
-    monkeypatch.setattr(analyse, "MANY_ROWS", 4)
+    monkeypatch.setattr(analyse, "MANY_ARMS", 4)
     shared = analyse.compare(groups)
     assert [f.speedup for c in alone for f in c.findings] == [
         f.speedup for c in shared for f in c.findings
     ]
-    assert [c.best.row for c in alone] == [c.best.row for c in shared]
+    assert [c.best.arm for c in alone] == [c.best.arm for c in shared]
     assert all(f.baseline is c.findings[0] for c in shared for f in c.findings[1:])
 
 
 def test_equal_backends_are_not_called_fastest(tmp_path):
     backends = [make.BACKENDS[0], make.Backend("twin", 1.0, 2.0)]
     records = make.records(make.WORKLOADS[:1], backends, rounds=4, between=0.02)
-    (found,) = analyse.compare(
-        gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
-    )
+    (found,) = make.compared(make.write_run(tmp_path / "run", records))
     assert found.best is None
     assert found.findings[1].verdict.word in ("SAME", "UNCLEAR")
 
@@ -136,7 +138,7 @@ def test_cold_and_warm_of_two_runs_find_each_other(tmp_path, undrawn):
 def test_a_slower_session_tells_no_two_gains_apart(tmp_path):
     """Times of two runs meet in no ratio: a machine that throttled in one is no backend's gain."""
     runs = list(two_sessions(tmp_path, slower=1.3))
-    (found,) = analyse.compare(gather.group(gather.read(runs)))
+    (found,) = make.compared(*runs)
     gains = [f.speedup.ratio for f in found.findings if f.speedup]
     assert gains[0] == pytest.approx(gains[1])
     assert all("another run" not in doubt for f in found.findings for doubt in f.doubts)
@@ -146,11 +148,9 @@ def test_a_slower_session_tells_no_two_gains_apart(tmp_path):
 def test_a_baseline_of_another_run_is_a_doubt(tmp_path):
     runs = list(two_sessions(tmp_path))
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[1:2], seed=3)
-    (found,) = analyse.compare(
-        gather.group(gather.read([runs[1], make.write_run(tmp_path / "alone", records)]))
-    )
+    (found,) = make.compared(runs[1], make.write_run(tmp_path / "alone", records))
     doubtful = [f for f in found.findings if any("another run, core" in d for d in f.doubts)]
-    assert [f.row.session for f in doubtful] == ["alone"]
+    assert [f.arm.source.label for f in doubtful] == ["alone"]
     assert doubtful[0].trust == "with care"
 
 
@@ -164,8 +164,8 @@ def test_launches_bind_a_loop_and_not_what_follows_it(tmp_path):
             busy["loop_busy_s"] = share * loop_s
         record["device_busy"] = busy
         run = make.write_run(tmp_path / f"run-{share}", records)
-        (found,) = analyse.compare(gather.group(gather.read([run])))
-        limits = frames.limits(found, found.findings[0])
+        (found,) = make.compared(run)
+        limits = profile.limits(found, found.findings[0])
         assert limits.launch_bound is bound
         assert limits.busy_pct < 51
         assert limits.loop_busy_pct == (None if share is None else pytest.approx(100 * share))
@@ -174,9 +174,9 @@ def test_launches_bind_a_loop_and_not_what_follows_it(tmp_path):
 def test_the_limits_are_what_the_counts_and_ceilings_give(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     run = make.write_run(tmp_path / "run", records)
-    (found,) = analyse.compare(gather.group(gather.read([run])))
+    (found,) = make.compared(run)
     for finding, record in zip(found.findings, records, strict=True):
-        limits = frames.limits(found, finding)
+        limits = profile.limits(found, finding)
         loop_s = np.mean([call["denoise_s"] for call in record["stages"]])
         assert limits.flops_per_s == pytest.approx(10 * 1e9 / loop_s)
         assert limits.mfu_pct == pytest.approx(100 * 10 * 1e9 / loop_s / 4e10)
@@ -191,10 +191,8 @@ def test_a_fit_returns_what_was_put_in(tmp_path):
     workload = make.Workload("fake", step_s=0.01, fixed_s=0.2)
     records = make.records([workload], make.BACKENDS[:1], rounds=2, between=0.0,
                            sweep=(5, 10, 20, 30, 50))  # fmt: skip
-    (found,) = analyse.compare(
-        gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
-    )
-    fit = found.findings[0].sweep.fit
+    (found,) = make.compared(make.write_run(tmp_path / "run", records))
+    fit = step_sweep(found.findings[0].arm.good).fit
     assert fit.fixed_interval_s[0] <= 0.2 <= fit.fixed_interval_s[1]
     assert fit.marginal_interval_s[0] <= 0.01 <= fit.marginal_interval_s[1]
     assert fit.n == 30
@@ -225,13 +223,13 @@ def test_heun_is_not_called_a_disagreement(tmp_path, undrawn):
 
 @pytest.mark.parametrize("name", ["sweep_steps", "sweep_steps_warmup", "sweep_size"])
 @pytest.mark.parametrize(
-    "value", [7, [7], [{}], [{"outcome": "ok", "steps": "x"}], [{"outcome": "ok", "steps": 5}]]
+    "value", [7, [7], [{}], [{"outcome": "ok", "steps": "x"}], [{"outcome": "?", "steps": 5}]]
 )
 def test_a_foreign_sweep_is_named(tmp_path, name, value):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1)
     records[0][name] = value
-    with pytest.raises(gather.ReportError, match=f"not one of bench's: {name}"):
-        gather.read([make.write_run(tmp_path / "run", records)])
+    with pytest.raises(StoreError, match=f"not a record of a run: {name}"):
+        load([make.write_run(tmp_path / "run", records)])
 
 
 def test_a_sweep_without_a_line_says_why(tmp_path):
@@ -261,9 +259,7 @@ def test_memory_of_one_meter_only(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     for reading in records[1]["memory"]:
         reading["meter"] = "torch.max_memory_allocated"
-    (found,) = analyse.compare(
-        gather.group(gather.read([make.write_run(tmp_path / "run", records)]))
-    )
+    (found,) = make.compared(make.write_run(tmp_path / "run", records))
     assert found.meter == "torch.max_memory_allocated"
     assert found.findings[0].peak(found.meter) is None
 
@@ -272,7 +268,7 @@ def test_resident_memory_of_forked_and_spawned_processes_never_meets(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     records[1]["process"]["start"] = "spawn"
     run = make.write_run(tmp_path / "run", records)
-    (found,) = analyse.compare(gather.group(gather.read([run])))
+    (found,) = make.compared(run)
     assert found.meter == "rss"
     assert [f.peak("rss") is None for f in found.findings] == [False, True]
     assert found.findings[1].peak("rss (spawned)") > 0
@@ -281,7 +277,7 @@ def test_resident_memory_of_forked_and_spawned_processes_never_meets(tmp_path):
     for record in records:
         record["process"]["start"] = "spawn"
     run = make.write_run(tmp_path / "other", records)
-    (found,) = analyse.compare(gather.group(gather.read([run])))
+    (found,) = make.compared(run)
     assert found.meter == "rss (spawned)"
     assert all(f.peak(found.meter) for f in found.findings)
 
@@ -295,7 +291,7 @@ def test_memory_use_is_linear_in_records(tmp_path):
         run = make.write_run(tmp_path / str(rounds), records)
         del records
         tracemalloc.start()
-        gather.read([run])
+        load([run])
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used
@@ -323,8 +319,8 @@ def test_a_backend_meets_the_baseline_of_its_own_environment(tmp_path, undrawn):
     for record in elsewhere:
         record["e2e_s"] = [10 * value for value in record["e2e_s"]]
     run = make.write_run(tmp_path / "run", [*records, *elsewhere])
-    (found,) = analyse.compare(gather.group(gather.read([run])))
-    by_label = {finding.row.label: finding for finding in found.findings}
+    (found,) = make.compared(run)
+    by_label = {finding.arm.label: finding for finding in found.findings}
     name = make.BACKENDS[1].name
     assert set(by_label) == {"none", "none@nexfort", name, f"{name}@nexfort"}
     assert by_label[name].baseline is by_label["none"]
@@ -345,7 +341,7 @@ def test_gains_in_two_environments_are_told_apart_by_their_intervals(tmp_path, g
     elsewhere = make.records(workloads, [make.BACKENDS[0], make.Backend("best", gain)], rounds=1)
     move_to_nexfort(elsewhere)
     run = make.write_run(tmp_path / "run", [*records, *elsewhere])
-    (found,) = analyse.compare(gather.group(gather.read([run])))
-    assert {found.best.row.short, *(f.row.short for f in found.tied)} == (
+    (found,) = make.compared(run)
+    assert {found.best.arm.short, *(f.arm.short for f in found.tied)} == (
         {make.BACKENDS[1].name, "best@nexfort"} if tied else {"best@nexfort"}
     )

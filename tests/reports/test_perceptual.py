@@ -11,7 +11,8 @@ import pytest
 from bench import perceptual as kept_scores
 from bench.cli.app import main
 from bench.perceptual import WeightsError
-from reports import build, export, figures, gather, perceptual, view
+from bench.tasks.edit.section import NO_CLIP_SCORE
+from reports import build, export, figures, perceptual, view
 from tests.reports import make_records as make
 from tests.worker import tiny_clip
 
@@ -112,11 +113,11 @@ def test_a_picture_carries_its_scores_and_the_method_its_weights(
 def test_an_edit_has_no_clip_score_and_the_reason(written: tuple[build.Report, Path]) -> None:
     report, run = written
     assert table(report, "CLIP score", workload=2) is None
-    assert perceptual.EDIT in table(report, "Fidelity", workload=2).note  # type: ignore[union-attr]
+    assert NO_CLIP_SCORE in table(report, "Fidelity", workload=2).note  # type: ignore[union-attr]
     frame = export.frame([run])
     edits = frame[frame["task"] == "edit"]
     assert edits["cell_clip_score"].isna().all()
-    assert set(edits["cell_clip_score_reason"]) == {perceptual.EDIT}
+    assert set(edits["cell_clip_score_reason"]) == {NO_CLIP_SCORE}
     assert edits["cell_lpips"].notna().sum() == 4
 
 
@@ -194,7 +195,7 @@ def test_a_small_distance_never_reads_as_none(value: float | None, shown: str) -
 @pytest.mark.parametrize("synthetic", [False, True])
 def test_synthetic_weights_have_no_clip_score(tmp_path: Path, synthetic: bool) -> None:
     made = make.records([make.Workload("s", synthetic=synthetic)], make.BACKENDS[:1], rounds=1)
-    (group,) = gather.group(gather.read([make.write_run(tmp_path / "run", made)]))
+    (group,) = make.groups(make.write_run(tmp_path / "run", made))
     assert (perceptual.why_no_clip_score(group) == perceptual.SYNTHETIC) is synthetic
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.store import StoreError
-from reports import analyse, fidelity, gather, publish, techniques
+from reports import fidelity, publish, techniques
 from tests.reports import make_records as make
 
 TUNED = make.Backend("tuned", 2.0, 8.0, options={"alone": None, "autotune": False})
@@ -39,7 +39,7 @@ def test_a_packed_run_says_the_same_without_its_pictures(root: Path, run: Path) 
     found = []
     for folder in (run, packed):
         pictures = fidelity.Pictures(fidelity.known([folder]))
-        comparison = analyse.compare(gather.group(gather.read([folder])))[0]
+        comparison = make.compared(folder)[0]
         found.append(
             {
                 place: likeness.verdict.word if likeness.verdict else None
@@ -181,10 +181,9 @@ def test_a_technique_names_the_cell_that_measured_it_and_both_caches(tmp_path: P
             make.WORKLOADS[:1], [make.BACKENDS[0], partly], rounds=2, caches=(cache,)
         )
         for record in records:
-            record["name"] = record["name"].replace("tuned", "tuned[parts=unet]")
+            record["cell"]["name"] = record["name"].replace("tuned", "tuned[parts=unet]")
         make.write_run(tmp_path / name, records)
-    samples = gather.read([tmp_path / "core", tmp_path / "cold"])
-    comparisons = analyse.compare(gather.group(samples))
+    comparisons = make.compared(tmp_path / "core", tmp_path / "cold")
     page = techniques.page([("a-machine", comparisons, [{}])])
     (said,) = (line for line in part(page, "a-machine").splitlines() if ". All of it |" in line)
     cells = [cell.strip() for cell in said.split("|")]
@@ -199,9 +198,9 @@ def test_a_shipped_cache_is_a_technique_of_its_own(tmp_path: Path) -> None:
     records = make.records(make.WORKLOADS[:1], [make.BACKENDS[0], TUNED, shipped], rounds=2)
     for record in records:
         if record["cell"]["backend"]["options"].get("cache_file"):
-            record["name"] += "[cache_file=a.bin]"
-    samples = gather.read([make.write_run(tmp_path / "run", records)])
-    page = techniques.page([("a-machine", analyse.compare(gather.group(samples)), [{}])])
+            record["cell"]["name"] = f"{record['name']}[cache_file=a.bin]"
+    comparisons = make.compared(make.write_run(tmp_path / "run", records))
+    page = techniques.page([("a-machine", comparisons, [{}])])
     lines = part(page, "a-machine").splitlines()
     (line,) = (each for each in lines if ". Ship what was compiled |" in each)
     assert "cache\\_file=a.bin" in line

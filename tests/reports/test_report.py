@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bench import text
 from bench.cli.app import main
 from bench.store import StoreError
-from reports import analyse, build, export, frames, gallery, gather
+from reports import analyse, build, export, frames, gallery
 from reports import figures as drawing
 from tests.reports import make_records as make
 
@@ -87,7 +87,7 @@ def test_all_parts_are_there(written):
     names = {path.name for path in (out / "plots").iterdir()}
     figures = ("end_to_end", "throughput", "warmup", "breakeven", "memory", "stages", "roofline",
                "pareto", "sweep", "sizes", "spread", "trace")  # fmt: skip
-    assert set(figures) == drawing.NAMES
+    assert set(figures) > drawing.NAMES
     assert names == {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     said = report.markdown.read_text()
     for name in figures:
@@ -286,7 +286,7 @@ def test_a_lost_round_is_counted_in_words(tmp_path, undrawn):
     records = make.records(make.WORKLOADS[:1], rounds=2)
     lost = next(r for r in records if r["round"] == 1 and "regional" in r["name"])
     run = small(tmp_path, [r for r in records if r is not lost])
-    found = analyse.compare(gather.group(gather.read([run])))[0].findings[-1]
+    found = make.compared(run)[0].findings[-1]
     assert found.outcome == "ok 1 of 2"
     assert found.reasons == [
         "no record of 1 of 2 rounds (the run has not finished, or was interrupted)"
@@ -386,7 +386,7 @@ def test_a_picture_outside_the_run_is_refused(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"x")
     records = make.records(make.WORKLOADS[:1], rounds=1)
     records[0]["images"] = [{"path": "../secret.png", "seed": 1, "index": 0}]
-    with pytest.raises(StoreError, match="outside the run folder"):
+    with pytest.raises(StoreError, match="expected a path below the run folder"):
         build.write([small(tmp_path, records)])
 
 
@@ -444,7 +444,7 @@ def test_unlike_rows_are_not_compared(tmp_path, name, value):
     for record in records:
         if record["cell"]["backend"]["name"] != "none":
             record[name] = value
-    (found,) = analyse.compare(gather.group(gather.read([small(tmp_path, records)])))
+    (found,) = make.compared(small(tmp_path, records))
     other = found.findings[1]
     assert other.speedup is None
     assert other.breakeven is None
@@ -456,14 +456,14 @@ def test_unlike_rows_are_not_compared(tmp_path, name, value):
 def test_another_machine_is_not_compared(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     records[1]["fingerprint"] = {**make.FINGERPRINT, "cpu": "Another CPU"}
-    (found,) = analyse.compare(gather.group(gather.read([small(tmp_path, records)])))
+    (found,) = make.compared(small(tmp_path, records))
     assert "cpu" in found.findings[1].not_comparable
 
 
 def test_two_data_types_are_two_workloads(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     records[1]["cell"]["workload"]["dtype"] = "float16"
-    groups = gather.group(gather.read([small(tmp_path, records)]))
+    groups = make.groups(small(tmp_path, records))
     assert [g.title for g in groups] == ["t2i · float32", "t2i · float16"]
 
 
@@ -479,7 +479,7 @@ def test_titles_tell_workloads_apart_by_the_fewest_facts(tmp_path):
         record["cell"]["workload"].update(change)
         record["cell"]["cell_id"] = record["cell_id"] = f"cell{number}"
         record["record_id"] = f"record{number}"
-    groups = gather.group(gather.read([small(tmp_path, records)]))
+    groups = make.groups(small(tmp_path, records))
     side = make.WORKLOADS[0].size
     assert {g.title for g in groups} == {
         "t2i · synthetic:sdxl · 96×64",
@@ -541,15 +541,15 @@ def test_synthetic_weights_are_said_everywhere(tmp_path, undrawn):
     report = build.write([run])
     for path in (report.page, report.markdown):
         assert path.read_text().count("ynthetic weights") >= 2
-    (comparison,) = analyse.compare(gather.group(gather.read([run])))
+    (comparison,) = make.compared(run)
     assert set(frames.memory([comparison])["workload"]) == {"big (synthetic weights)"}
 
 
 def test_several_runs_stand_side_by_side(tmp_path, undrawn):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     runs = [make.write_run(tmp_path / name, records) for name in ("monday", "tuesday")]
-    (group,) = gather.group(gather.read(runs))
-    assert [row.label for row in group.rows] == [
+    (group,) = make.groups(*runs)
+    assert [row.label for row in group.arms] == [
         "none in monday",
         "none in tuesday",
         "torch-compile in monday",
@@ -568,7 +568,7 @@ def test_several_runs_stand_side_by_side(tmp_path, undrawn):
         (lambda lines: ["not json\n", *lines], "line 1"),
         (lambda lines: [], "holds no record"),
         (lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":["x",', 1)], "e2e_s"),
-        (lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":[-1,', 1)], "not above 0"),
+        (lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":[-1,', 1)], "expected float > 0"),
         (lambda lines: [lines[0].replace('"workload":{', '"workload":7,"w":{', 1)], "workload"),
     ],
 )
@@ -676,4 +676,4 @@ def test_show_refuses_what_report_refuses(tmp_path, capsys):
         assert ended.value.code == 2
         said.append(capsys.readouterr().err)
     assert "expected float > 0" in said[0]
-    assert all("records.jsonl" in each and "e2e_s" in each for each in said)
+    assert said[0] == said[1]

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from bench.store import RunFolder
+from tests.cli.records import cell
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "selfcheck.py"
 
@@ -26,9 +27,8 @@ def script() -> ModuleType:
 def test_what_a_plan_holds_and_no_record_is_of_breaks_it(
     tmp_path: Path, script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cell = {"cell_id": "a", "name": "t2i/none", "protocol": {"rounds": 2}}
     with RunFolder.acquire(tmp_path / "run") as folder:
-        folder.write_plan({"cells": [cell]}, {}, "0")
+        folder.write_plan({"cells": [cell(rounds=2)]}, {}, "0")
     assert script.main([str(tmp_path / "run")]) == 1
     said = capsys.readouterr().out.splitlines()[0]
     assert said.endswith("broken  (no record of t2i/none round 1, t2i/none round 2)")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from plots import step_kinds
-from reports import analyse, build, gather
+from reports import build
 from reports.sections import additions
 from tests.reports import make_records as make
 
@@ -19,7 +20,7 @@ LORA = {
 
 
 def compared(folder: Any) -> Any:
-    return analyse.compare(gather.group(gather.read([folder])))
+    return make.compared(folder)
 
 
 def made(workloads: Any = None, **more: Any) -> list[dict[str, Any]]:
@@ -31,7 +32,7 @@ def made(workloads: Any = None, **more: Any) -> list[dict[str, Any]]:
 def test_a_run_without_additions_has_no_section(tmp_path: Any) -> None:
     comparisons = compared(make.write_run(tmp_path / "run", made()))
     assert additions.section(comparisons) is None
-    assert additions.figures(comparisons)[additions.FIGURE].tables[0].empty
+    assert additions.figures(comparisons)[additions.FIGURE].tables()[0].empty
 
 
 def test_full_and_shallow_steps_have_a_median_each(tmp_path: Any) -> None:
@@ -65,14 +66,17 @@ def test_what_was_added_stands_beside_the_cell_without(tmp_path: Any) -> None:
     for record in added:
         record["cell"]["workload"].update(lora="embedded:<sepia>", lora_fused=False)
         record["control_images"] = ["pictures/control.png"]
+    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
     folder = make.write_run(tmp_path / "run", plain + added)
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "control.png").symlink_to(tmp_path / "outside.png")
     section = additions.section(compared(folder))
     assert section is not None
     (row,) = section.tables[0].rows
     assert "LoRA embedded:<sepia> at scale 0.5, run beside the weights, 4 layers" in row[2].text
     assert row[-1].value is not None
     assert row[-1].value > 1.3
-    assert not section.pictures
+    assert not section.pictures, "a link out of the run is not followed"
     page = build.write([folder]).page.read_text()
     assert "embedded:&lt;sepia&gt;" in page
     assert "embedded:<sepia>" not in page

@@ -6,9 +6,10 @@ from PIL import Image
 
 import plots.chain
 from bench import grids
-from reports import analyse, build, gather
+from bench.tasks.chain import section as chain
+from bench.tasks.chain.record import Descent
+from reports import build
 from reports.fidelity import Pictures
-from reports.sections import chain
 from tests.cli.test_chain import chained
 from tests.reports import make_records as make
 from tests.worker import fakes
@@ -29,8 +30,12 @@ def pictured(tmp_path, **more):
     return chained(samples=4, max_batch=2, images=entries, **more)
 
 
+def times(comparisons):
+    return chain.figures(comparisons)["chain"].tables()[0]
+
+
 def found(folder):
-    return analyse.compare(gather.group(gather.read([folder])))
+    return make.compared(folder)
 
 
 def test_the_section_has_known_times(tmp_path):
@@ -54,7 +59,7 @@ def test_diversity_is_the_mean_over_pairs(tmp_path):
 
     comparisons = found(run(tmp_path, pictured(tmp_path)))
     (finding,) = comparisons[0].findings
-    far = chain.distances(finding.row.samples[0], Pictures())
+    far = chain.distances(finding, finding.arm.records[0], Pictures())
     one, other = (fidelity.to_pixels(fakes.colourful(seed)) for seed in (0, 1))
     unlike = 1 - fidelity.ssim(one, other)[0]
     assert far.pairs == 6
@@ -95,12 +100,12 @@ def test_without_pictures_the_reason_stands_there(tmp_path):
 def test_other_runs_have_no_such_section(tmp_path):
     folder = make.write_run(tmp_path / "run", make.records(make.WORKLOADS[:1]))
     assert chain.section(found(folder)) is None
-    assert chain.table(found(folder)).empty
+    assert times(found(folder)).empty
 
 
 def test_the_figure_says_subject_units_and_n(tmp_path):
     comparisons = found(run(tmp_path, pictured(tmp_path)))
-    figure = plots.chain.figure(chain.table(comparisons))
+    figure = plots.chain.figure(times(comparisons))
     import matplotlib.text
 
     said = " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
@@ -111,9 +116,12 @@ def test_the_figure_says_subject_units_and_n(tmp_path):
 
 
 def test_an_ancestor_is_followed_to_the_first_round_even_in_a_circle():
-    line = [{"index": i, "parent_index": i - 2 if i > 1 else None} for i in range(6)]
+    def descent(index, parent):
+        return Descent(index=index, round=0, place=0, seed=0, parent_index=parent)
+
+    line = [descent(i, i - 2 if i > 1 else None) for i in range(6)]
     assert [chain.ancestor(line, i) for i in range(6)] == [0, 1, 0, 1, 0, 1]
-    assert chain.ancestor([{"index": 0, "parent_index": 0}], 0) == 0
+    assert chain.ancestor([descent(0, 0)], 0) == 0
 
 
 def test_a_grid_shows_each_picture_in_its_row():

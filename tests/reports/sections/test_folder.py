@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 from PIL import Image
 
 from bench import folder
+from bench.tasks.folder import section
 from reports import build
-from reports.sections import folder as section
 from tests.reports import make_records as make
 
 SAID = {
@@ -99,7 +98,7 @@ def test_of_many_pictures_some_are_drawn_and_all_failures(
 ) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(section, "MOST_MARKS", 2)
-    monkeypatch.setattr(section, "Plot", lambda module, tables, says: drawn.append(tables[0]))
+    monkeypatch.setattr(section, "Plot", lambda module, tables, says: drawn.append(tables()[0]))
     with pytest.raises(AttributeError):
         written()
     (table,) = drawn
@@ -111,8 +110,5 @@ def test_of_many_pictures_some_are_drawn_and_all_failures(
 
 
 def test_a_sheet_holds_its_first_pictures() -> None:
-    png, width, height = section._sheet([Image.new("RGB", (section.TILE,) * 2)] * 9)
-    with Image.open(io.BytesIO(png)) as sheet:
-        assert sheet.size == (width, height)
-    assert width == 8 * (section.TILE + 4) + 4
-    assert height == 2 * (section.TILE + 4) + 4
+    sheet = section._sheet([Image.new("RGB", (section.TILE,) * 2)] * 9)
+    assert sheet.size == (8 * (section.TILE + 4) + 4, 2 * (section.TILE + 4) + 4)

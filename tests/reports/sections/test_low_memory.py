@@ -8,7 +8,7 @@ import pytest
 
 from plots import low_memory as plot
 from plots import style
-from reports import analyse, build, gather
+from reports import build
 from reports.sections import low_memory
 from tests.reports import make_records as make
 
@@ -53,7 +53,7 @@ MODES = (
 
 def compared(tmp_path, *cells, **how):
     folder = make.write_run(tmp_path / "run", records(*cells, **how))
-    return folder, analyse.compare(gather.group(gather.read([folder])))
+    return folder, make.compared(folder)
 
 
 def table(section, title):
@@ -158,9 +158,9 @@ def test_titles_tell_modes_apart(tmp_path):
 def test_titles_do_not_tell_what_a_workload_has_not(tmp_path):
     made = records(*MODES[:2])
     for record, strength in zip(made, (None, 0.6) * len(made), strict=False):
-        record["cell"]["workload"]["memory"] = ["vae-tiling"]
+        record["cell"]["workload"]["memory"] = "vae-tiling"
         record["cell"]["workload"]["strength"] = strength
-    groups = gather.group(gather.read([make.write_run(tmp_path / "run", made)]))
+    groups = make.groups(make.write_run(tmp_path / "run", made))
     assert not [g.title for g in groups if "None" in g.title]
     assert any("strength 0.6" in g.title for g in groups)
 
@@ -171,7 +171,7 @@ def test_another_machine_is_no_reference(tmp_path):
         if record["cell"]["workload"].get("memory"):
             record["fingerprint"] = {**record["fingerprint"], "cpu": "Another CPU"}
     folder = make.write_run(tmp_path / "run", made)
-    comparisons = analyse.compare(gather.group(gather.read([folder])))
+    comparisons = make.compared(folder)
     rows = table(low_memory.section(comparisons), ": memory modes")
     other = row(rows, memory="vae-tiling")
     assert other["time ÷ that of none"].text == "–"
@@ -188,7 +188,7 @@ def test_on_a_gpu_the_host_has_a_column_of_its_own(tmp_path):
             for r in steady
         ]  # fmt: skip
     folder = make.write_run(tmp_path / "run", made)
-    section = low_memory.section(analyse.compare(gather.group(gather.read([folder]))))
+    section = low_memory.section(make.compared(folder))
     one = row(table(section, ": memory modes"), memory="none")
     assert one["memory [GiB]"].value == pytest.approx(3 * 0.37, rel=0.01)
     assert one["host memory [GiB]"].value == pytest.approx(0.37, rel=0.01)
@@ -208,7 +208,7 @@ def test_a_mode_in_all_cells_is_a_figure_over_batches(tmp_path):
     cells = [({"memory": "vae-tiling", "batch": n}, 1 / n, 1.0, {}) for n in (1, 2)]
     _, comparisons = compared(tmp_path, *cells)
     assert low_memory.section(comparisons).tables == []
-    (points,) = low_memory.figures(comparisons)["low_memory"].tables
+    (points,) = low_memory.figures(comparisons)["low_memory"].tables()
     assert list(points["label"]) == ["vae-tiling, batch 1", "vae-tiling, batch 2"]
 
 
@@ -221,7 +221,7 @@ def test_a_mode_enters_no_speedup_of_a_backend(tmp_path):
 def test_a_run_without_modes_has_no_such_section(tmp_path):
     _, comparisons = compared(tmp_path, ({}, 1.0, 1.0, {}), ({"batch": 2}, 0.5, 2.0, {}))
     assert low_memory.section(comparisons) is None
-    assert low_memory.figures(comparisons)["low_memory"].tables[0].empty
+    assert low_memory.figures(comparisons)["low_memory"].tables()[0].empty
 
 
 def test_it_is_in_the_report_with_its_figure(tmp_path):
@@ -235,7 +235,7 @@ def test_it_is_in_the_report_with_its_figure(tmp_path):
 
 def test_the_figure_marks_the_front_and_names_its_meter(tmp_path):
     _, comparisons = compared(tmp_path, *MODES)
-    (points,) = low_memory.figures(comparisons)["low_memory"].tables
+    (points,) = low_memory.figures(comparisons)["low_memory"].tables()
     assert len(points) == 5
     with style.settings():
         drawn = plot.figure(points)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import plots.trace
-from reports import build, frames, gather, sections
-from reports.view import Cell, Table
+from reports import build, frames, sections
+from reports.sections.base import Plot, Section, Shown
+from reports.tables import Cell, Table
 from tests.reports import make_records as make
 
 PNG = b"\x89PNG any"
@@ -14,17 +15,17 @@ class Special:
     """A section about <everything>."""
 
     def figures(self, comparisons):
-        return {"special": sections.Plot(plots.trace, [frames.trace(comparisons)], "how to read")}
+        return {"special": Plot(plots.trace, lambda: [frames.trace(comparisons)], "how to read")}
 
     def section(self, comparisons):
-        if not comparisons[0].findings[0].row.first.more:
+        if not comparisons[0].findings[0].arm.first.stop_reason:
             return None
-        return sections.Section(
+        return Section(
             "special",
             "All <of> it",
             ["one & two"],
             figures=["special", "never-drawn"],
-            pictures=[sections.Shown("special-grid", PNG, 8, 8, "a | grid")],
+            pictures=[Shown("special-grid", PNG, 8, 8, "a | grid")],
             tables=[Table("Counts", ["what"], [[Cell("seven")]])],
         )
 
@@ -35,8 +36,7 @@ def run(tmp_path, **more):
 
 
 def test_a_section_is_on_both_pages(tmp_path, monkeypatch):
-    monkeypatch.setattr(sections, "KINDS", (Special(),))
-    monkeypatch.setattr(gather, "KEPT", ("stop_reason",))
+    monkeypatch.setattr(sections, "modules", lambda: (Special(),))
     report = build.write([run(tmp_path, stop_reason="max_calls")])
     page, text = report.page.read_text(), report.markdown.read_text()
     assert "<h2>All &lt;of&gt; it</h2>" in page
@@ -54,15 +54,14 @@ def test_a_section_is_on_both_pages(tmp_path, monkeypatch):
 
 
 def test_a_figure_that_is_drawn_no_more_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr(sections, "KINDS", (Special(),))
-    monkeypatch.setattr(gather, "KEPT", ())
-    folder = run(tmp_path)
+    monkeypatch.setattr(sections, "modules", lambda: (Special(),))
+    folder = run(tmp_path, stop_reason=None)
     (folder / "plots").mkdir()
     (folder / "plots" / "special.svg").write_text("old")
     monkeypatch.setattr(
         Special,
         "figures",
-        lambda *_: {"special": sections.Plot(plots.trace, [frames.trace([])], "how to read")},
+        lambda *_: {"special": Plot(plots.trace, lambda: [frames.trace([])], "how to read")},
     )
     report = build.write([folder])
     assert not (folder / "plots" / "special.svg").exists()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import pytest
 
-from bench.capacity.findings import GIB, capacities, law_says, limit_says
-from bench.capacity.trials import Trial, make
+from bench.passes.capacity.judge import Trial, capacities, law_says, limit_says, of_record
+from bench.records.read import decode
+from bench.text import GIB
+from tests.cli.records import cell, record
 
 
 def trial(batch: int, side: int = 128, outcome: str = "ok", **changes: Any) -> Trial:
@@ -34,6 +37,10 @@ def trial(batch: int, side: int = 128, outcome: str = "ok", **changes: Any) -> T
     return Trial(**{**fields, **changes})
 
 
+def of(planned: Any, e2e_s: Any = (1.0,), **fields: Any) -> Trial:
+    return of_record(decode(json.dumps(record(planned, e2e_s, **fields)).encode()))
+
+
 GROWING = [trial(1), trial(2), trial(4), trial(8), trial(16, outcome="oom")]
 
 
@@ -53,7 +60,7 @@ def test_edges_are_those_measured_and_say_when_there_is_a_gap() -> None:
 
 def test_a_predicted_size_is_the_largest_whose_rounded_width_fits() -> None:
     """By counting all heights: 432 wide for 160 high, whose width rounds down at 3584."""
-    law = {"e2e_s": (), "limit_bytes": None}
+    law: dict[str, Any] = {"e2e_s": (), "limit_bytes": None}
     sizes = [(h, round(h * 2.7)) for h in (160, 320, 640, 960)]
     made = [
         trial(1, height=h, width=w, peak_bytes=int(1e9 + 2500 * h * w), **law) for h, w in sizes
@@ -94,12 +101,7 @@ def test_the_best_batch_is_named_with_its_gain() -> None:
 
 
 def test_time_is_divided_by_all_pictures_of_a_chain() -> None:
-    cell = {
-        "workload": {"name": "c", "task": "chain", "batch": 2, "max_batch": 2, "samples": 6,
-                     "height": 64, "width": 64},
-        "backend": {"name": "none"},
-    }  # fmt: skip
-    (found,) = capacities([make({"outcome": "ok"}, cell, "cpu", [("rss", "steady", 9)], (3.0,))])
+    (found,) = capacities([of(cell(task="chain", batch=2, max_batch=2, samples=6), [3.0])])
     assert [each.time.median for each in found.per_image] == [0.5]
 
 
@@ -159,11 +161,7 @@ def test_two_meters_or_two_points_give_no_law() -> None:
 
 
 def test_a_record_of_a_gpu_is_read_by_what_torch_reserved() -> None:
-    cell = {
-        "workload": {"name": "w", "batch": 2, "height": 64, "width": 64, "asked_height": 70,
-                     "asked_width": 65, "round_size": "down"},
-        "backend": {"name": "none"},
-    }  # fmt: skip
+    planned = cell(height=64, width=64, asked_height=70, asked_width=65, round_size="down")
     peaks = [
         ("torch.max_memory_allocated", "steady", 5),
         ("torch.max_memory_reserved", "steady", 7),
@@ -171,9 +169,13 @@ def test_a_record_of_a_gpu_is_read_by_what_torch_reserved() -> None:
         ("device_used", "warmup", 12),
         ("rss", "steady", 99),
     ]
-    made = make(
-        {"outcome": "ok", "output_height": 64, "output_width": 64}, cell, "cuda:0", peaks, [1.0]
-    )
+    memory = [
+        {"meter": meter, "scope": "device", "phase": phase, "bytes": count}
+        for meter, phase, count in peaks
+    ]
+    made = of(planned, device="cuda:0", memory=memory)
     assert (made.meter, made.peak_bytes, made.beside_bytes) == ("torch.max_memory_reserved", 9, 3)
     assert (made.asked, made.size, made.output) == ((70, 65), (64, 64), (64, 64))
-    assert make({"outcome": "failed"}, cell, "cuda:0", peaks, [1.0]).peak_bytes is None
+    assert of(planned, device="cuda:0", memory=memory, outcome="failed").peak_bytes is None
+    spawned = of(planned, process={"start": "spawn"}, memory=memory)
+    assert (spawned.meter, spawned.peak_bytes) == ("rss (spawned)", 99)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import comparable
 from bench.config import Plan, make_plan, parse_config
 from bench.config.sizes import LEAST_MULTIPLE, own_multiple
 from bench.contract import Cell
+from bench.records import alike
 
 Point = tuple[int, int, int]
 """(batch, height, width)."""
@@ -34,7 +34,7 @@ def subjects(cells: Sequence[Cell]) -> list[Subject]:
     """Return what there is to search for in ``cells``, in their order."""
     found: dict[str, list[Cell]] = {}
     for cell in cells:
-        found.setdefault(comparable.but_for_size(cell, cell["device"]), []).append(cell)
+        found.setdefault(alike.but_for_size(cell, cell["device"]), []).append(cell)
     return [
         Subject(
             group[0],
@@ -99,7 +99,7 @@ def plan_of(name: str, cells: Iterable[Cell], search: Mapping[str, Any]) -> Plan
 def _settings(cell: Cell) -> dict[str, Any]:
     """Return a cell as the configuration that it could have come from, less its matrix."""
     asked: Mapping[str, Any] = cell["workload"]
-    left_out = {*comparable.SIZED, "name", "round_size"}
+    left_out = {*alike.SIZED, "name", "round_size"}
     fields = {k: v for k, v in asked.items() if k not in left_out and v is not None}
     for key, given in (cell.get("inputs") or {}).items():
         fields[key] = f"path:{given['path']}" if key == "model" else given["path"]

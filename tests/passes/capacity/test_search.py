@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.capacity.search import WAVE, Search
+from bench.passes.capacity.search import WAVE, Search
 
 
 def run(search: Search, edge: int, guess: int | None = None) -> int:
