@@ -1,13 +1,15 @@
 """Words for how a pipeline saves memory and in which precision it computes, and what contradicts.
 
 Parent and worker share them: the parent refuses what no machine could run, the worker what this
-machine, pipeline or backend cannot. Standard library only, valid on Python 3.10.
+machine, pipeline or backend cannot. Standard library and `compilers.base` only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from compilers.base import Traits
 
 NONE = "none"
 
@@ -43,13 +45,6 @@ PRECISIONS = {
 OF_ITS_OWN = ("fp32", "autocast", "tf32")
 """Precisions that say more than a type of weights does; the others are that type and no more."""
 
-_OWN_COPY = {
-    "nexfort": "it compiles for weights that stay on the device",
-    "oneflow": "it keeps weights of its own on the device",
-    "stable-fast": "it traces and freezes the weights that are on the device",
-    "tensorrt": "its engine holds the weights on the device",
-}
-_COMPILERS = ("torch-compile", "torch-compile-regional", "torchao")
 _GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
 
@@ -97,25 +92,23 @@ def offload(memory: str | None) -> str | None:
 
 
 def with_backend(
-    memory: str | None, backend: str, options: Mapping[str, Any] | None = None
+    memory: str | None, traits: Traits, options: Mapping[str, Any] | None = None
 ) -> str | None:
-    """Say why a backend cannot work under memory modes; None if nothing is known against it."""
+    """Return why a backend cannot work under memory modes; None if nothing is known against it."""
     options = options or {}
     moved = offload(memory)
     if moved is None:
-        if backend == "xformers" and "attention-slicing" in parts(memory):
-            return "attention-slicing would be replaced by the backend's xformers processors"
+        if traits.attention and "attention-slicing" in parts(memory):
+            return f"attention-slicing would be replaced by {traits.attention}"
         return None
-    if backend in _OWN_COPY:
-        return f"{moved} moves weights away between calls, and {_OWN_COPY[backend]}"
-    graphs = backend.startswith("tuned") and options.get("cuda_graphs", True)
-    if graphs or any(options.get("mode") == mode for mode in _GRAPH_MODES):
+    if traits.keeps_weights:
+        return f"{moved} moves weights away between calls, and {traits.keeps_weights}"
+    if options.get("cuda_graphs") or options.get("mode") in _GRAPH_MODES:
         return (
             f"{moved} moves weights to new addresses, and a CUDA graph replays the old ones; "
             "switch CUDA graphs off, or take 'memory: none'"
         )
-    compiles = backend in _COMPILERS or backend.startswith("tuned")
-    if moved == "sequential-offload" and compiles:
+    if moved == "sequential-offload" and traits.torch_compile:
         return (
             "sequential-offload swaps weights in and out before every single layer, so every "
             "compiled graph would break there; take model-offload or group-offload"

@@ -50,6 +50,35 @@ def lacking(reason: str) -> Verdict:
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What has to be known of a backend before it does anything: its attribute ``traits``.
+
+    The defaults fit a backend that nothing is known of.
+
+    Attributes:
+        compiles: whether there is anything that a compile cache could hold.
+        regions: how long compiling takes, in times that one repeated block takes; None if as long
+            as the whole denoiser. A first guess, for estimates.
+        torch_compile: whether torch.compile does the work, so that a hook at each layer breaks it.
+        keeps_weights: why weights must stay where they are after ``prepare``, completing "since";
+            None if they may move.
+        attention: what it puts in place of the attention processors; None if it leaves them.
+    """
+
+    compiles: bool = True
+    regions: float | None = None
+    torch_compile: bool = False
+    keeps_weights: str | None = None
+    attention: str | None = None
+
+
+def traits(backend: object) -> Traits:
+    """Return a backend's traits; those that nothing is known of if it states none."""
+    stated: Traits = getattr(backend, "traits", Traits())
+    return stated
+
+
+@dataclass(frozen=True)
 class Scope:
     """What ``prepare`` compiled, by the names in ``bench.contract.SCOPES``."""
 
@@ -89,7 +118,9 @@ class Backend(Protocol):
         name: what a configuration calls it.
         options: a frozen dataclass; configurations are validated against its fields and types.
         environment: "current", or the locked interpreter that it needs.
-        lossy: whether it changes the picture on purpose (quantisation, step caching).
+        lossy: whether it changes the image on purpose (quantisation, step caching).
+
+    It may have ``traits`` too, of the type ``Traits``.
     """
 
     name: str

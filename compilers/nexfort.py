@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compilers import inductor, onediff, packages
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
+from compilers.base import Evidence, Scope, Traits, UnsupportedPipelineError, Verdict, lacking
 
 MODES = (
     "O2",
@@ -80,6 +80,7 @@ class Nexfort:
     options = NexfortOptions
     environment = "nexfort"
     lossy = False
+    traits = Traits(keeps_weights="it compiles for weights that stay on the device")
 
     def __init__(self) -> None:
         self._quantized = False

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from compilers.base import Evidence, NoOptions, Scope, Verdict
+from compilers.base import BASELINE, Evidence, NoOptions, Scope, Traits, Verdict
 
 
 class NoBackend:
     """Change nothing."""
 
-    name = "none"
+    name = BASELINE
     options = NoOptions
     environment = "current"
     lossy = False
+    traits = Traits(compiles=False, regions=0)
 
     def probe(self, device: str) -> Verdict:
         """Support every device."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compilers import onediff, packages
-from compilers.base import CACHE_VARIABLE, Evidence, Scope, Verdict, lacking
+from compilers.base import CACHE_VARIABLE, Evidence, Scope, Traits, Verdict, lacking
 
 PLACEHOLDER = "0.7.0"
 METER = "oneflow.device_used"
@@ -68,6 +68,7 @@ class Oneflow:
     options = OneflowOptions
     environment = "oneflow"
     lossy = False
+    traits = Traits(keeps_weights="it keeps weights of its own on the device")
 
     def __init__(self) -> None:
         self._pipeline: Any = None

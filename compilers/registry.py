@@ -14,12 +14,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from compilers.base import Backend
+from compilers.base import BASELINE, Backend, Traits, traits
 
 GROUP = "bench.backends"
 
 BUILT_IN = {
-    "none": "compilers.none:NoBackend",
+    BASELINE: "compilers.none:NoBackend",
     "torch-compile": "compilers.torch_compile:TorchCompile",
     "torch-compile-regional": "compilers.torch_compile_regional:TorchCompileRegional",
     "nexfort": "compilers.nexfort:Nexfort",
@@ -77,6 +77,17 @@ def get(name: str) -> Backend:
             f"backend {name!r} ({value}) does not load: {type(error).__name__}: {error}"
         ) from error
     return _checked(name, value, made)
+
+
+def traits_of(name: str) -> Traits:
+    """Return the traits of the backend called ``name``.
+
+    One that cannot be had here has the defaults; its worker meets the reason and reports it.
+    """
+    try:
+        return traits(get(name))
+    except BackendError:
+        return Traits()
 
 
 def make_options(backend: Backend, values: Mapping[str, Any]) -> Any:

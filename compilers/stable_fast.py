@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from compilers import packages
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
+from compilers.base import Evidence, Scope, Traits, UnsupportedPipelineError, Verdict, lacking
 from compilers.scopes import text_encoder_names
 
 GPU_ONLY = ("enable_cuda_graph", "enable_triton", "enable_xformers")
@@ -48,6 +48,7 @@ class StableFast:
     options = StableFastOptions
     environment = "stable-fast"
     lossy = False
+    traits = Traits(keeps_weights="it traces and freezes the weights that are on the device")
 
     def __init__(self) -> None:
         self._traced: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compilers import inductor, packages
-from compilers.base import Evidence, Scope, Verdict
+from compilers.base import Evidence, Scope, Traits, Verdict
 from compilers.scopes import replace_part, resolve_scope
 
 
@@ -49,6 +49,7 @@ class Tensorrt:
     options = TensorrtOptions
     environment = "current"
     lossy = False
+    traits = Traits(keeps_weights="its engine holds the weights on the device")
 
     def probe(self, device: str) -> Verdict:
         """Return whether torch-tensorrt fits this torch, and ``device`` is an NVIDIA GPU."""

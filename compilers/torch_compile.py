@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compilers import inductor
-from compilers.base import Evidence, Scope, Verdict
+from compilers.base import Evidence, Scope, Traits, Verdict
 from compilers.scopes import replace_part, resolve_scope
 
 
@@ -29,6 +29,7 @@ class TorchCompile:
     options = TorchCompileOptions
     environment = "current"
     lossy = False
+    traits = Traits(torch_compile=True)
 
     def probe(self, device: str) -> Verdict:
         """Return whether Inductor works on ``device``."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compilers import inductor, packages
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
+from compilers.base import Evidence, Scope, Traits, UnsupportedPipelineError, Verdict
 from compilers.scopes import resolve_scope
 
 FIRST_DIFFUSERS = (0, 35)
@@ -24,6 +24,7 @@ class TorchCompileRegional:
     options = TorchCompileRegionalOptions
     environment = "current"
     lossy = False
+    traits = Traits(torch_compile=True, regions=1)
 
     def probe(self, device: str) -> Verdict:
         """Return whether Inductor works on ``device`` and diffusers knows repeated blocks."""

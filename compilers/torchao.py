@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compilers import inductor, packages
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict, lacking
+from compilers.base import Evidence, Scope, Traits, UnsupportedPipelineError, Verdict, lacking
 from compilers.quantise import fp8_missing
 from compilers.scopes import resolve_scope
 
@@ -53,6 +53,7 @@ class Torchao:
     options = TorchaoOptions
     environment = "current"
     lossy = True
+    traits = Traits(torch_compile=True)
 
     def __init__(self) -> None:
         self._compiled = False

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compilers import attention, inductor, quantise, scheduling
-from compilers.base import Evidence, Scope, UnsupportedPipelineError, Verdict
+from compilers.base import Evidence, Scope, Traits, UnsupportedPipelineError, Verdict
 from compilers.cuda_graphs import CudaRecorder, GraphedCall
 from compilers.scopes import denoiser_name, denoiser_of, resolve_scope
 from compilers.step_cache import DeepFeatures
@@ -140,6 +140,7 @@ class Tuned:
     options: type = TunedOptions
     environment = "current"
     lossy = False
+    traits = Traits(torch_compile=True, regions=2)
 
     def __init__(self) -> None:
         self._techniques: dict[str, str] = {}

@@ -8,7 +8,15 @@ from collections import Counter
 from typing import Any
 
 from compilers import packages
-from compilers.base import Evidence, NoOptions, Scope, UnsupportedPipelineError, Verdict, lacking
+from compilers.base import (
+    Evidence,
+    NoOptions,
+    Scope,
+    Traits,
+    UnsupportedPipelineError,
+    Verdict,
+    lacking,
+)
 from compilers.scopes import denoiser_name, denoiser_of
 
 
@@ -19,6 +27,7 @@ class Xformers:
     options = NoOptions
     environment = "current"
     lossy = False
+    traits = Traits(attention="the backend's xformers processors")
 
     def __init__(self) -> None:
         self._processors: Counter[str] = Counter()

@@ -12,9 +12,9 @@ from __future__ import annotations
 from bench import chains
 from bench.config.catalogue import FAMILIES, family_of
 from bench.contract import CellMore, Protocol, Sweep, Workload
+from compilers import registry
 
 START_S = 4.0  # imports, shared between the cells of a round where workers are forked
-TUNED_REGIONS = 2.0  # regions of the VAE and the text encoders besides those of the denoiser
 WARM_CACHE_SHARE = 0.25  # of a cold compilation, when the compile cache is full
 SMALL_PICTURE_SHARE = {"cpu": 0.05, "gpu": 0.5}  # small pictures leave a GPU idle
 PICTURE_BYTES_PER_PIXEL = 1.6  # PNG of a photo-like picture
@@ -77,11 +77,8 @@ def worker_seconds(
 
 
 def _compile_s(backend: str, whole_s: float, regional_s: float) -> float:
-    if backend == "none":
-        return 0.0
-    if backend.startswith("tuned"):
-        return TUNED_REGIONS * regional_s
-    return regional_s if backend.endswith("-regional") else whole_s
+    regions = registry.traits_of(backend).regions
+    return whole_s if regions is None else regions * regional_s
 
 
 def cell_bytes(
@@ -93,7 +90,7 @@ def cell_bytes(
     """
     pixels = workload["height"] * workload["width"] * chains.pictures(workload)
     pixels *= workload.get("iterations", 1) if calls_planned is None else calls_planned
-    compiles = backend != "none" and cache == "warm"
+    compiles = registry.traits_of(backend).compiles and cache == "warm"
     kept = COMPILE_CACHE_BYTES[family_of(workload["model"])] if compiles else 0
     return rounds * (int(pixels * PICTURE_BYTES_PER_PIXEL) + RECORD_BYTES) + kept
 

@@ -1183,7 +1183,7 @@ def _in_vain_together(drafts: Sequence[Draft]) -> Iterator[str]:
     seen: set[tuple[str, str]] = set()
     for draft in drafts:
         memory, choice = draft.group.workload.get("memory"), draft.backend.choice
-        why = modes.with_backend(memory, choice["name"], choice["options"])
+        why = modes.with_backend(memory, registry.traits_of(choice["name"]), choice["options"])
         if why and (str(memory), draft.backend.label) not in seen:
             seen.add((str(memory), draft.backend.label))
             yield f"'{draft.backend.label}' with memory '{memory}' will be unsupported: {why}"

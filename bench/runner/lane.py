@@ -42,6 +42,7 @@ from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
 from bench.store.journal import remedy, why
 from bench.telemetry.sampler import Sampler
+from compilers import registry
 
 Start = Literal["auto", "fork", "spawn"]
 
@@ -302,7 +303,7 @@ class Lane:
         try:
             if cell["cache"] == "warm":
                 flight.cache = root / cell["cell_id"]
-                compiles = cell["backend"]["name"] != "none"
+                compiles = registry.traits_of(cell["backend"]["name"]).compiles
                 flight.priming = compiles and not self._filled(flight)
                 if flight.priming:
                     shutil.rmtree(flight.cache, ignore_errors=True)

@@ -42,7 +42,16 @@ from bench.worker.instrument import Instruments, Sample
 from bench.worker.memory import Meters
 from bench.worker.sweep import Sweeper
 from compilers import registry
-from compilers.base import Backend, HasRuntime, KeepsCompiled, TellsSteps, UnsupportedPipelineError
+from compilers.base import (
+    BASELINE,
+    Backend,
+    HasRuntime,
+    KeepsCompiled,
+    TellsSteps,
+    Traits,
+    UnsupportedPipelineError,
+    traits,
+)
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -208,7 +217,7 @@ class _Cell:
         self.clock = self.given_clock or clocks.for_device(self.device)
         self.meters = Meters(self.device)
         backend, options = self.find_backend()
-        self.refuse_modes()
+        self.refuse_modes(traits(backend), options)
 
         if self.workload["task"] == "folder":
             self.folder = folder.Folder(self.job, self.clock)
@@ -229,7 +238,7 @@ class _Cell:
         instruments.between = between.action(self.cell["workload"], self.device)
 
         self.begin("warmup")
-        with memory_modes.decoder_watch(pipeline, eager=backend.name == "none") as decoder:
+        with memory_modes.decoder_watch(pipeline, eager=not traits(backend).compiles) as decoder:
             warm = self.warm_up(instruments, inputs, proof.watch)
         self.read_memory("warmup")
         if isinstance(backend, KeepsCompiled):
@@ -403,9 +412,9 @@ class _Cell:
 
     def no_work_reason(self) -> str | None:
         """Say why this cell's work is not counted."""
-        if self.cell["backend"]["name"] == "none":
+        if self.cell["backend"]["name"] == BASELINE:
             return None if profiling.counts_work() else "operations are counted from torch 2.1 on"
-        return "work is counted once for a workload, in the cell of backend none"
+        return f"work is counted once for a workload, in the cell of backend {BASELINE}"
 
     def count_work(self, instruments: Instruments, inputs: Any) -> dict[str, Any]:
         """Count the operations of one call by scope."""
@@ -508,11 +517,11 @@ class _Cell:
             )
         return backend, options
 
-    def refuse_modes(self) -> None:
+    def refuse_modes(self, known: Traits, options: Any) -> None:
         """End before anything is loaded if the workload's modes cannot work here."""
-        workload, backend = self.cell["workload"], self.cell["backend"]
+        workload = self.cell["workload"]
         refusal = (
-            memory_modes.refusal(workload, self.device, backend["name"], backend["options"])
+            memory_modes.refusal(workload, self.device, known, dataclasses.asdict(options))
             or precision.refusal(workload, self.device)
             or between.refusal(workload, self.device)
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench import modes
 from bench.contract import Outcome
+from compilers.base import Traits
 
 Refusal = tuple[Outcome, str]
 
@@ -35,13 +36,13 @@ class ModeError(Exception):
 
 
 def refusal(
-    workload: Mapping[str, Any], device: str, backend: str, options: Mapping[str, Any]
+    workload: Mapping[str, Any], device: str, traits: Traits, options: Mapping[str, Any]
 ) -> Refusal | None:
     """Say how a cell ends whose memory modes cannot work here, before anything is loaded."""
     memory = workload.get("memory")
     asked = modes.parts(memory)
     # A record may come from another planner: what a plan refuses is refused here too.
-    against = modes.contradiction(memory) or modes.with_backend(memory, backend, options)
+    against = modes.contradiction(memory) or modes.with_backend(memory, traits, options)
     if against:
         return "unsupported", f"memory {memory}: {against}"
     moved = modes.offload(memory)
