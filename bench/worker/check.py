@@ -148,7 +148,7 @@ def check(name: str, device: str, options: dict[str, Any], cache_dir: Path) -> d
         answer["reason"] = str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the answer is why it does not work
         answer["reason"] = failure.sentence(error, doing)
-        print(failure.trace(error), file=sys.stderr, flush=True)
+        failure.log(error)
     return answer
 
 

@@ -300,4 +300,9 @@ def give(monkeypatch: pytest.MonkeyPatch, pipeline: Any, *, steps: int = 4) -> N
         )
 
     monkeypatch.setattr("bench.worker.sources.load", load)
-    monkeypatch.setattr("bench.worker.tasks.prepare_inputs", lambda *_: FakeInputs(steps))
+    give_inputs(monkeypatch, lambda *_: FakeInputs(steps))
+
+
+def give_inputs(monkeypatch: pytest.MonkeyPatch, prepare: Callable[..., Any]) -> None:
+    """Make workers turn workloads into inputs by ``prepare``."""
+    monkeypatch.setattr("bench.worker.inputs.prepare", prepare)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.worker import profiling
+from bench.passes.profile import work as profiling
 from tests import plugin_backend
 from tests.cli.records import FIELDS
 from tests.worker import fakes

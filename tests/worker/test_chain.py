@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.worker import chain, pictures, sources, tasks
+from bench.tasks.base import Run
+from bench.tasks.chain import work as chain
+from bench.worker import families, pictures, sources
 from bench.worker.memory import Meters
 from bench.worker.sources import SourceError
 from tests.worker import fakes, tiny
@@ -206,29 +208,29 @@ def test_a_round_is_told_as_it_begins_so_that_a_killed_worker_leaves_it() -> Non
             return []
 
     made = job(Path("/tmp"), "embedded:sdxl")
-    teller = chain.Teller(made, Said(), Laps())
+    progress = chain.Progress(Run(made, Said(), None, Laps(), {}))  # type: ignore[arg-type]
     first, second, _ = chain.chains.of(made["cell"]["workload"])
-    teller.begin_call()
-    teller.begin_round(first)
-    teller.end_round(first, 4, {4})
-    teller.begin_round(second)
+    progress.begin_call()
+    progress.begin_round(first)
+    progress.end_round(first, 4, {4})
+    progress.begin_round(second)
     assert [each.get("outcome") for each in told[-1]] == ["ok", None]
 
 
 @pytest.mark.parametrize("class_name", ["StableDiffusionInstructPix2PixPipeline", "NoSuchPipeline"])
 def test_a_class_that_cannot_is_refused(class_name: str) -> None:
     with pytest.raises(SourceError):
-        tasks.Chain().pipeline_class(class_name, "chain", 4)
+        chain.Chain.pipeline_class(class_name, 4)
 
 
 def test_a_class_without_relative_is_refused_with_the_reason() -> None:
     with pytest.raises(SourceError) as error:
-        tasks.Chain().pipeline_class("PixArtAlphaPipeline", "chain", 4)
+        chain.Chain.pipeline_class("PixArtAlphaPipeline", 4)
     assert "cannot do a chain, whose later rounds are image-to-image" in str(error.value)
 
 
 def test_relatives_of_other_names_are_found_where_diffusers_files_them() -> None:
-    found = tasks.relative("KandinskyV22CombinedPipeline", 4)
+    found = families.pipeline_class("KandinskyV22CombinedPipeline", "image-to-image", 4)
     assert found.__name__ == "KandinskyV22Img2ImgCombinedPipeline"
 
 

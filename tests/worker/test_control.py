@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.worker import control, tasks
+from bench.worker import control
+from bench.worker.inputs import control_pictures, input_pictures
 
 
 def test_edges_of_a_square_are_its_border() -> None:
@@ -42,15 +43,15 @@ def workload(**changes: object) -> dict[str, object]:
 
 
 def test_each_picture_of_a_batch_is_steered_by_its_own_scene() -> None:
-    first, second = tasks.control_pictures(workload(), None)[0]
-    (alone,), _ = tasks.control_pictures(workload(seed=6, batch=1), None)
+    first, second = control_pictures(workload(), None)[0]
+    (alone,), _ = control_pictures(workload(seed=6, batch=1), None)
     assert first.size == (64, 32)
     assert second.tobytes() == alone.tobytes() != first.tobytes()
 
 
 def test_image_to_image_is_steered_by_the_outlines_of_its_input() -> None:
-    given_pictures, _ = tasks.input_pictures(workload())
-    steering, _ = tasks.control_pictures(workload(), given_pictures)
+    given_pictures, _ = input_pictures(workload())
+    steering, _ = control_pictures(workload(), given_pictures)
     assert [each.tobytes() for each in steering] == [
         control.edges(picture).tobytes() for picture in given_pictures
     ]

@@ -51,6 +51,7 @@ def test_pictures() -> None:
 
 
 def test_time_outside_every_stage_is_flagged_when_large() -> None:
-    assert faults.of_stages([{"unaccounted_s": 0.09}], [1.0]) == []
-    (text,) = faults.of_stages([{"unaccounted_s": 0.25}, {"unaccounted_s": 0.35}], [1.0, 1.0])
+    few, more, much = (sample(stages={"unaccounted_s": share}) for share in (0.09, 0.25, 0.35))
+    assert faults.of_stages([few]) == []
+    (text,) = faults.of_stages([more, much])
     assert text.startswith("30 %")

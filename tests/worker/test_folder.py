@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench import folder
-from bench.worker import folder as worker
-from bench.worker import scenes
+from bench.tasks.folder import work as worker
+from bench.worker import memory, scenes
 from bench.worker.sources import SourceError
 from tests.worker import fakes
 
@@ -95,8 +95,8 @@ def test_drift_finds_the_slope_and_says_when_it_cannot() -> None:
 
 def test_resident_memory_is_this_processes(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("Name: x\nVmRSS:\t   2048 kB\n")
-    assert worker.resident_bytes(tmp_path / "status") == 2048 * 1024
-    assert worker.resident_bytes(tmp_path / "none") is None
+    assert memory.resident_bytes(tmp_path / "status") == 2048 * 1024
+    assert memory.resident_bytes(tmp_path / "none") is None
 
 
 # ------------------------------------------------------------------- whole cells

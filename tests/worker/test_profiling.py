@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bench.worker import profiling
-from bench.worker.profiling import Span
+from bench.passes.profile import work as profiling
+from bench.passes.profile.work import Span
 
 needs_counter = pytest.mark.skipif(
     not profiling.counts_work(), reason="torch 2.0 has no counter of operations"

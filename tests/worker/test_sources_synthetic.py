@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.worker import sources, tasks
+from bench.worker import sources
+from bench.worker.inputs import prepare
 from bench.worker.sources import SourceError, synthetic
 from tests.worker import tiny
 
@@ -86,7 +87,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture_of(pipeline: Any, given: dict[str, Any]) -> np.ndarray[Any, Any]:
-    inputs = tasks.prepare_inputs(pipeline, given, "cpu")
+    inputs = prepare(pipeline, given, "cpu")
     return np.asarray(pipeline(**inputs.call_kwargs()).images[0])
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from bench.contract import PHASES
 from bench.passes.sweep.judge import size_sweep, step_sweep
+from bench.passes.sweep.work import shuffled
 from bench.stats.sweep import fit_sweep
 from bench.worker import dynamo
-from bench.worker.sweep import shuffled
 from tests.cli.records import FIELDS, typed_of
 from tests.worker import fakes
 
@@ -77,7 +77,7 @@ def clock() -> fakes.FakeClock:
 def pipeline(monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock) -> Pipeline:
     made = Pipeline(clock)
     fakes.give(monkeypatch, made)
-    monkeypatch.setattr("bench.worker.tasks.prepare_inputs", prepare_inputs)
+    fakes.give_inputs(monkeypatch, prepare_inputs)
     return made
 
 

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import content
-from bench.worker.sources import SourceError, hub, nearest, one_line, path
+from bench.worker import families
+from bench.worker.errors import SourceError, nearest, one_line
+from bench.worker.sources import hub, path
 
 ADAPTER = "bench"
 PIPELINE_FILE = "pipeline.py"
@@ -108,10 +110,10 @@ def _controlled(class_name: str, task: str) -> Any:
     """The relative of a pipeline class that takes a ControlNet, by how diffusers names them."""
     import diffusers
 
-    infix = "ControlNetImg2Img" if task == "image-to-image" else "ControlNet"
+    infix = families.work_of(task).controlnet_infix
     name = re.sub(r"(Img2Img)?Pipeline$", f"{infix}Pipeline", class_name)
-    found = getattr(diffusers, name, None) if name != class_name else None
-    if found is None or task == "edit":
+    found = getattr(diffusers, name, None) if infix and name != class_name else None
+    if found is None:
         raise SourceError(
             f"diffusers {diffusers.__version__} has no ControlNet for {task} with {class_name}."
         )
@@ -154,10 +156,8 @@ def _own_class(workload: Mapping[str, Any], allowed: bool) -> tuple[Any, dict[st
             f"custom_pipeline {given} must define one class of diffusers' DiffusionPipeline, and "
             f"it defines {names}."
         )
-    from bench.worker import tasks
-
     if workload.get("controlnet") is None:
-        tasks.check_class(classes[0], workload["task"])
+        families.work_of(workload["task"]).check(classes[0])
     return classes[0], {"class": classes[0].__name__, "content": content.of_file(file)}
 
 

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.worker.sources import SourceError
+from bench.worker.errors import SourceError
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "embedded"
 NAMES = ("sdxl", "pix2pix")

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.worker.sources import Loaded, SourceError, one_line, path, pipeline_class_for
+from bench.worker import families
+from bench.worker.errors import SourceError, one_line
+from bench.worker.sources import Loaded, path
 
 ANSWER_S = 8.0
 """Seconds that the Hub has for one small answer."""
@@ -161,7 +163,7 @@ def _fetch(
     path.check_components(index, sizes, variant, shown)
     if not code:
         # The channels are not known before the download: assume that they fit.
-        pipeline_class_for(index["_class_name"], workload["task"], 8)
+        families.pipeline_class(index["_class_name"], workload["task"], 8)
     needed = _needed(index, sizes, variant, code)
     folder = Path(index_file).parent
     _check_room(folder, {name: sizes[name] for name in needed}, shown)

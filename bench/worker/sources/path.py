@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import content
-from bench.worker.sources import Loaded, SourceError, nearest, one_line, pipeline_class_for
+from bench.worker import families
+from bench.worker.errors import SourceError, nearest, one_line
+from bench.worker.sources import Loaded
 
 INDEX = "model_index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -66,8 +68,6 @@ def load_folder(
     """
     import diffusers
 
-    from bench.worker import tasks
-
     index = read_index(folder / INDEX, shown)
     variant = workload["variant"]
     check_components(index, content.listing(folder), variant, shown)
@@ -91,7 +91,7 @@ def load_folder(
             options["custom_pipeline"] = str(folder)
     else:
         channels = denoiser_channels(folder)
-        pipeline_class = pipeline_class_for(index["_class_name"], task, channels)
+        pipeline_class = families.pipeline_class(index["_class_name"], task, channels)
         _check_names(index, shown)
     try:
         pipeline = pipeline_class.from_pretrained(str(folder), **options)
@@ -107,7 +107,7 @@ def load_folder(
             f"{diffusers.__version__}: {one_line(error)}"
         ) from error
     if code:
-        tasks.check_class(type(pipeline), task)
+        families.work_of(task).check(type(pipeline))
     notes = []
     if getattr(pipeline, "safety_checker", None) is not None:
         notes.append(

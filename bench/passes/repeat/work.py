@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contract import ImageEntry
+from bench.passes.base import Context, Pass
 from bench.worker import pictures
 
 Reader = Callable[[], "int | None"]
@@ -79,32 +80,26 @@ def _trimmer() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
+class RepeatPass(Pass):
+    """Compares the images and the memory of equal calls."""
+
+    phases = {"repeat": "repeating equal calls"}  # noqa: RUF012 - read only
+    counted = frozenset({"repeat"})
+    missing = "equal calls were not repeated"
+
+    def run(self, context: Context) -> None:
+        Repeater(context, Held(context.device)).run(context.asked)
+
+
 class Repeater:
-    """Makes the calls of one pass.
+    """Makes the calls of one pass, and reads what ``held`` says after each."""
 
-    Args:
-        call: makes one call and returns its pictures.
-        held: the meter.
-        report: tells the parent; `bench.worker.cell.Report`.
-        seed: of the first picture.
-        folder: where pictures go, below ``root``, the run folder.
-    """
-
-    def __init__(
-        self,
-        call: Callable[[], list[Any]],
-        held: Held,
-        report: Any,
-        seed: int,
-        folder: Path,
-        root: Path,
-    ) -> None:
-        self._call = call
+    def __init__(self, context: Context, held: Held) -> None:
+        self._call = context.images
         self._held = held
-        self._report = report
-        self._seed = seed
-        self._folder = folder
-        self._root = root
+        self._report = context.report
+        self._seed = context.workload["seed"]
+        self._folder, self._root = context.places
         self._compared: list[_Compared] = []
 
     def run(self, calls: int) -> None:
@@ -199,3 +194,6 @@ class _Compared:
             "box": [int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())],
             "map": pictures.relative(path, root),
         }
+
+
+PASS = RepeatPass()

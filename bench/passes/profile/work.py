@@ -15,7 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.passes.base import Context, Pass
+from bench.worker import failure, precision
 from bench.worker.clock import Clock
+from bench.worker.instrument import Sample
+from compilers.base import BASELINE
 
 ELSEWHERE = "elsewhere"
 
@@ -31,6 +35,65 @@ TRITON = "triton_"
 """How the kernels that Inductor writes are called."""
 LINKED = 0.95
 """Share of device events whose launch must be found for a loop to be cut out of a trace."""
+
+
+class ProfilePass(Pass):
+    """Counts work, measures ceilings and traces a call; what fails is said and ends nothing."""
+
+    phases = {"profile": "profiling"}  # noqa: RUF012 - read only
+    equal_calls = False
+    every_round = False
+
+    def run(self, context: Context) -> None:
+        dtype = precision.computes_in(context.workload, context.device)
+        on_cuda = context.device.startswith("cuda")
+        parts: list[tuple[str, str | None, Callable[[], Any]]] = [
+            ("work", _why_not_count(context), lambda: count_work(context)),
+            ("ceilings", None, lambda: ceilings(context.device, dtype, context.clock)),
+            (
+                "device_busy",
+                None if on_cuda else "only CUDA devices can be traced",
+                lambda: device_busy(lambda mark: _marked_call(context, mark)),
+            ),
+        ]
+        nulls: dict[str, str] = {}
+        for name, why_not, find in parts:
+            found: Any = None
+            try:
+                found = None if why_not else find()
+            except Exception as error:  # noqa: BLE001 - the cell's own figures stand
+                failure.log(error)
+                why_not = f"{type(error).__name__}: {error}".splitlines()[0]
+            context.report.set(**{name: found})
+            if why_not:
+                nulls[name] = why_not
+        context.report.null(nulls)
+
+
+def _why_not_count(context: Context) -> str | None:
+    if context.job["cell"]["backend"]["name"] == BASELINE:
+        return None if counts_work() else "operations are counted from torch 2.1 on"
+    return f"work is counted once for a workload, in the cell of backend {BASELINE}"
+
+
+def count_work(context: Context) -> dict[str, Any]:
+    """Count the operations of one call by scope."""
+    watch = WorkWatch()
+    context.instruments.watch = watch
+    try:
+        with watch.counting():
+            context.measure()
+    finally:
+        context.instruments.watch = None
+    return {scope: work.fields() for scope, work in watch.by_scope.items()}
+
+
+def _marked_call(context: Context, mark: Callable[[], None]) -> Sample:
+    def on_step(*arguments: Any, **more: Any) -> None:
+        context.instruments.on_step(*arguments, **more)
+        mark()
+
+    return context.measure(on_step=on_step)
 
 
 @dataclass
@@ -328,3 +391,6 @@ def _covered(intervals: Sequence[tuple[float, float]]) -> float:
         total += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return total
+
+
+PASS = ProfilePass()
