@@ -40,7 +40,7 @@ LINKED = 0.95
 class ProfilePass(Pass):
     """Counts work, measures ceilings and traces a call; what fails is said and ends nothing."""
 
-    phases = {"profile": "profiling"}  # noqa: RUF012 - read only
+    phases = {"profile": "profiling"}
     equal_calls = False
     every_round = False
 

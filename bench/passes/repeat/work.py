@@ -83,7 +83,7 @@ def _trimmer() -> Any:
 class RepeatPass(Pass):
     """Compares the images and the memory of equal calls."""
 
-    phases = {"repeat": "repeating equal calls"}  # noqa: RUF012 - read only
+    phases = {"repeat": "repeating equal calls"}
     counted = frozenset({"repeat"})
     missing = "equal calls were not repeated"
 

@@ -47,7 +47,7 @@ class _Call:
 class SweepPass(Pass):
     """Measures other step counts and sizes."""
 
-    phases = {"sweep": "sweeping"}  # noqa: RUF012 - read only
+    phases = {"sweep": "sweeping"}
     counted = frozenset({"sweep_steps_warmup", "sweep_steps"})
     missing = "there was no sweep"
 

@@ -20,7 +20,7 @@ SETTLE_PERIODS = 2
 class TelemetryPass(Pass):
     """Repeats calls while the parent samples; see `bench.passes.telemetry.watch`."""
 
-    phases = {  # noqa: RUF012 - read only
+    phases = {
         "telemetry": "repeating calls for telemetry",
         "settle": "ending telemetry",
     }
