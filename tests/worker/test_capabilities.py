@@ -54,22 +54,20 @@ def run(
     return fakes.run(job, clock)
 
 
-def test_the_page_shows_the_files_of_the_example() -> None:
+def test_the_page_shows_the_files_of_the_example():
     shown = dict(FILE.findall(PAGE.read_text(encoding="utf-8")))
     assert {"pyproject.toml", "rested/work.py", "rested/keys.py", "rested/record.py"} <= set(shown)
     for name, text in shown.items():
         assert (TESTS / "plugin_pass" / name).read_text(encoding="utf-8") == text
 
 
-def test_both_are_registered_beside_the_built_in_ones() -> None:
+def test_both_are_registered_beside_the_built_in_ones():
     assert PASSES.names() == (*PASSES.built_in, "rested")
     assert TASKS.names() == (*TASKS.built_in, "backwards")
     assert list(asked({"rested": 3.0, "profile": True, "sweep": None})) == ["profile", "rested"]
 
 
-def test_a_pass_of_another_package_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_a_pass_of_another_package_runs(tmp_path, monkeypatch, clock):
     begun = clock.time
     told = run(tmp_path, monkeypatch, clock)
     assert (told.outcome, told.decided) == ("ok", ("ok", None))
@@ -78,9 +76,7 @@ def test_a_pass_of_another_package_runs(
     assert clock.time - begun > 3.0
 
 
-def test_its_failure_is_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_its_failure_is_its_own(tmp_path, monkeypatch, clock):
     def before(call: int) -> None:
         if call == 6:
             raise MemoryError
@@ -92,15 +88,13 @@ def test_its_failure_is_its_own(
     ]
 
 
-def test_it_does_not_run_on_a_cell_that_is_not_ok(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_it_does_not_run_on_a_cell_that_is_not_ok(tmp_path, monkeypatch, clock):
     told = run(tmp_path, monkeypatch, clock, decoded=float("nan"))
     assert told.outcome == "invalid"
     assert "no rested call was made, since the cell is invalid" in told["warnings"]
 
 
-def test_its_phase_is_progress_and_its_calls_are_counted() -> None:
+def test_its_phase_is_progress_and_its_calls_are_counted():
     task = Task(support.cell("a", rested=3.0), 0, 0, "cpu", None)
     out = io.StringIO()
     shown = LiveDisplay(Console(file=out, force_terminal=True, width=120), clock=lambda: 0.0)
@@ -112,7 +106,7 @@ def test_its_phase_is_progress_and_its_calls_are_counted() -> None:
     assert "resting before one more call, call 1" in out.getvalue()
 
 
-def test_the_parent_watches_meanwhile_and_alone_writes_what_it_saw(tmp_path: Path) -> None:
+def test_the_parent_watches_meanwhile_and_alone_writes_what_it_saw(tmp_path):
     for name, more in (("a", {"rested": 3.0}), ("b", {})):
         plan = support.Plan([support.cell(name, **more)])
         execute(
@@ -129,7 +123,7 @@ def test_the_parent_watches_meanwhile_and_alone_writes_what_it_saw(tmp_path: Pat
     assert "were no events" in draft.warnings()[0]
 
 
-def test_a_task_of_another_package_runs(tmp_path: Path) -> None:
+def test_a_task_of_another_package_runs(tmp_path):
     model = tiny.build("sdxl", tmp_path / "model")
     told = {}
     for task, prompt in (("backwards", "a red boat"), ("text-to-image", "taob der a")):
@@ -147,7 +141,7 @@ def test_a_task_of_another_package_runs(tmp_path: Path) -> None:
     assert backwards["images"][0]["sha256"] == forwards["images"][0]["sha256"]
 
 
-def test_a_model_that_cannot_do_it_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_model_that_cannot_do_it_is_refused_by_name(tmp_path):
     job = fakes.make_job(tmp_path, model="embedded:pix2pix", task="backwards")
     told = fakes.run(job)
     assert told.outcome == "failed"

@@ -34,9 +34,7 @@ def run(
     return fakes.run(fakes.make_job(root, **job), clock)
 
 
-def test_known_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_known_answers(tmp_path, monkeypatch, clock):
     first_extra = 5.0
     pipeline = fakes.FakePipeline(clock, extra_s=lambda call: first_extra if call == 1 else 0.0)
     told = run(monkeypatch, tmp_path, clock, pipeline, steps=10)
@@ -68,9 +66,7 @@ def test_known_answers(
     assert (tmp_path / image["path"]).is_file()
 
 
-def test_every_field_is_one_of_the_contract(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_every_field_is_one_of_the_contract(tmp_path, monkeypatch, clock):
     told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock))
     assert set(told) <= FIELDS
     json.dumps(told, allow_nan=False)
@@ -85,9 +81,7 @@ class TestProfile:
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(profiling, "ceilings", lambda device, dtype, clock: self.CEILINGS)
 
-    def test_a_torch_that_counts_nothing_says_so(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-    ) -> None:
+    def test_a_torch_that_counts_nothing_says_so(self, tmp_path, monkeypatch, clock):
         monkeypatch.setattr(profiling, "counts_work", lambda: False)
         told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
         assert told.outcome == "ok"
@@ -95,9 +89,7 @@ class TestProfile:
         assert "torch 2.1" in told["null_reasons"]["work"]
 
     @pytest.mark.skipif(not profiling.counts_work(), reason="torch 2.0 counts no operations")
-    def test_the_baseline_counts_work(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-    ) -> None:
+    def test_the_baseline_counts_work(self, tmp_path, monkeypatch, clock):
         told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
         assert told.outcome == "ok"
         assert told.phases[-2:] == ["finish", "profile"]
@@ -107,21 +99,13 @@ class TestProfile:
         assert "only CUDA" in told["null_reasons"]["device_busy"]
         assert len(told["e2e_s"]) == 3
 
-    def test_others_leave_the_count_to_the_baseline(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        clock: fakes.FakeClock,
-        plugins: None,
-    ) -> None:
+    def test_others_leave_the_count_to_the_baseline(self, tmp_path, monkeypatch, clock, plugins):
         pipeline = fakes.FakePipeline(clock)
         told = run(monkeypatch, tmp_path, clock, pipeline, profile=True, backend="plugin-modules")
         assert told["work"] is None
         assert "backend none" in told["null_reasons"]["work"]
 
-    def test_what_fails_is_said_and_ends_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-    ) -> None:
+    def test_what_fails_is_said_and_ends_nothing(self, tmp_path, monkeypatch, clock):
         def no_counter() -> None:
             raise ImportError("this torch counts nothing")
 
@@ -133,9 +117,7 @@ class TestProfile:
         assert told["null_reasons"]["work"] == "ImportError: this torch counts nothing"
         assert told["ceilings"] == self.CEILINGS
 
-    def test_later_rounds_are_not_profiled(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-    ) -> None:
+    def test_later_rounds_are_not_profiled(self, tmp_path, monkeypatch, clock):
         fakes.give(monkeypatch, fakes.FakePipeline(clock), steps=4)
         job = {**fakes.make_job(tmp_path, profile=True), "round": 1}
         told = fakes.run(job, clock)
@@ -143,17 +125,13 @@ class TestProfile:
         assert "ceilings" not in told
 
 
-def test_three_calls_of_four_steps_give_exactly_nine_intervals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_three_calls_of_four_steps_give_exactly_nine_intervals(tmp_path, monkeypatch, clock):
     told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), steps=4)
     intervals = list(itertools.chain.from_iterable(told["step_s"]))
     assert intervals == pytest.approx([fakes.STEP_S] * 9)
 
 
-def test_heun_at_ten_steps_makes_nineteen_calls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_heun_at_ten_steps_makes_nineteen_calls(tmp_path, monkeypatch, clock):
     pipeline = fakes.FakePipeline(clock, scheduler=fakes.FakeScheduler(fakes.heun, order=2))
     told = run(monkeypatch, tmp_path, clock, pipeline, steps=10)
     numbers = [told[f] for f in ("steps_requested", "steps_effective", "denoiser_calls")]
@@ -161,18 +139,14 @@ def test_heun_at_ten_steps_makes_nineteen_calls(
     assert told.outcome == "ok"
 
 
-def test_device_times_are_reported_where_there_are_device_events(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_device_times_are_reported_where_there_are_device_events(tmp_path, monkeypatch):
     clock = fakes.FakeClock(device_events=True)
     told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock))
     assert told["device_e2e_s"] == pytest.approx(told["e2e_s"])
     assert "device_e2e_s" not in told.get("null_reasons", {})
 
 
-def test_warm_up_lasts_until_calls_are_stable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_warm_up_lasts_until_calls_are_stable(tmp_path, monkeypatch, clock):
     extra = {1: 60.0, 2: 4.0, 3: 0.5}
     pipeline = fakes.FakePipeline(clock, extra_s=lambda call: extra.get(call, 0.0))
     told = run(monkeypatch, tmp_path, clock, pipeline, warmup={"max_calls": 9})
@@ -181,9 +155,7 @@ def test_warm_up_lasts_until_calls_are_stable(
     assert told["e2e_s"] == pytest.approx([told["e2e_s"][0]] * 3)
 
 
-def test_warm_up_that_never_settles_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_warm_up_that_never_settles_is_said(tmp_path, monkeypatch, clock):
     pipeline = fakes.FakePipeline(clock, extra_s=lambda call: call % 2)
     told = run(monkeypatch, tmp_path, clock, pipeline)
     assert told.outcome == "ok"
@@ -192,17 +164,13 @@ def test_warm_up_that_never_settles_is_said(
     assert any("warmup.max_calls" in text for text in told["warnings"])
 
 
-def test_measuring_goes_on_until_the_noise_target(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_measuring_goes_on_until_the_noise_target(tmp_path, monkeypatch, clock):
     told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), calls={"max_calls": 50})
     assert told["stop_reason"] == "noise_target"
     assert len(told["e2e_s"]) == 6
 
 
-def test_priming_a_cache_calls_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_priming_a_cache_calls_once(tmp_path, monkeypatch, clock):
     pipeline = fakes.FakePipeline(clock)
     told = run(monkeypatch, tmp_path, clock, pipeline, cache="warm", prime_only=True)
     assert told.outcome == "ok"
@@ -212,25 +180,21 @@ def test_priming_a_cache_calls_once(
 
 
 def test_a_pipeline_without_step_callback_is_measured_at_its_scheduler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+    tmp_path, monkeypatch, clock
+):
     told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock, callbacks=False))
     assert told["it_per_s"] == pytest.approx([1 / fakes.STEP_S] * 3)
     assert any("no step callback" in text for text in told["warnings"])
 
 
-def test_one_step_has_no_rate_and_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_one_step_has_no_rate_and_a_reason(tmp_path, monkeypatch, clock):
     told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), steps=1)
     assert told["it_per_s"] == [None] * 3
     assert told["step_s"] == [[]] * 3
     assert "it_per_s" in told["null_reasons"]
 
 
-def test_a_size_that_the_pipeline_ignored_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_a_size_that_the_pipeline_ignored_is_a_warning(tmp_path, monkeypatch, clock):
     told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), height=128)
     assert (told["output_height"], told["output_width"]) == (64, 64)
     assert any("64x128 was asked for" in text for text in told["warnings"])
@@ -240,8 +204,8 @@ def test_a_size_that_the_pipeline_ignored_is_a_warning(
     ("colour", "words"), [((0, 0, 0), "black"), ((128, 128, 128), "single colour")]
 )
 def test_a_black_or_constant_picture_is_invalid_and_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock, colour: Any, words: str
-) -> None:
+    tmp_path, monkeypatch, clock, colour, words
+):
     pipeline = fakes.FakePipeline(clock, picture=lambda: Image.new("RGB", (64, 64), colour))
     told = run(monkeypatch, tmp_path, clock, pipeline)
     assert told.outcome == "invalid"
@@ -250,8 +214,8 @@ def test_a_black_or_constant_picture_is_invalid_and_kept(
 
 
 def test_nan_in_the_decoded_picture_is_invalid_even_if_the_picture_has_colours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+    tmp_path, monkeypatch, clock
+):
     import torch
 
     pipeline = fakes.FakePipeline(clock, decoded=torch.tensor([0.5, float("nan")]))
@@ -260,9 +224,7 @@ def test_nan_in_the_decoded_picture_is_invalid_even_if_the_picture_has_colours(
     assert "NaN" in (told.reason or "")
 
 
-def test_calls_that_do_not_do_the_same_are_invalid(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_calls_that_do_not_do_the_same_are_invalid(tmp_path, monkeypatch, clock):
     counter = itertools.count()
 
     def levels(steps: int) -> list[float]:
@@ -274,9 +236,7 @@ def test_calls_that_do_not_do_the_same_are_invalid(
     assert "4, 5" in (told.reason or "")
 
 
-def test_pictures_that_differ_between_equal_calls_are_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_pictures_that_differ_between_equal_calls_are_a_warning(tmp_path, monkeypatch, clock):
     seeds = itertools.count()
     pipeline = fakes.FakePipeline(clock, picture=lambda: fakes.colourful(next(seeds)))
     told = run(monkeypatch, tmp_path, clock, pipeline)
@@ -302,16 +262,7 @@ def _raise(error: BaseException, at: int) -> Any:
     ],
 )
 @pytest.mark.parametrize(("call", "doing"), [(1, "warming up"), (4, "measuring")])
-def test_errors_in_a_call(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    clock: fakes.FakeClock,
-    error: BaseException,
-    outcome: str,
-    call: int,
-    doing: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_errors_in_a_call(tmp_path, monkeypatch, clock, error, outcome, call, doing, capsys):
     pipeline = fakes.FakePipeline(clock, before=_raise(error, call))
     told = run(monkeypatch, tmp_path, clock, pipeline)
     assert told.outcome == outcome
@@ -322,9 +273,7 @@ def test_errors_in_a_call(
     assert reported == ((0, 0) if call == 1 else (2, 1)), "what was reported is kept"
 
 
-def test_a_source_that_knows_its_outcome_keeps_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_a_source_that_knows_its_outcome_keeps_it(tmp_path, monkeypatch, clock):
     class SourceError(Exception):
         outcome = "unavailable"
 
@@ -333,8 +282,8 @@ def test_a_source_that_knows_its_outcome_keeps_it(
 
 
 def test_a_folder_that_cannot_be_written_is_failed_with_the_figures_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+    tmp_path, monkeypatch, clock
+):
     fakes.give(monkeypatch, fakes.FakePipeline(clock))
     job = fakes.make_job(tmp_path)
     job["pictures_dir"] = str(tmp_path / "not there")
@@ -344,9 +293,7 @@ def test_a_folder_that_cannot_be_written_is_failed_with_the_figures_kept(
     assert len(told["e2e_s"]) == 3
 
 
-def test_a_parent_that_is_gone_is_no_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_a_parent_that_is_gone_is_no_crash(tmp_path, monkeypatch, clock):
     from bench.worker.cell import run_job
 
     def gone(event: Any) -> None:
@@ -372,15 +319,7 @@ class TestPlugins:
             ("plugin-nowhere", "failed", "no backend is called"),
         ],
     )
-    def test_outcomes(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        clock: fakes.FakeClock,
-        name: str,
-        outcome: str,
-        words: str,
-    ) -> None:
+    def test_outcomes(self, tmp_path, monkeypatch, clock, name, outcome, words):
         pipeline = fakes.FakePipeline(clock)
         told = run(monkeypatch, tmp_path, clock, pipeline, backend=name)
         assert told.outcome == outcome
@@ -392,9 +331,7 @@ class TestPlugins:
             assert len(told["e2e_s"]) == 3
 
 
-def test_medians_decide_the_compile_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_medians_decide_the_compile_time(tmp_path, monkeypatch, clock):
     extra = {1: 10.0, 5: 3.0}
     pipeline = fakes.FakePipeline(clock, extra_s=lambda call: extra.get(call, 0.0))
     told = run(monkeypatch, tmp_path, clock, pipeline)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +46,7 @@ def pictures(pipeline: Any, inputs: Inputs) -> list[Any]:
 
 
 @pytest.mark.parametrize(("kind", "task"), CASES)
-def test_size_steps_and_repetition(kind: str, task: str) -> None:
+def test_size_steps_and_repetition(kind, task):
     pipeline = pipeline_of(kind, task)
     inputs = prepare(pipeline, asked(task, width=96), "cpu")
     steps: list[int] = []
@@ -60,7 +59,7 @@ def test_size_steps_and_repetition(kind: str, task: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "task"), CASES)
-def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(kind: str, task: str) -> None:
+def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(kind, task):
     pipeline = pipeline_of(kind, task)
     together = pictures(pipeline, prepare(pipeline, asked(task, batch=3), "cpu"))
     assert len(together) == 3
@@ -70,7 +69,7 @@ def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(kind: str, task: str
     assert np.abs(together[0] - together[1]).mean() > 1
 
 
-def test_ancestral_noise_belongs_to_a_picture_too() -> None:
+def test_ancestral_noise_belongs_to_a_picture_too():
     given = tiny.workload(
         model=f"path:{tiny.shared('sdxl')}", scheduler="EulerAncestralDiscreteScheduler"
     )
@@ -81,14 +80,14 @@ def test_ancestral_noise_belongs_to_a_picture_too() -> None:
 
 
 @pytest.mark.parametrize(("kind", "task"), [("sd15-pix2pix", "edit"), ("sd15", "image-to-image")])
-def test_a_size_that_the_pipeline_ignores_is_a_warning(kind: str, task: str) -> None:
+def test_a_size_that_the_pipeline_ignores_is_a_warning(kind, task):
     inputs = prepare(pipeline_of(kind, task), asked(task, width=128), "cpu")
     assert not {"height", "width"} & inputs.arguments.keys()
     assert inputs.arguments["image"].size == (128, 64)
     assert any("takes no height and width" in warning for warning in inputs.warnings)
 
 
-def test_step_callbacks_by_what_the_pipeline_takes() -> None:
+def test_step_callbacks_by_what_the_pipeline_takes():
     new = prepare(pipeline_of("sdxl", "text-to-image"), asked("text-to-image"), "cpu")
     assert new.step_callback == "callback_on_step_end"
     assert new.call_kwargs(print)["callback_on_step_end_tensor_inputs"] == []
@@ -98,7 +97,7 @@ def test_step_callbacks_by_what_the_pipeline_takes() -> None:
     assert old.call_kwargs(print)["callback_steps"] == 1
 
 
-def test_generators_are_fresh_for_every_call_and_follow_the_seed() -> None:
+def test_generators_are_fresh_for_every_call_and_follow_the_seed():
     inputs = prepare(
         pipeline_of("sd15", "text-to-image"), asked("text-to-image", batch=2, seed=333), "cpu"
     )
@@ -114,13 +113,13 @@ def test_generators_are_fresh_for_every_call_and_follow_the_seed() -> None:
 @pytest.mark.parametrize(
     ("kind", "size", "multiple"), [("sd15", 60, 8), ("sd3", 72, 16), ("flux", 72, 16)]
 )
-def test_a_size_that_would_crash_is_refused(kind: str, size: int, multiple: int) -> None:
+def test_a_size_that_would_crash_is_refused(kind, size, multiple):
     with pytest.raises(SourceError, match=f"width {size} is no multiple of {multiple}"):
         prepare(pipeline_of(kind, "text-to-image"), asked("text-to-image", width=size), "cpu")
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(1, 0.5), (3, 0.3), (3, None)])
-def test_less_than_one_step_is_refused(steps: int, strength: float | None) -> None:
+def test_less_than_one_step_is_refused(steps, strength):
     given = asked("image-to-image", steps=steps, strength=strength)
     with pytest.raises(SourceError, match="less than one step"):
         prepare(pipeline_of("sdxl", "image-to-image"), given, "cpu")
@@ -135,12 +134,12 @@ def test_less_than_one_step_is_refused(steps: int, strength: float | None) -> No
         ({"kwargs": 1}, "is no parameter"),
     ],
 )
-def test_extra_arguments_are_checked(extra: dict[str, Any], reason: str) -> None:
+def test_extra_arguments_are_checked(extra, reason):
     with pytest.raises(SourceError, match=reason):
         prepare(pipeline_of("sdxl", "text-to-image"), asked("text-to-image", extra=extra), "cpu")
 
 
-def test_extra_arguments_reach_the_call() -> None:
+def test_extra_arguments_reach_the_call():
     inputs = prepare(
         pipeline_of("sdxl", "text-to-image"),
         asked("text-to-image", extra={"guidance_rescale": 0.7}, negative_prompt="", guidance=6.5),
@@ -153,7 +152,7 @@ def test_extra_arguments_reach_the_call() -> None:
     assert kwargs["output_type"] == "pil"
 
 
-def test_what_a_workload_leaves_open_stays_the_pipelines_own() -> None:
+def test_what_a_workload_leaves_open_stays_the_pipelines_own():
     inputs = prepare(pipeline_of("sdxl", "text-to-image"), asked("text-to-image"), "cpu")
     assert not {"guidance_scale", "negative_prompt", "strength"} & inputs.arguments.keys()
     assert inputs.warnings == ()
@@ -171,12 +170,12 @@ def test_what_a_workload_leaves_open_stays_the_pipelines_own() -> None:
         ("sdxl", "text-to-image", {"image_guidance": 2.0}, "image_guidance was ignored"),
     ],
 )
-def test_warnings(kind: str, task: str, changes: dict[str, Any], warning: str) -> None:
+def test_warnings(kind, task, changes, warning):
     inputs = prepare(pipeline_of(kind, task), asked(task, **changes), "cpu")
     assert any(warning in each for each in inputs.warnings), inputs.warnings
 
 
-def test_each_picture_of_a_batch_has_the_scene_of_its_seed() -> None:
+def test_each_picture_of_a_batch_has_the_scene_of_its_seed():
     (first, second), told = input_pictures(asked("edit", batch=2, width=96))
     assert first.mode == "RGB"
     assert first.size == (96, 64)
@@ -186,7 +185,7 @@ def test_each_picture_of_a_batch_has_the_scene_of_its_seed() -> None:
     assert alone.tobytes() == second.tobytes()
 
 
-def test_a_wide_picture_is_cut_at_the_centre(tmp_path: Path) -> None:
+def test_a_wide_picture_is_cut_at_the_centre(tmp_path):
     picture = Image.new("RGB", (300, 100), "red")
     picture.paste("blue", (100, 0, 200, 100))
     picture.save(tmp_path / "wide.png")
@@ -205,7 +204,7 @@ def test_a_wide_picture_is_cut_at_the_centre(tmp_path: Path) -> None:
         ((640, 640), None),
     ],
 )
-def test_what_is_cut_off_is_told(tmp_path: Path, given: tuple[int, int], told: str | None) -> None:
+def test_what_is_cut_off_is_told(tmp_path, given, told):
     Image.new("RGB", given).save(tmp_path / "a.png")
     workload = asked("image-to-image", input_image=str(tmp_path / "a.png"))
     warnings = prepare(pipeline_of("sdxl", "image-to-image"), workload, "cpu").warnings
@@ -213,7 +212,7 @@ def test_what_is_cut_off_is_told(tmp_path: Path, given: tuple[int, int], told: s
     assert (len(found) == 0) if told is None else (told in found[0])
 
 
-def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
+def test_exif_orientation_is_obeyed(tmp_path):
     picture = Image.new("RGB", (64, 64), "red")
     picture.paste("blue", (0, 0, 64, 32))
     exif = Image.Exif()
@@ -223,13 +222,13 @@ def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
     assert fitted.getpixel((32, 60)) == (0, 0, 255)
 
 
-def test_transparent_pictures_are_put_on_white(tmp_path: Path) -> None:
+def test_transparent_pictures_are_put_on_white(tmp_path):
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     [fitted], _ = input_pictures(asked("edit", input_image=str(tmp_path / "clear.png")))
     assert fitted.getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_read(tmp_path):
     with pytest.raises(SourceError, match="does not exist"):
         input_pictures(asked("edit", input_image=str(tmp_path / "none.png")))
     (tmp_path / "text.png").write_text("hello")
@@ -247,7 +246,7 @@ def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "name"), [("sdxl", "unet"), ("sd3", "transformer"), ("flux", "transformer")]
 )
-def test_the_denoiser_is_found(kind: str, name: str) -> None:
+def test_the_denoiser_is_found(kind, name):
     pipeline = pipeline_of(kind, "text-to-image")
     assert denoiser(pipeline) == (name, getattr(pipeline, name))
 
@@ -296,7 +295,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
     families._families.cache_clear()
 
 
-def test_a_family_of_another_package_is_asked_first(registered: Any) -> None:
+def test_a_family_of_another_package_is_asked_first(registered):
     registered(_ToyFamily)
     assert families.pipeline_class("_Toy", "text-to-image", None) is _Toy
     made = prepare(_Toy(), asked("text-to-image", batch=2), "cpu")
@@ -306,11 +305,11 @@ def test_a_family_of_another_package_is_asked_first(registered: Any) -> None:
     assert families.claiming("FluxPipeline", "text-to-image") is None
 
 
-def test_a_family_that_cannot_be_loaded_is_named(registered: Any) -> None:
+def test_a_family_that_cannot_be_loaded_is_named(registered):
     registered(ImportError("no toy_package"))
     with pytest.raises(SourceError, match=r"'toy' .* cannot be loaded: ImportError"):
         families.claiming("FluxPipeline", "text-to-image")
 
 
-def test_the_example_keeps_the_protocol() -> None:
+def test_the_example_keeps_the_protocol():
     assert isinstance(_ToyFamily(), families.Family)
