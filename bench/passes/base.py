@@ -111,9 +111,7 @@ class Watch(Protocol):
         """Act on a phase that the worker entered; must return at once."""
         ...
 
-    def stop(self) -> None:
-        """End what is under way; may be called more than once."""
-        ...
+    def stop(self) -> None: ...
 
     def complete(self, record: dict[str, Any]) -> None:
         """Add to a record what was seen, once the worker is gone."""

@@ -91,7 +91,6 @@ class Draft:
         return understood
 
     def warnings(self) -> list[str]:
-        """What was wrong with the events, as sentences."""
         if not self._strange:
             return []
         text = (

@@ -172,7 +172,6 @@ class Lane:
         return self._flight is not None and self._flight.draft.phase not in _QUIET
 
     def left_s(self) -> float:
-        """Seconds that this lane will still need."""
         running = []
         if self._flight is not None:
             taken = self._context.clock() - self._flight.begun
@@ -189,7 +188,6 @@ class Lane:
             self._begin(self._waiting.popleft())
 
     def check_deadline(self) -> None:
-        """Act if the deadline has passed."""
         flight = self._flight
         if self._next_look is not None and self._context.clock() >= self._next_look:
             self._look_at_memory()
@@ -660,7 +658,6 @@ FRESH_PREFIX = "fresh-"
 
 
 def record_id(folder: RunFolder, cell_id: str, round_: int, attempt: int) -> str:
-    """Return what names one record among those of all runs."""
     return f"{folder.run_id[:12]}-{cell_id}-r{round_}-a{attempt}"
 
 

@@ -115,7 +115,6 @@ class Task:
 
     @classmethod
     def check(cls, made: Any) -> Any:
-        """Return a pipeline class; raise SourceError if it cannot do this."""
         return families.check(made, cls)
 
     # --------------------------------------------------------------- from load to warm-up
@@ -149,7 +148,6 @@ class Task:
             report.set(control_sha256=" ".join(pictures.digest(each) for each in steering))
 
     def instruments(self) -> Instruments:
-        """Return the probes on what is measured."""
         return Instruments(self.pipeline, self.run.clock)
 
     def judged(self, found: evidence.Judgement) -> evidence.Judgement:

@@ -86,7 +86,6 @@ class ProcessTree:
         self._when: float | None = None
 
     def pids(self) -> set[int]:
-        """Return the processes of the tree that are alive."""
         return {process.pid for process in self._processes()}
 
     def read(self) -> Row:

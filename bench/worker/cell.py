@@ -87,7 +87,6 @@ class _Cell:
         self.doing = dict(DOING)
 
     def run(self) -> tuple[Outcome, str | None]:
-        """Take the cell through its phases and return how it ended."""
         asked = determinism.ask(self.cell["workload"].get("deterministic"))
         if asked is None:
             return self.phases()
@@ -102,7 +101,6 @@ class _Cell:
             return self.phases()
 
     def phases(self) -> tuple[Outcome, str | None]:
-        """Load, prepare, warm up, measure, save, and make the passes that the cell asks for."""
         report = self.report
         cache_filled = compile_cache.use(Path(self.job["cache_dir"]), self.cell["cache"])
         self.set_up_torch()
@@ -202,7 +200,6 @@ class _Cell:
                 report.warn(f"the {name} pass is incomplete ({ended}): {why}")
 
     def set_up_torch(self) -> None:
-        """Set threads and the current device."""
         import torch
 
         threads = self.cell["threads"]
@@ -274,7 +271,6 @@ class _Cell:
         return [sentence for sentence in missing if sentence]
 
     def load(self, task: Task) -> Any:
-        """Load the pipeline onto its device and report what it is."""
         from bench.worker import sources
 
         clock = self.bench.clock

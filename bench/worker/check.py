@@ -89,7 +89,6 @@ class TinyPipeline:
 
     @property
     def components(self) -> dict[str, Any]:
-        """Return the parts by name, as diffusers' pipelines do."""
         return {"unet": self.unet, "scheduler": self.scheduler}
 
     def __call__(self, steps: int) -> Any:
@@ -207,7 +206,6 @@ def _used(backend: Backend, options: Any, device: str) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.worker.check", description=(__doc__ or "").partition("\n")[0]
     )

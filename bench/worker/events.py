@@ -61,27 +61,22 @@ class Report:
         self._null_reasons: dict[str, str] = {}
 
     def enter(self, phase: str) -> None:
-        """Begin a phase of the contract, ``finish`` or a pass."""
         self.phase = phase
         self._emit({"event": "phase", "phase": phase})
 
     def set(self, **fields: Any) -> None:
-        """Set top-level fields of the record."""
         self._emit({"event": "set", "fields": fields})
 
     def append(self, **fields: Any) -> None:
-        """Append one item to each of these lists of the record."""
         self._emit({"event": "append", "fields": fields})
 
     def warn(self, *texts: str) -> None:
-        """Add warnings, each once."""
         for text in texts:
             if text not in self._warnings:
                 self._warnings.add(text)
                 self.append(warnings=failure.redacted(text))
 
     def null(self, reasons: dict[str, str]) -> None:
-        """Say why fields are None."""
         if not reasons.items() <= self._null_reasons.items():
             self._null_reasons.update(reasons)
             self.set(null_reasons=dict(self._null_reasons))
@@ -92,6 +87,5 @@ class Report:
         self._emit({"event": "decided", "outcome": outcome, "reason": said})
 
     def end(self, outcome: Outcome, reason: str | None) -> None:
-        """Say the last word."""
         said = failure.redacted(reason) if reason is not None else None
         self._emit({"event": "end", "outcome": outcome, "reason": said})

@@ -57,7 +57,6 @@ class Meters:
             self.null_reasons["memory.nvml.process_used"] = NVML_REASON
 
     def start(self) -> None:
-        """Forget the peaks so far."""
         self._earlier = {}
         self._forget()
 

@@ -144,7 +144,6 @@ def failure_of(seen: Mapping[str, Any]) -> str | None:
 
 
 def warnings_of(seen: Mapping[str, Any]) -> list[str]:
-    """Say which modes change nothing at this size."""
     return [f"{mode} changes nothing here: {why}" for mode, why in seen["idle"].items()]
 
 

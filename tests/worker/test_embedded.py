@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 
 from bench.worker import scenes
-from bench.worker.scenes import Edit, Scene
+from bench.worker.scenes import Scene
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from bench.worker.sources import SourceError, embedded  # noqa: E402
+from scripts.train_embedded import wording  # noqa: E402
 
 Picture = np.ndarray
 
@@ -47,8 +48,8 @@ PROMPTS = (
 )
 
 
-def _edits() -> tuple[Edit, ...]:
-    make = scenes.make_edit
+def _edits() -> tuple[wording.Edit, ...]:
+    make = wording.make_edit
     return (
         make(Scene("balloon", "yellow", "grass", "cloudy", "right", "medium", 901), "sky", "night"),
         make(Scene("boat", "orange", "sand", "day", "left", "medium", 902), "subject", "star"),
@@ -185,7 +186,7 @@ def pix2pix() -> Any:
 def draw(pipeline: Any, wanted: Sequence[Scene], steps: int = 10) -> list[Any]:
     with torch.inference_mode():
         return pipeline(
-            [scenes.caption(scene) for scene in wanted],
+            [wording.caption(scene) for scene in wanted],
             height=128,
             width=128,
             num_inference_steps=steps,
@@ -194,7 +195,7 @@ def draw(pipeline: Any, wanted: Sequence[Scene], steps: int = 10) -> list[Any]:
         ).images
 
 
-def edit(pipeline: Any, edits: Sequence[Edit], texts: Sequence[str]) -> list[Any]:
+def edit(pipeline: Any, edits: Sequence[wording.Edit], texts: Sequence[str]) -> list[Any]:
     with torch.inference_mode():
         return pipeline(
             list(texts),
@@ -258,7 +259,7 @@ def test_untrained_weights_do_not_pass():
     assert count["all"] == 0, count
 
 
-def shown_edits(pictures: Sequence[Any], edits: Sequence[Edit]) -> list[Scene]:
+def shown_edits(pictures: Sequence[Any], edits: Sequence[wording.Edit]) -> list[Scene]:
     return [judge(small(p), e.target) for p, e in zip(pictures, edits, strict=True)]
 
 
@@ -296,7 +297,7 @@ def test_same_seed_same_picture_and_another_seed_another(sdxl, drawn):
     assert np.abs(small(again) - small(drawn[0])).max() < 3.0
     with torch.inference_mode():
         other = sdxl(
-            scenes.caption(PROMPTS[0]),
+            wording.caption(PROMPTS[0]),
             height=128,
             width=128,
             num_inference_steps=10,
@@ -311,7 +312,7 @@ def test_image_to_image_follows_picture_and_prompt():
     wanted = replace(source, colour="blue")
     with torch.inference_mode():
         picture = pipeline(
-            scenes.caption(wanted),
+            wording.caption(wanted),
             image=scenes.render(source),
             strength=0.8,
             num_inference_steps=12,
@@ -346,7 +347,7 @@ def tokenizers() -> list[tuple[str, Any, Any]]:
 
 def test_each_word_is_one_token_and_unknown_words_are_spelt():
     for label, tokenizer, encoder in tokenizers():
-        for word in scenes.vocabulary():
+        for word in wording.vocabulary():
             assert len(tokenizer(word).input_ids) == 3, (label, word)
         ids = tokenizer("A ZEBRA, ünder the 日本 🦓!").input_ids
         assert 20 < len(ids) < 60

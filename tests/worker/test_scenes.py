@@ -10,6 +10,7 @@ import pytest
 
 from bench.worker import scenes
 from bench.worker.scenes import Scene
+from scripts.train_embedded import wording
 
 
 def array(scene: Scene, width: int = 128, height: int = 128) -> np.ndarray:
@@ -82,18 +83,18 @@ def test_mask_covers_the_subject_and_only_it():
 
 def test_full_caption():
     scene = Scene("boat", "red", "water", "day", "right", "big")
-    assert scenes.caption(scene) == "a big red boat on water on the right under a blue sky"
-    assert scenes.caption(Scene("star", "orange", "grass", "night")) == (
+    assert wording.caption(scene) == "a big red boat on water on the right under a blue sky"
+    assert wording.caption(Scene("star", "orange", "grass", "night")) == (
         "an orange star above grass at night"
     )
 
 
 def test_captions_name_subject_and_colour_in_known_words():
     rng = random.Random(0)
-    known = set(scenes.vocabulary())
+    known = set(wording.vocabulary())
     for _ in range(300):
         scene = scenes.sample(rng)
-        text = scenes.caption(scene, rng)
+        text = wording.caption(scene, rng)
         assert f"{scene.colour} {scene.subject}" in text
         assert set(text.split()) <= known
         assert "  " not in text
@@ -101,17 +102,17 @@ def test_captions_name_subject_and_colour_in_known_words():
 
 def test_edits_change_one_field_in_known_words():
     rng = random.Random(1)
-    known = set(scenes.vocabulary())
+    known = set(wording.vocabulary())
     seen = set()
     for _ in range(300):
-        edit = scenes.sample_edit(rng)
+        edit = wording.sample_edit(rng)
         seen.add(edit.kind)
         value = getattr(edit.target, edit.kind)
         assert value != getattr(edit.source, edit.kind)
         assert replace(edit.source, **{edit.kind: value}) == edit.target
         assert edit.instruction.endswith(value)
         assert set(edit.instruction.split()) <= known
-    assert seen == set(scenes.EDIT_KINDS)
+    assert seen == set(wording.EDIT_KINDS)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +125,12 @@ def test_edits_change_one_field_in_known_words():
     ],
 )
 def test_wording_of_edits(kind, value, text):
-    assert scenes.make_edit(Scene(colour="blue"), kind, value).instruction == text
+    assert wording.make_edit(Scene(colour="blue"), kind, value).instruction == text
 
 
 def test_unknown_kind_of_edit():
     with pytest.raises(ValueError, match="mood"):
-        scenes.make_edit(Scene(), "mood", "gloomy")
+        wording.make_edit(Scene(), "mood", "gloomy")
 
 
 def test_samples_repeat_and_follow_weights():

@@ -77,7 +77,6 @@ def _why_not_count(context: Context) -> str | None:
 
 
 def count_work(context: Context) -> dict[str, Any]:
-    """Count the operations of one call by scope."""
     watch = WorkWatch()
     context.instruments.watch = watch
     try:
@@ -114,7 +113,6 @@ class Work:
     weights: dict[int, int] = field(default_factory=dict)
 
     def fields(self) -> dict[str, int]:
-        """Return what a record holds."""
         return {
             "calls": self.calls,
             "flops": self.flops,
@@ -145,17 +143,14 @@ class WorkWatch:
         self._formulas: dict[Any, Any] = {**flop_registry, **_cpu_attention()}
 
     def enter(self, scope: str) -> None:
-        """Begin ``scope``."""
         self._stack.append(scope)
         self.by_scope.setdefault(scope, Work()).calls += 1
 
     def leave(self, scope: str) -> None:
-        """End ``scope``."""
         if self._stack[-1] == scope:
             self._stack.pop()
 
     def counting(self) -> contextlib.AbstractContextManager[Any]:
-        """Return a context in which operators are counted."""
         from torch.utils._python_dispatch import TorchDispatchMode
 
         note = self._note
@@ -335,7 +330,6 @@ def device_busy(
 
 
 def spans(trace: Any) -> list[Span]:
-    """Return the events of a finished profile."""
     found = []
     for event in trace.events():
         on_device = "CPU" not in str(event.device_type)

@@ -248,7 +248,6 @@ class Progress:
         self.classes: tuple[str, str] = ("", "")
 
     def begin_call(self) -> None:
-        """Note that a call begins."""
         if self._report.phase == "warmup":
             self._warmup_calls += 1
             self._meters.lap("warmup")
@@ -272,7 +271,6 @@ class Progress:
             self._report.set(chain_rounds=list(self._rounds))
 
     def measured(self, each: Round, sample: Sample) -> None:
-        """Note the counts of a round of a call that is over."""
         if self._report.phase not in ("warmup", "steady"):
             return
         entry = self._rounds[each.number]
@@ -293,7 +291,6 @@ class Progress:
                 self._report.set(images=entries, lineage=self.lineage(done))
 
     def finished(self, images: Sequence[Any]) -> None:
-        """Tell the rounds and the lineage of a chain that was measured."""
         self._report.set(chain_rounds=list(self._rounds), lineage=self.lineage(images))
 
     def lineage(self, images: Sequence[Any]) -> list[Descent]:

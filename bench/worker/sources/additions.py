@@ -88,7 +88,6 @@ def add(pipeline: Any, workload: Mapping[str, Any], *, allow_remote_code: bool) 
 
 
 def _rebuilt(pipeline: Any, wanted: Any, **more: Any) -> Any:
-    """The same parts in another pipeline class."""
     known = {**dict(pipeline.config), **pipeline.components, **more}
     # No part and no setting of the configuration, but what the watermark was made from.
     known["add_watermarker"] = getattr(pipeline, "watermark", None) is not None
@@ -350,7 +349,6 @@ def _moves(layer: Any, scale: float) -> bool:
 
 
 def _print(layer: Any) -> str:
-    """A digest of a layer's own weight."""
     import torch
 
     weight = layer.get_base_layer().weight.detach().contiguous().cpu()
