@@ -40,18 +40,9 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @pytest.fixture
-def clock() -> fakes.FakeClock:
-    return fakes.FakeClock()
-
-
-def run(
-    root: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock, **pipeline: Any
-) -> fakes.Told:
-    fakes.give(monkeypatch, fakes.FakePipeline(clock, **pipeline))
+def rested(cell: Any, clock: fakes.FakeClock, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("time.sleep", clock.pass_)
-    job = fakes.make_job(root)
-    job["cell"]["rested"] = 3.0
-    return fakes.run(job, clock)
+    return lambda pipeline=None: cell(pipeline, {"rested": 3.0})
 
 
 def test_the_page_shows_the_files_of_the_example():
@@ -67,29 +58,29 @@ def test_both_are_registered_beside_the_built_in_ones():
     assert list(asked({"rested": 3.0, "profile": True, "sweep": None})) == ["profile", "rested"]
 
 
-def test_a_pass_of_another_package_runs(tmp_path, monkeypatch, clock):
+def test_a_pass_of_another_package_runs(rested, clock):
     begun = clock.time
-    told = run(tmp_path, monkeypatch, clock)
+    told = rested()
     assert (told.outcome, told.decided) == ("ok", ("ok", None))
     assert told.phases == [*PHASES, "finish", "rested"]
     assert told["rested_s"] == pytest.approx([4 * fakes.STEP_S + fakes.FIXED_S])
     assert clock.time - begun > 3.0
 
 
-def test_its_failure_is_its_own(tmp_path, monkeypatch, clock):
+def test_its_failure_is_its_own(rested):
     def before(call: int) -> None:
         if call == 6:
             raise MemoryError
 
-    told = run(tmp_path, monkeypatch, clock, before=before)
+    told = rested({"before": before})
     assert told.outcome == "ok"
     assert told["warnings"] == [
         "the rested pass is incomplete (oom): MemoryError (while resting before one more call)"
     ]
 
 
-def test_it_does_not_run_on_a_cell_that_is_not_ok(tmp_path, monkeypatch, clock):
-    told = run(tmp_path, monkeypatch, clock, decoded=float("nan"))
+def test_it_does_not_run_on_a_cell_that_is_not_ok(rested):
+    told = rested({"decoded": float("nan")})
     assert told.outcome == "invalid"
     assert "no rested call was made, since the cell is invalid" in told["warnings"]
 
