@@ -101,11 +101,7 @@ class Task:
 
     @classmethod
     def pipeline_class(cls, class_name: str, denoiser_channels: int | None) -> Any:
-        """Return the class that does this with a model made for ``class_name``.
-
-        Raises:
-            SourceError: with the reason why there is none.
-        """
+        """Return the class that does this with a model made for ``class_name``."""
         return cls.check(families.diffusers_class(class_name))
 
     @classmethod

@@ -20,6 +20,8 @@ class Ended(Exception):
 class SourceError(Exception):
     """A model cannot be loaded or driven as asked. ``str()`` is the sentence for the user.
 
+    Raised by all of the sources, families, inputs and tasks, with the remedy where there is one.
+
     Attributes:
         outcome: "unavailable" when the model is out of reach from here (no network, no access, no
             room on the disk); "failed" when what was asked or what was found is wrong.

@@ -86,11 +86,7 @@ def claiming(class_name: str, task: str) -> Family | None:
 
 
 def work_of(task: str) -> type[Task]:
-    """Return how a worker does ``task``.
-
-    Raises:
-        SourceError: there is no such task.
-    """
+    """Return how a worker does ``task``."""
     try:
         part = TASKS.part(task, "work")
     except KeyError:
@@ -102,11 +98,7 @@ def work_of(task: str) -> type[Task]:
 
 
 def pipeline_class(class_name: str, task: str, denoiser_channels: int | None) -> Any:
-    """Return the class that does ``task`` with a model whose ``model_index.json`` names a class.
-
-    Raises:
-        SourceError: with the reason why there is none.
-    """
+    """Return the class that does ``task`` with a model whose ``model_index.json`` names a class."""
     family = claiming(class_name, task)
     if family is not None:
         return family.pipeline_class(class_name, task, denoiser_channels)

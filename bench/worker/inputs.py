@@ -67,12 +67,7 @@ class Inputs:
     control_argument: str | None = None
 
     def call_kwargs(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Arguments for one call, with generators that start at the seeds.
-
-        Args:
-            on_step: called with the step's index, from 0, after each step; ignored when
-                ``step_callback`` is None.
-        """
+        """Arguments for one call, with generators that start at the seeds."""
         import torch
 
         kwargs = {
@@ -112,15 +107,6 @@ def prepare(
 
     The same picture comes out of a seed alone or in a batch: each picture has its own generator,
     prompt and input picture.
-
-    Args:
-        pipeline: as ``bench.worker.sources.load`` returned it.
-        workload: a ``bench.contract.Workload``.
-        device: where "device" generators live.
-        given: input pictures of the asked size, instead of those that the workload names.
-
-    Raises:
-        SourceError: the workload asks for something that this pipeline cannot do.
     """
     task = families.work_of(workload["task"])
     parameters = families.parameters(type(pipeline))
@@ -166,9 +152,6 @@ def control_pictures(
     A file is fitted as an input picture is. ``drawn:edges``, the default, are the outlines of the
     input picture, or of the scene that image-to-image would start from; ``drawn:ellipse`` is the
     one of OneDiff's script.
-
-    Raises:
-        SourceError: the file is missing or holds no readable picture.
     """
     given = workload.get("control_image", control.DRAWN_EDGES)
     if given == control.DRAWN_ELLIPSE:
@@ -189,9 +172,6 @@ def input_pictures(workload: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     cover the asked size and cut at the centre, so its aspect is kept; every picture of the batch
     starts from it. Without a file, picture i is a scene drawn from seed + i, equal for every
     backend.
-
-    Raises:
-        SourceError: the file is missing or holds no readable picture.
     """
     if workload["input_image"] is not None:
         picture, told = _picture_of_file(workload)
@@ -213,13 +193,6 @@ def open_picture(file: Path, most_pixels: int | None = None, what: str = "input 
     """Read a picture file as RGB: turned as its EXIF says, and on white where it is transparent.
 
     Of an animation it is the first frame.
-
-    Args:
-        most_pixels: a picture of more is not unpacked.
-        what: what messages call it.
-
-    Raises:
-        SourceError: the file is missing or holds no readable picture.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -278,11 +251,7 @@ def _cut(given: tuple[int, int], asked: tuple[int, int], what: str) -> list[str]
 
 
 def denoiser(pipeline: Any) -> tuple[str, Any]:
-    """(attribute name, module) of what runs once a step: the UNet or transformer.
-
-    Raises:
-        SourceError: the pipeline has no module that could be it.
-    """
+    """(attribute name, module) of what runs once a step: the UNet or transformer."""
     import torch
 
     for name in ("unet", "transformer", "prior", "decoder"):

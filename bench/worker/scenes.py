@@ -121,11 +121,7 @@ def sample(
 
 
 def render(scene: Scene, width: int = 128, height: int = 128) -> Image.Image:
-    """Draw `scene` as an antialiased RGB picture of `width` x `height` pixels.
-
-    Raises:
-        ValueError: a side is shorter than 1 pixel.
-    """
+    """Draw `scene` as an antialiased RGB picture of `width` x `height` pixels."""
     if width < 1 or height < 1:
         raise ValueError(f"cannot draw a picture of {width}x{height} pixels")
     factor = 3 if max(width, height) <= 256 else 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Any
 
 from bench.contract import ImageEntry
 from bench.passes.base import Context, Pass
-from bench.worker import pictures
+from bench.worker import memory, pictures
 
 Reader = Callable[[], "int | None"]
 
-STATM = Path("/proc/self/statm")
 REFERENCE = "repeat_first"
 DIFFERENCE = "repeat_difference"
 
@@ -34,7 +32,7 @@ class Held:
         reason: why there is no reading; None if there is.
     """
 
-    def __init__(self, device: str, statm: Path = STATM) -> None:
+    def __init__(self, device: str, status: Path = memory.STATUS) -> None:
         self.reason: str | None = None
         self.how = "after garbage collection"
         self._read: Reader
@@ -54,8 +52,7 @@ class Held:
             trim = _trimmer()
             if trim is not None:
                 self.how += " and after freed memory went back to the system (malloc_trim)"
-            page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-            if not statm.exists():
+            if memory.resident_bytes(status) is None:
                 self.reason = f"{sys.platform} does not tell a process its present resident size"
 
             def rss() -> int | None:
@@ -63,7 +60,7 @@ class Held:
                     return None
                 if trim is not None:
                     trim(0)
-                return int(statm.read_text().split()[1]) * page
+                return memory.resident_bytes(status)
 
             self._read = rss
 

@@ -96,9 +96,6 @@ def make_relative(pipeline: Any) -> Any:
     """Return the image-to-image pipeline that is made of the parts of ``pipeline``.
 
     Nothing is copied, cast or moved, as diffusers' own ``from_pipe`` may do.
-
-    Raises:
-        SourceError: there is no such class, or it needs parts that this model does not have.
     """
     name = type(pipeline).__name__
     config = getattr(inputs.denoiser(pipeline)[1], "config", {})
@@ -180,9 +177,6 @@ def prepare_inputs(
     """Turn a chain's workload into the arguments of each round.
 
     Picture i of the chain has the seed ``seed + i``, whatever round it is made in.
-
-    Raises:
-        SourceError: one of the two pipelines cannot do its part.
     """
     rounds = []
     warnings: dict[str, None] = {}

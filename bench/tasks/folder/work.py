@@ -311,10 +311,6 @@ def fitted(own: Size, box: Size, multiple: int, enlarge: bool) -> Size:
     It is the largest of the picture's aspect that fits, not larger than the picture unless
     ``enlarge``. Each side is then rounded to the nearest multiple that exceeds neither, which
     changes the aspect by less than one multiple a side; the way back undoes it.
-
-    Raises:
-        SourceError: a side would be less than half a multiple, so that nothing of the aspect
-            would be left.
     """
     scale = min(box[0] / own[0], box[1] / own[1])
     if not enlarge:

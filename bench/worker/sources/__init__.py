@@ -44,16 +44,7 @@ class Loaded:
 
 
 def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -> Loaded:
-    """Load ``workload["model"]`` for ``workload["task"]`` onto ``device``, in its memory modes.
-
-    Args:
-        workload: a ``bench.contract.Workload``.
-        device: a torch device, such as "cpu" or "cuda:0".
-        allow_remote_code: whether Python files that come with the model may run.
-
-    Raises:
-        SourceError: with the reason and, where there is one, the remedy.
-    """
+    """Load ``workload["model"]`` for ``workload["task"]`` onto ``device``, in its memory modes."""
     import torch
 
     kind, separator, rest = workload["model"].partition(":")
@@ -105,11 +96,7 @@ def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -
 
 
 def swap_scheduler(pipeline: Any, name: str) -> None:
-    """Replace the pipeline's scheduler by the diffusers class ``name``, keeping its settings.
-
-    Raises:
-        SourceError: no such scheduler, or one of another kind than the model was trained for.
-    """
+    """Replace the pipeline's scheduler by the diffusers class ``name``, keeping its settings."""
     import diffusers
 
     known = [known for known in dir(diffusers) if known.endswith("Scheduler")]

@@ -51,11 +51,7 @@ class Added:
 
 
 def add(pipeline: Any, workload: Mapping[str, Any], *, allow_remote_code: bool) -> Added:
-    """Give ``pipeline`` what ``workload`` asks for, the LoRA last.
-
-    Raises:
-        SourceError: not there, unsafe, of another shape than the model, or without effect.
-    """
+    """Give ``pipeline`` what ``workload`` asks for, the LoRA last."""
     fields: dict[str, Any] = {}
     notes: list[str] = []
     download_s = 0.0
@@ -220,9 +216,6 @@ def lora_file(text: str) -> tuple[Path, float]:
 
     Args:
         text: ``embedded:NAME``, ``hub:ORG/NAME[@REV]/FILE.safetensors`` or a path.
-
-    Raises:
-        SourceError: not there, out of reach, or no safetensors file.
     """
     kind, _, name = text.partition(":")
     download_s = 0.0

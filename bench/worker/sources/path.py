@@ -27,12 +27,7 @@ _WEIGHTS = re.compile(
 
 
 def load(text: str, workload: Mapping[str, Any], dtype: Any, *, allow_remote_code: bool) -> Loaded:
-    """Load the folder ``text``, which may be relative to the current folder or start with ``~``.
-
-    Raises:
-        SourceError: no folder, no pipeline in it, damaged or unsafe files, or a pipeline that
-            cannot do the task.
-    """
+    """Load the folder ``text``, which may be relative to the current folder or start with ``~``."""
     folder = Path(text).expanduser()
     if not folder.is_absolute():
         folder = Path.cwd() / folder
@@ -57,15 +52,7 @@ def load_folder(
     shown: str,
     allow_remote_code: bool,
 ) -> tuple[Any, tuple[str, ...]]:
-    """Load a diffusers folder onto the CPU; return the pipeline and notes for the record.
-
-    Args:
-        shown: how messages name the model.
-
-    Raises:
-        SourceError: as ``load``.
-        OSError: the folder cannot be read.
-    """
+    """Load a diffusers folder onto the CPU; return the pipeline and notes for the record."""
     import diffusers
 
     index = read_index(folder / INDEX, shown)
@@ -81,10 +68,7 @@ def load_folder(
     task = workload["task"]
     if code:
         if not allow_remote_code:
-            raise SourceError(
-                f"{shown} comes with Python code of its own ({', '.join(code)}), which is not run: "
-                "read it, then set allow_remote_code: true, if you trust it."
-            )
+            raise code_refused(shown, code)
         pipeline_class: Any = diffusers.DiffusionPipeline
         options["trust_remote_code"] = True
         if isinstance(index["_class_name"], list):
@@ -153,15 +137,17 @@ def own_code(index: Mapping[str, Any], files: Iterable[str]) -> list[str]:
     return found
 
 
+def code_refused(shown: str, code: Iterable[str]) -> SourceError:
+    return SourceError(
+        f"{shown} comes with Python code of its own ({', '.join(code)}), which is not run: "
+        "read it, then set allow_remote_code: true, if you trust it."
+    )
+
+
 def check_components(
     index: Mapping[str, Any], files: Iterable[str], variant: str | None, shown: str
 ) -> None:
-    """Check by file names that every component is there as safetensors of the asked variant.
-
-    Raises:
-        SourceError: a missing folder, pickled weights only, an incomplete set of parts, a variant
-            that nobody has, or a variant needed and not asked for.
-    """
+    """Check by file names that every component is there as safetensors of the asked variant."""
     by_folder = _by_folder(files)
     has_variant = False
     variants: set[str] = set()
@@ -231,9 +217,6 @@ def check_safetensors(file: Path, shown: str) -> dict[str, Any]:
 
     Returns:
         The header: for each tensor by its name ``dtype``, ``shape`` and ``data_offsets``.
-
-    Raises:
-        SourceError: a truncated file, a Git LFS pointer, or something else by that name.
     """
     size = file.stat().st_size
     where = f"{shown}: {file.parent.name}/{file.name}"

@@ -167,11 +167,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str, task: str, dtype: Any, device: str) -> Loaded:
-    """Build the pipeline for ``task`` with weights drawn on ``device`` in ``dtype``.
-
-    Raises:
-        SourceError: an unknown architecture, or one that cannot do the task.
-    """
+    """Build the pipeline for ``task`` with weights drawn on ``device`` in ``dtype``."""
     if name not in ARCHITECTURES:
         raise SourceError(
             f"there is no synthetic:{name}{nearest(name, ARCHITECTURES)}: "
