@@ -19,7 +19,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from bench import folder as bench_folder
 from bench.contract import (
     FOLDER_INPUTS,
     SCHEMA_VERSION,
@@ -41,6 +40,8 @@ from bench.runner.secrets import Redactor
 from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
 from bench.store.journal import remedy, why
+from bench.tasks import TASKS
+from bench.worker import families
 from compilers import registry
 
 Start = Literal["auto", "fork", "spawn"]
@@ -344,8 +345,7 @@ class Lane:
         job_file = logs / f"{name}.job.json"
         log = None
         try:
-            # What an interrupted folder run has left is gone on with; its record was never written.
-            if not bench_folder.belongs(pictures, cell["cell_id"]):
+            if not _continued(cell, pictures):
                 shutil.rmtree(pictures, ignore_errors=True)
             pictures.mkdir(parents=True, exist_ok=True)
             job_file.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
@@ -708,6 +708,12 @@ def _load_average(loads: Sequence[float | None], reasons: Any) -> dict[str, Any]
         "load_average_1m": None,
         "null_reasons": {**kept, "load_average_1m": "this system does not tell its load average"},
     }
+
+
+def _continued(cell: Cell, pictures: Path) -> bool:
+    """Return whether the worker continues results in ``pictures``, whose record was not written."""
+    task = cell["workload"]["task"]
+    return task in TASKS.names() and families.work_of(task).continues(pictures, cell["cell_id"])
 
 
 def _marker(cache: Path) -> Path:

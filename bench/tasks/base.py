@@ -113,6 +113,11 @@ class Task:
     def check(cls, made: Any) -> Any:
         return families.check(made, cls)
 
+    @classmethod
+    def continues(cls, results: Path, cell_id: str) -> bool:
+        """Return whether a worker continues what an interrupted one left; asked by the parent."""
+        return False
+
     # --------------------------------------------------------------- from load to warm-up
 
     def __init__(self, run: Run) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.contract import OUTCOMES
-from bench.runner import host
+from bench.runner import host, lane
 from bench.runner.devices import (
     DeviceError,
     Gpu,
@@ -432,3 +432,19 @@ def test_folder_bytes(tmp_path):
     (tmp_path / "a/b").write_bytes(b"12345")
     (tmp_path / "c").write_bytes(b"1")
     assert folder_bytes(tmp_path) == 6
+
+
+@pytest.mark.parametrize(
+    ("task", "cell_id", "continued"),
+    [
+        ("folder", "c", True),
+        ("folder", "d", False),
+        ("text-to-image", "c", False),
+        ("x", "c", False),
+    ],
+)
+def test_only_a_task_that_can_continues_what_its_cell_left(tmp_path, task, cell_id, continued):
+    (tmp_path / "rows.jsonl").write_text('{"cell_id": "c"}\n')
+    left = cell("a", cell_id=cell_id)
+    left["workload"]["task"] = task
+    assert lane._continued(left, tmp_path) is continued

@@ -48,6 +48,10 @@ class Folder(Task):
     name = "folder"
     equal_calls = False
 
+    @classmethod
+    def continues(cls, results: Path, cell_id: str) -> bool:
+        return folder.belongs(results, cell_id)
+
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         cell = run.job["cell"]
