@@ -59,8 +59,8 @@ class Run:
         return list(RunFolder.open(self.path).records())
 
     @property
-    def pictures(self) -> list[Path]:
-        """The pictures of all records, in the order of the records."""
+    def images(self) -> list[Path]:
+        """The images of all records, in the order of the records."""
         return [self.path / image.path for record in self.records for image in record.images]
 
     def frame(self) -> pd.DataFrame:
@@ -165,13 +165,4 @@ def _seeds_of(name: str, out: str | os.PathLike[str] | None) -> dict[str, int]:
 
 def round_seconds(cell: Cell) -> float:
     """A first guess of what one round of a cell takes."""
-    seconds = estimate.worker_seconds(
-        cell["workload"],
-        cell["backend"]["name"],
-        cell["cache"],
-        cell["device"],
-        cell["protocol"],
-        cell.get("sweep"),
-        cell,
-    )
-    return seconds / cell["protocol"]["rounds"]
+    return estimate.worker_seconds(cell) / cell["protocol"]["rounds"]

@@ -1,4 +1,4 @@
-"""The layout of a chain: which round makes how many pictures, from which parents and in what steps.
+"""The layout of a chain: which round makes how many images, from which parents and in what steps.
 
 Pure arithmetic, which the parent needs for plans and reports and the worker for its work.
 """
@@ -18,9 +18,9 @@ class Round:
 
     Attributes:
         number: 0 for text-to-image, from 1 on image-to-image.
-        first: index of its first picture in the chain.
-        batch: pictures that it makes.
-        parents: for each of its pictures the index of the picture that it starts from; empty for
+        first: index of its first image in the chain.
+        batch: images that it makes.
+        parents: for each of its images the index of the image that it starts from; empty for
             text-to-image.
     """
 
@@ -31,18 +31,18 @@ class Round:
 
 
 def rounds(samples: int, max_batch: int, start_from: str) -> list[Round]:
-    """Return the rounds that make ``samples`` pictures, at most ``max_batch`` each.
+    """Return the rounds that make ``samples`` images, at most ``max_batch`` each.
 
-    Picture i of a later round starts from picture i of the first round, or of the round before if
+    Image i of a later round starts from image i of the first round, or of the round before if
     ``start_from`` is "previous". Only the last round may be smaller, so every parent exists.
     """
-    found: list[Round] = []
+    made: list[Round] = []
     for number, first in enumerate(range(0, samples, max_batch)):
         batch = min(max_batch, samples - first)
         start = first - max_batch if start_from == "previous" else 0
         parents = tuple(range(start, start + batch)) if number else ()
-        found.append(Round(number, first, batch, parents))
-    return found
+        made.append(Round(number, first, batch, parents))
+    return made
 
 
 def of(workload: Mapping[str, Any]) -> list[Round]:
@@ -51,7 +51,7 @@ def of(workload: Mapping[str, Any]) -> list[Round]:
 
 
 def pictures(workload: Mapping[str, Any]) -> int:
-    """Return how many pictures one measured call of any workload makes."""
+    """Return how many images one measured call of any workload makes."""
     return int(workload.get("samples") or workload.get("batch") or 1)
 
 

@@ -15,6 +15,9 @@ SCHEMA_VERSION = 1
 Task = Literal["text-to-image", "image-to-image", "edit", "chain", "folder"]
 TASKS: tuple[Task, ...] = ("text-to-image", "image-to-image", "edit", "chain", "folder")
 
+BASELINE = "none"
+"""The backend that changes nothing, against which every speedup is taken."""
+
 Outcome = Literal[
     "ok",
     "oom",
@@ -88,29 +91,16 @@ class WorkloadMore(TypedDict, total=False):
     So a cell that does not use them is the cell that it was before there were such keys.
     """
 
-    memory: str  # memory modes joined by "+", in the order of bench.modes.MEMORY
-    precision: Literal["fp32", "autocast", "tf32"]  # fp16 and bf16 are just a dtype
-    between: str  # what is done between calls, joined by "+", of bench.modes.BETWEEN
-    # chain only, and then all three; `batch` is the number of pictures of its largest round
-    samples: int  # pictures of the whole chain
-    max_batch: int  # pictures of a round
-    start_from: Literal["first", "previous"]  # whose pictures image-to-image rounds start from
-    iterations: int  # batches; picture i of all of them has seed + i
-    one_by_one: bool  # models take the pictures of a batch one at a time: equal bytes in any batch
-    # task folder; the first three always, the others where they are written
+    # task folder; pictures and how always, the others where they are written
     pictures: str  # folder or file, as written
-    how: Literal["image-to-image", "edit"]  # what is done to each picture
     resize: Literal["fit", "pad"]
     enlarge: bool
     prompts: list[str]  # drawn from for each picture; prompt is "" then
     models: list[str]  # drawn from for each picture; this cell has those of its own model
     draw_seed: int
-    # Of a size that was rounded: as it was asked for, and how; height and width are what was made
-    # of it.
-    asked_height: int
-    asked_width: int
-    round_size: Literal["down", "nearest"]
-    deterministic: bool | Literal["strict"]  # default False
+    how: Literal["image-to-image", "edit"]  # what is done to each picture
+    iterations: int  # batches; picture i of all of them has seed + i
+    one_by_one: bool  # models take the pictures of a batch one at a time: equal bytes in any batch
     lora: str  # embedded:NAME | hub:ORG/NAME[@REV][/FILE] | safetensors file, as written
     lora_scale: float  # 1.0
     lora_fused: bool  # True: added to the weights; False: run beside them
@@ -118,6 +108,19 @@ class WorkloadMore(TypedDict, total=False):
     control_image: str  # one of CONTROL_DRAWINGS, the first; or a file, as written
     control_scale: float  # 1.0
     custom_pipeline: str  # Python file, or folder with pipeline.py, as written
+    # Of a size that was rounded: as it was asked for, and how; height and width are what was made
+    # of it.
+    asked_height: int
+    asked_width: int
+    round_size: Literal["down", "nearest"]
+    memory: str  # memory modes joined by "+", in the order of bench.modes.MEMORY
+    precision: Literal["fp32", "autocast", "tf32"]  # fp16 and bf16 are just a dtype
+    between: str  # what is done between calls, joined by "+", of bench.modes.BETWEEN
+    deterministic: bool | Literal["strict"]  # default False
+    # chain only, and then all three; `batch` is the number of pictures of its largest round
+    samples: int  # pictures of the whole chain
+    max_batch: int  # pictures of a round
+    start_from: Literal["first", "previous"]  # whose pictures image-to-image rounds start from
 
 
 class Workload(WorkloadMore):

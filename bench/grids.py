@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from bench.tasks.chain.record import Descent, Round
 
 PICTURE_SIDE = 160
 """Longest side at which a picture is shown, pixels."""
@@ -32,9 +34,7 @@ class Row:
 
 
 def of_chain(
-    rounds: Sequence[Mapping[str, Any]],
-    lineage: Sequence[Mapping[str, Any]],
-    pictures: Sequence[Any],
+    rounds: Sequence[Round], lineage: Sequence[Descent], pictures: Sequence[Any]
 ) -> list[Row]:
     """Return a row for each round of a chain, from its record.
 
@@ -44,23 +44,23 @@ def of_chain(
     """
     rows = []
     for each in rounds:
-        own = [entry for entry in lineage if entry["round"] == each["round"]]
-        lines = [f"round {each['round']}: {each['task']}"]
-        effective = each.get("steps_effective")
+        own = [entry for entry in lineage if entry.round == each.round]
+        lines = [f"round {each.round}: {each.task}"]
+        effective = each.steps_effective
         if effective is not None:
-            lines.append(f"{effective} of {each['steps_requested']} steps")
-        calls = each.get("denoiser_calls")
+            lines.append(f"{effective} of {each.steps_requested} steps")
+        calls = each.denoiser_calls
         if calls is not None and calls != effective:
             lines.append(f"{calls} denoiser calls")
         captions = [
-            f"#{entry['index']} seed {entry['seed']}"
-            + ("" if entry["parent_index"] is None else f"\nfrom #{entry['parent_index']}")
+            f"#{entry.index} seed {entry.seed}"
+            + ("" if entry.parent_index is None else f"\nfrom #{entry.parent_index}")
             for entry in own
         ]
         fault = None
-        if each.get("outcome") != "ok":
-            fault = f"{each.get('outcome') or ''} {each.get('reason') or 'not finished'}".strip()
-        shown = [pictures[entry["index"]] for entry in own]
+        if each.outcome != "ok":
+            fault = f"{each.outcome or ''} {each.reason or 'not finished'}".strip()
+        shown = [pictures[entry.index] for entry in own]
         rows.append(Row(lines, shown, captions, fault))
     return rows
 

@@ -1,15 +1,13 @@
 """Words for how a pipeline saves memory and in which precision it computes, and what contradicts.
 
 Parent and worker share them: the parent refuses what no machine could run, the worker what this
-machine, pipeline or backend cannot. Standard library and `compilers.base` only.
+machine, pipeline or backend cannot. Standard library only, valid on Python 3.10.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from compilers.base import Traits
 
 NONE = "none"
 
@@ -31,7 +29,7 @@ the device, so it is last."""
 OFFLOADS = ("model-offload", "sequential-offload", "group-offload")
 
 BETWEEN = ("gc", "empty-cache")
-"""What a loop may do between pictures, in the order in which it is done."""
+"""What a loop may do between images, in the order in which it is done."""
 
 PRECISIONS = {
     "fp32": "float32",
@@ -44,8 +42,6 @@ PRECISIONS = {
 
 OF_ITS_OWN = ("fp32", "autocast", "tf32")
 """Precisions that say more than a type of weights does; the others are that type and no more."""
-
-_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
 
 def parts(text: str | None) -> tuple[str, ...]:
@@ -70,7 +66,7 @@ def joined(given: Sequence[str], known: Sequence[str]) -> str:
 
 
 def contradiction(memory: str | None) -> str | None:
-    """Say why memory modes exclude each other and what to write instead; None if they do not."""
+    """Return why memory modes exclude each other and what to write instead; None if they do not."""
     asked = parts(memory)
     offloads = [name for name in asked if name in OFFLOADS]
     if len(offloads) > 1:
@@ -91,24 +87,25 @@ def offload(memory: str | None) -> str | None:
     return next((name for name in parts(memory) if name in OFFLOADS), None)
 
 
-def with_backend(
-    memory: str | None, traits: Traits, options: Mapping[str, Any] | None = None
-) -> str | None:
-    """Return why a backend cannot work under memory modes; None if nothing is known against it."""
-    options = options or {}
+def with_backend(memory: str | None, traits: Any, options: Mapping[str, Any]) -> str | None:
+    """Return why a backend cannot work under memory modes; None if nothing is known against it.
+
+    Args:
+        traits: the backend's `compilers.base.Traits`.
+    """
     moved = offload(memory)
     if moved is None:
-        if traits.attention and "attention-slicing" in parts(memory):
-            return f"attention-slicing would be replaced by {traits.attention}"
+        if traits.replaces_attention and "attention-slicing" in parts(memory):
+            return "attention-slicing would be replaced by the backend's xformers processors"
         return None
-    if traits.keeps_weights:
-        return f"{moved} moves weights away between calls, and {traits.keeps_weights}"
-    if options.get("cuda_graphs") or options.get("mode") in _GRAPH_MODES:
+    if traits.holds_weights:
+        return f"{moved} moves weights away between calls, and {traits.holds_weights}"
+    if traits.replays_graphs(options):
         return (
             f"{moved} moves weights to new addresses, and a CUDA graph replays the old ones; "
             "switch CUDA graphs off, or take 'memory: none'"
         )
-    if moved == "sequential-offload" and traits.torch_compile:
+    if moved == "sequential-offload" and traits.breaks_on_swaps:
         return (
             "sequential-offload swaps weights in and out before every single layer, so every "
             "compiled graph would break there; take model-offload or group-offload"

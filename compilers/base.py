@@ -6,8 +6,9 @@ under whatever interpreter the backend needs. torch is imported inside a backend
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 BASELINE = "none"
 """The backend that changes nothing: every speedup is taken against it."""
@@ -26,6 +27,30 @@ class UnsupportedPipelineError(Exception):
 @dataclass(frozen=True)
 class NoOptions:
     """The options of a backend that has none."""
+
+
+def _graph_modes(options: Mapping[str, Any]) -> bool:
+    return options.get("mode") in ("reduce-overhead", "max-autotune")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is known of a backend before anything is loaded; a class attribute ``traits`` of it.
+
+    Attributes:
+        compiles: "whole" for the denoiser as one, "regions" for its repeated blocks, "regions of
+            all parts" for those of the other parts besides, or "nothing": for estimates.
+        holds_weights: why weights cannot move between calls, as half a sentence; None if they can.
+        breaks_on_swaps: whether a graph breaks where a layer's weights are swapped in and out.
+        replaces_attention: whether it sets attention processors of its own.
+        replays_graphs: whether it replays CUDA graphs with the given options.
+    """
+
+    compiles: Literal["whole", "regions", "regions of all parts", "nothing"] = "whole"
+    holds_weights: str | None = None
+    breaks_on_swaps: bool = False
+    replaces_attention: bool = False
+    replays_graphs: Callable[[Mapping[str, Any]], bool] = _graph_modes
 
 
 @dataclass(frozen=True)
@@ -47,35 +72,6 @@ class Verdict:
 def lacking(reason: str) -> Verdict:
     """Return the answer of a probe that misses a package, or has one that does not work."""
     return Verdict(False, reason, lacking=True)
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What has to be known of a backend before it does anything: its attribute ``traits``.
-
-    The defaults fit a backend that nothing is known of.
-
-    Attributes:
-        compiles: whether there is anything that a compile cache could hold.
-        regions: how long compiling takes, in times that one repeated block takes; None if as long
-            as the whole denoiser. A first guess, for estimates.
-        torch_compile: whether torch.compile does the work, so that a hook at each layer breaks it.
-        keeps_weights: why weights must stay where they are after ``prepare``, completing "since";
-            None if they may move.
-        attention: what it puts in place of the attention processors; None if it leaves them.
-    """
-
-    compiles: bool = True
-    regions: float | None = None
-    torch_compile: bool = False
-    keeps_weights: str | None = None
-    attention: str | None = None
-
-
-def traits(backend: object) -> Traits:
-    """Return a backend's traits; those that nothing is known of if it states none."""
-    stated: Traits = getattr(backend, "traits", Traits())
-    return stated
 
 
 @dataclass(frozen=True)
@@ -114,13 +110,13 @@ class Evidence:
 class Backend(Protocol):
     """One compiler. Register an instance or class under the entry-point group ``bench.backends``.
 
+    It may have `Traits` besides, as ``traits``.
+
     Attributes:
         name: what a configuration calls it.
         options: a frozen dataclass; configurations are validated against its fields and types.
         environment: "current", or the locked interpreter that it needs.
-        lossy: whether it changes the image on purpose (quantisation, step caching).
-
-    It may have ``traits`` too, of the type ``Traits``.
+        lossy: whether it changes the picture on purpose (quantisation, step caching).
     """
 
     name: str

@@ -80,7 +80,7 @@ class Nexfort:
     options = NexfortOptions
     environment = "nexfort"
     lossy = False
-    traits = Traits(keeps_weights="it compiles for weights that stay on the device")
+    traits = Traits(holds_weights="it compiles for weights that stay on the device")
 
     def __init__(self) -> None:
         self._quantized = False

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from compilers.base import BASELINE, Evidence, NoOptions, Scope, Traits, Verdict
+from compilers.base import Evidence, NoOptions, Scope, Traits, Verdict
 
 
 class NoBackend:
     """Change nothing."""
 
-    name = BASELINE
+    name = "none"
     options = NoOptions
     environment = "current"
     lossy = False
-    traits = Traits(compiles=False, regions=0)
+    traits = Traits(compiles="nothing")
 
     def probe(self, device: str) -> Verdict:
         """Support every device."""

@@ -68,7 +68,7 @@ class Oneflow:
     options = OneflowOptions
     environment = "oneflow"
     lossy = False
-    traits = Traits(keeps_weights="it keeps weights of its own on the device")
+    traits = Traits(holds_weights="it keeps weights of its own on the device")
 
     def __init__(self) -> None:
         self._pipeline: Any = None

@@ -14,12 +14,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from compilers.base import BASELINE, Backend, Traits, traits
+from compilers.base import Backend, Traits
 
 GROUP = "bench.backends"
 
 BUILT_IN = {
-    BASELINE: "compilers.none:NoBackend",
+    "none": "compilers.none:NoBackend",
     "torch-compile": "compilers.torch_compile:TorchCompile",
     "torch-compile-regional": "compilers.torch_compile_regional:TorchCompileRegional",
     "nexfort": "compilers.nexfort:Nexfort",
@@ -79,15 +79,13 @@ def get(name: str) -> Backend:
     return _checked(name, value, made)
 
 
-def traits_of(name: str) -> Traits:
-    """Return the traits of the backend called ``name``.
-
-    One that cannot be had here has the defaults; its worker meets the reason and reports it.
-    """
+def traits(name: str) -> Traits:
+    """Return what a backend says of itself for plans; what holds for most, if it says nothing."""
     try:
-        return traits(get(name))
-    except BackendError:
+        own: Traits = getattr(get(name), "traits", Traits())
+    except BackendError:  # whoever asks for the backend itself is told
         return Traits()
+    return own
 
 
 def make_options(backend: Backend, values: Mapping[str, Any]) -> Any:

@@ -48,7 +48,7 @@ class StableFast:
     options = StableFastOptions
     environment = "stable-fast"
     lossy = False
-    traits = Traits(keeps_weights="it traces and freezes the weights that are on the device")
+    traits = Traits(holds_weights="it traces and freezes the weights that are on the device")
 
     def __init__(self) -> None:
         self._traced: dict[str, Any] = {}

@@ -49,7 +49,7 @@ class Tensorrt:
     options = TensorrtOptions
     environment = "current"
     lossy = False
-    traits = Traits(keeps_weights="its engine holds the weights on the device")
+    traits = Traits(holds_weights="its engine holds the weights on the device")
 
     def probe(self, device: str) -> Verdict:
         """Return whether torch-tensorrt fits this torch, and ``device`` is an NVIDIA GPU."""

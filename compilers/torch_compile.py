@@ -29,7 +29,7 @@ class TorchCompile:
     options = TorchCompileOptions
     environment = "current"
     lossy = False
-    traits = Traits(torch_compile=True)
+    traits = Traits(breaks_on_swaps=True)
 
     def probe(self, device: str) -> Verdict:
         """Return whether Inductor works on ``device``."""

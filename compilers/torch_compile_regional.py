@@ -24,7 +24,7 @@ class TorchCompileRegional:
     options = TorchCompileRegionalOptions
     environment = "current"
     lossy = False
-    traits = Traits(torch_compile=True, regions=1)
+    traits = Traits(compiles="regions", breaks_on_swaps=True)
 
     def probe(self, device: str) -> Verdict:
         """Return whether Inductor works on ``device`` and diffusers knows repeated blocks."""

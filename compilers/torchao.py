@@ -53,7 +53,7 @@ class Torchao:
     options = TorchaoOptions
     environment = "current"
     lossy = True
-    traits = Traits(torch_compile=True)
+    traits = Traits(breaks_on_swaps=True)
 
     def __init__(self) -> None:
         self._compiled = False

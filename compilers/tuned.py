@@ -139,8 +139,12 @@ class Tuned:
     name = "tuned"
     options: type = TunedOptions
     environment = "current"
+    traits = Traits(
+        compiles="regions of all parts",
+        breaks_on_swaps=True,
+        replays_graphs=lambda options: bool(options.get("cuda_graphs", True)),
+    )
     lossy = False
-    traits = Traits(torch_compile=True, regions=2)
 
     def __init__(self) -> None:
         self._techniques: dict[str, str] = {}

@@ -27,7 +27,7 @@ class Xformers:
     options = NoOptions
     environment = "current"
     lossy = False
-    traits = Traits(attention="the backend's xformers processors")
+    traits = Traits(replaces_attention=True)
 
     def __init__(self) -> None:
         self._processors: Counter[str] = Counter()

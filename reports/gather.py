@@ -18,7 +18,7 @@ from typing import Any
 from bench import busy, comparable
 from bench.contract import PHASES, STAGES
 from bench.records import Record
-from bench.records.read import decode
+from bench.records.read import RecordError, decode
 from bench.store import Entry, RunFolder, StoreError
 
 BASELINE = "none"
@@ -453,6 +453,13 @@ class _Foreign(Exception):
     """A field of a record is not what the contract says."""
 
 
+def _typed(record: Mapping[str, Any]) -> Record | None:
+    try:
+        return decode(json.dumps(record).encode())
+    except RecordError:
+        return None
+
+
 def _sample(record: Mapping[str, Any], source: Source, interned: _Interned, line: int) -> Sample:
     try:
         return _reduced(record, source, interned, line)
@@ -533,7 +540,7 @@ def _reduced(record: Mapping[str, Any], source: Source, interned: _Interned, lin
         work=table(_mapping(record, "work", optional=True)),
         ceilings=table(_mapping(record, "ceilings", optional=True)),
         device_busy=table(_mapping(record, "device_busy", optional=True)),
-        audited=decode(json.dumps(record).encode()) if record["outcome"] != NO_RECORD else None,
+        audited=_typed(record),
         more={name: record[name] for name in KEPT if name in record},
     )
 

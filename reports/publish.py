@@ -299,8 +299,8 @@ def _missing(machines: Sequence[Machine]) -> str:
     return (
         "**No record of a GPU is here yet.** What a compiler does for SDXL at 1024 pixels is not "
         "answered below: those records wait for a machine that runs `scripts/gpu_proof.sh` "
-        "([how](docs/gpu-proof.md); `bench plan configs/gpu-sdxl.yaml --all` lists each of them). "
-        "Nothing is estimated in their place."
+        "([how](docs/gpu-proof.md); `bench run configs/gpu-sdxl.yaml --dry-run --all` lists each "
+        "of them). Nothing is estimated in their place."
     )
 
 

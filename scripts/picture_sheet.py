@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from bench.records import Record
 from bench.store import RunFolder
 
 SCALE = 2
@@ -26,16 +26,15 @@ def sheet(run: Path) -> Image.Image:
     Raises:
         SystemExit: the run has no image.
     """
-    kept: dict[tuple[str, str], dict[str, Any]] = {}
-    for record in RunFolder.open(run).raw_records():
-        cell = record["cell"]
-        if record.get("images"):
-            kept.setdefault((cell["backend"]["name"], cell["workload"]["name"]), record)
+    kept: dict[tuple[str, str], Record] = {}
+    for record in RunFolder.open(run).records():
+        if record.images:
+            kept.setdefault((record.cell.backend.name, record.workload.name), record)
     if not kept:
         raise SystemExit(f"{run} has no images")
     backends = list(dict.fromkeys(backend for backend, _ in kept))
     workloads = list(dict.fromkeys(workload for _, workload in kept))
-    images = {key: _enlarged(run / record["images"][0]["path"]) for key, record in kept.items()}
+    images = {key: _enlarged(run / record.images[0].path) for key, record in kept.items()}
     width = max(image.width for image in images.values())
     height = max(image.height for image in images.values())
     across, down = width + MARGIN, height + LABEL + MARGIN

@@ -32,8 +32,8 @@ sys.path.insert(0, str(ROOT))
 
 GIB = 1024**3
 DISK_BYTES = {"full": 10 * GIB, "small": GIB // 4}
-"""What all slices take: records, images and compile caches. ``bench plan`` says 7.3 GB for the
-full ones; caches are larger where max-autotune keeps every kernel that it tried."""
+"""What all slices take: records, images and compile caches. ``bench run --dry-run`` says 7.3 GB
+for the full ones; caches are larger where max-autotune keeps every kernel that it tried."""
 
 USED_IF_THERE = {"torchao": "the eight-bit backends end as unsupported"}
 

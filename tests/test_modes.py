@@ -72,7 +72,7 @@ def test_xformers_and_slicing_exclude_each_other():
     ],
 )
 def test_modes_that_a_backend_cannot_work_under(memory, backend, options, against):
-    found = modes.with_backend(memory, registry.traits_of(backend), options)
+    found = modes.with_backend(memory, registry.traits(backend), options)
     assert found is None if against is None else against in str(found)
 
 

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from bench.cli import options
 
 if TYPE_CHECKING:
     from bench.gate.compare import Comparison
 
 
-class Format(str, Enum):
-    """How a comparison is written."""
-
-    terminal = "terminal"
-    markdown = "markdown"
-    json = "json"
-    junit = "junit"
-
-
+Format = Literal["terminal", "markdown", "json", "junit"]
+ENDINGS: dict[str, Format] = {".md": "markdown", ".json": "json", ".xml": "junit"}
 FAIL_ON = typer.Option(
     "--fail-on",
     metavar="LIMITS",
     help="speed=3%,memory=2%,fidelity,warmup=25%; counts alone gates only counts, which are "
     "always gated.  [default: speed=1%,memory=2%,warmup=25%,fidelity, as far as measured]",
 )
-FORMAT = typer.Option(
-    "--format",
-    help="terminal, markdown, json or junit.  [default: by the file's ending, else terminal]",
-)
+FORMAT = typer.Option("--format", help="[default: by the file's ending, else terminal]")
 OUT = typer.Option(
     "--out",
     metavar="FILE",
@@ -47,11 +38,12 @@ IMPLAUSIBLE = typer.Option(
 
 def compare(
     base: Annotated[
-        str, typer.Argument(help="Name or file of a baseline, or a run.", show_default=False)
+        str,
+        typer.Argument(help="Name or file of a baseline, a run, or latest.", show_default=False),
     ],
     new: Annotated[
         str,
-        typer.Argument(help="A run, or a baseline.", show_default=False),
+        typer.Argument(help="A run, latest, or a baseline.", show_default=False),
     ],
     fail_on: Annotated[str | None, FAIL_ON] = None,
     confirm: Annotated[
@@ -64,31 +56,27 @@ def compare(
     acknowledge: Annotated[list[str] | None, ACKNOWLEDGE] = None,
     implausible: Annotated[float, IMPLAUSIBLE] = 30.0,
 ) -> None:
-    """Compare a run with a baseline, figure by figure, and exit accordingly.
-
-    A figure fails when the whole 95 % interval of its change lies beyond what is allowed; with
+    """A figure fails when the whole 95 % interval of its change lies beyond what is allowed; with
     --confirm, a second run must agree. Counts (steps, denoiser calls, graphs, graph breaks,
-    recompiles, sizes, and pictures within one fingerprint) must be exactly equal. docs/ci.md.
+    recompiles, sizes, and images within one fingerprint) must be exactly equal. docs/ci.md.
 
-    \b
     Examples:
-      bench compare main runs/mine
+      bench compare main latest
       bench compare main runs/mine --fail-on counts
       bench compare main runs/mine --fail-on speed=3%,fidelity --format markdown --out summary.md
 
-    \b
     Exit codes:
       0  passed
       1  regression
       2  usage, or a run or baseline that cannot be read
       3  not comparable, unclear, or an improvement that nobody acknowledged
-    """  # noqa: D301 - click reads \b as a character
+    """
     from bench.gate import limits, measured
     from bench.gate.compare import compare as judge
 
     asked = limits.parse(fail_on)
     candidate = content_of(new, folder, None)
-    found = judge(
+    comparison = judge(
         content_of(base, folder, candidate),
         candidate,
         asked,
@@ -96,12 +84,12 @@ def compare(
         acknowledged=acknowledge or (),
         implausible_pct=implausible,
     )
-    write([found], format_, out or [])
-    raise typer.Exit(found.exit_code)
+    write([comparison], format_, out or [])
+    raise typer.Exit(comparison.exit_code)
 
 
 def content_of(text: str, folder: Path, like: Any) -> dict[str, Any]:
-    """Return what ``text`` names: a run folder, a baseline file, or a baseline's name.
+    """Return what ``text`` names: a run folder, the latest, a baseline file, or a baseline's name.
 
     Raises:
         GateError, bench.store.StoreError: it is none, or cannot be read.
@@ -109,24 +97,23 @@ def content_of(text: str, folder: Path, like: Any) -> dict[str, Any]:
     from bench.gate import GateError, baselines, measured
 
     path = Path(text)
+    if not (folder / text).is_dir():
+        path = options.run_path(path)
     if path.is_file():
         return baselines.read(path).content
     if path.is_dir():
         return {"name": path.name, **measured.of_run(path)}
     if like is not None:
         return baselines.find(text, like, folder).content
-    found = baselines.of_name(text, folder) if (folder / text).is_dir() else []
-    if len(found) == 1:
-        return found[0].content
-    if found:
-        raise GateError(f"{text} was measured on {len(found)} machines; name one of its files.")
+    entries = baselines.of_name(text, folder) if (folder / text).is_dir() else []
+    if len(entries) == 1:
+        return entries[0].content
+    if entries:
+        raise GateError(f"{text} was measured on {len(entries)} machines; name one of its files.")
     raise GateError(f"{text} is neither a run folder nor a baseline.")
 
 
-ENDINGS = {".md": Format.markdown, ".json": Format.json, ".xml": Format.junit}
-
-
-def write(found: list[Comparison], format_: Format | None, outs: list[Path]) -> None:
+def write(comparisons: list[Comparison], format_: Format | None, outs: list[Path]) -> None:
     """Print comparisons, or write them to files; then standard output still gets the headlines.
 
     Raises:
@@ -136,36 +123,30 @@ def write(found: list[Comparison], format_: Format | None, outs: list[Path]) -> 
 
     from bench.gate import GateError, show
 
-    if not outs and format_ in (None, Format.terminal):
+    def text(form: Format) -> str:
+        if form != "terminal":
+            return show.texts(comparisons, form)
+        console = Console(width=120, color_system=None, force_terminal=False)
+        with console.capture() as captured:
+            for comparison in comparisons:
+                console.print(show.terminal(comparison), highlight=False)
+        return captured.get()
+
+    if not outs and format_ in (None, "terminal"):
         console = Console()
-        for comparison in found:
+        for comparison in comparisons:
             console.print(show.terminal(comparison), highlight=False)
-        return
-    if not outs:
-        typer.echo(_text(found, format_ or Format.terminal), nl=False)
-        return
+    elif not outs:
+        typer.echo(text(format_ or "terminal"), nl=False)
     for out in outs:
-        text = _text(found, format_ or ENDINGS.get(out.suffix.lower(), Format.terminal))
+        written = text(format_ or ENDINGS.get(out.suffix.lower(), "terminal"))
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(text, encoding="utf-8")
+            out.write_text(written, encoding="utf-8")
         except OSError as error:
             raise GateError(
                 f"{out} cannot be written: {(error.strerror or str(error)).lower()}."
             ) from error
-    for comparison in found:
-        typer.echo(comparison.headline)
-
-
-def _text(found: list[Comparison], format_: Format) -> str:
-    from rich.console import Console
-
-    from bench.gate import show
-
-    if format_ is not Format.terminal:
-        return show.texts(found, format_.value)
-    console = Console(width=120, color_system=None, force_terminal=False)
-    with console.capture() as captured:
-        for comparison in found:
-            console.print(show.terminal(comparison), highlight=False)
-    return captured.get()
+    if outs:
+        for comparison in comparisons:
+            typer.echo(comparison.headline)

@@ -7,11 +7,21 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.compare import ACKNOWLEDGE, BASELINES, FAIL_ON, FORMAT, IMPLAUSIBLE, OUT, Format
+from bench.cli import options
+from bench.cli.compare import (
+    ACKNOWLEDGE,
+    BASELINES,
+    FAIL_ON,
+    FORMAT,
+    IMPLAUSIBLE,
+    OUT,
+    Format,
+    write,
+)
 
 
 def gate(
-    config: Annotated[Path, typer.Argument(help="YAML file of the matrix.", show_default=False)],
+    config: options.Config,
     baseline: Annotated[
         str | None, typer.Option("--baseline", metavar="NAME", help="Baseline to compare with.")
     ] = None,
@@ -35,14 +45,8 @@ def gate(
         typer.Option("--python", metavar="PYTHON", help="Candidate's.  [default: this one]"),
     ] = None,
     fail_on: Annotated[str | None, FAIL_ON] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a value: a.b=c. Repeatable."),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="KEY=VALUE", help="Keep only cells that agree. Repeatable."),
-    ] = None,
+    overrides: options.Set = None,
+    only: options.Only = None,
     runs: Annotated[
         Path | None, typer.Option("--runs", help="Folder for runs.  [default: runs/gate/<time>]")
     ] = None,
@@ -51,32 +55,27 @@ def gate(
     folder: Annotated[Path, BASELINES] = Path("baselines"),
     acknowledge: Annotated[list[str] | None, ACKNOWLEDGE] = None,
     implausible: Annotated[float, IMPLAUSIBLE] = 30.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the comparison.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Measure a matrix, compare it with a baseline, and confirm regressions.
+    """What looks slower or larger is measured a second time before anything fails. With --paired
+    the baseline arm is measured in the same session, round by round in turn with the candidate,
+    from another checkout (--base-checkout) or another environment (--base-python). docs/ci.md.
 
-    What looks slower or larger is measured a second time before anything fails. With --paired the
-    baseline arm is measured in the same session, round by round in turn with the candidate, from
-    another checkout (--base-checkout) or another environment (--base-python). docs/ci.md.
-
-    \b
     Examples:
       bench gate configs/ci-cpu.yaml --baseline ci-cpu --fail-on counts
       bench gate configs/ci-gpu.yaml --paired --base-checkout ../main
       bench gate configs/ci-gpu.yaml --paired --base-python ../torch-2.12/bin/python
 
-    \b
     Exit codes:
       0    passed
       1    regression, confirmed
       2    usage: a wrong option, configuration or folder; nothing was started
       3    not comparable, unclear, or an improvement that nobody acknowledged
       130  interrupted
-    """  # noqa: D301 - click reads \b as a character
+    """
     from rich.console import Console
 
     from bench.cli import progress
-    from bench.cli.compare import write
     from bench.gate import GateError, limits
     from bench.gate import run as gating
 
@@ -95,7 +94,7 @@ def gate(
     if not paired and baseline is None:
         raise GateError("say what to compare with: --baseline NAME, or --paired with a second arm.")
     ui = progress.display(Console(stderr=True), quiet=quiet)
-    try:
+    with progress.measuring(ui):
         if paired:
             outcome = gating.paired(
                 asked,
@@ -107,10 +106,6 @@ def gate(
         else:
             assert baseline is not None
             outcome = gating.against_baseline(asked, baseline, folder, ui=ui, say=ui.note)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    finally:
-        ui.close()
     extra = [outcome.against_stored] if outcome.against_stored is not None else []
     write([outcome.found, *extra], format_, out or [])
     raise typer.Exit(outcome.exit_code)

@@ -1,4 +1,4 @@
-"""What ``bench once`` understands of OneDiff's benchmark script: its flags and its lines.
+"""What ``bench once`` shares with OneDiff's benchmark script: how it quantises, and its lines.
 
 The script is ``benchmarks/text_to_image.py`` of OneDiff; ``docs/onediff-options.md`` lists every
 flag of it with the key of a configuration that means the same.
@@ -6,23 +6,19 @@ flag of it with the key of a configuration that means the same.
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
-import yaml
 
-from bench.contract import CONTROL_DRAWINGS, Record
+from bench.cli import printed
+from bench.passes.sweep.record import Fields as Sweep
+from bench.records import Record
+from bench.text import gib
 
-SIDES = (1024, 512, 768, 256)
-"""Heights and widths of its run of several resolutions, each with each, in its order."""
-THROUGHPUT_STEPS = range(1, 100)
-"""Step counts of its throughput run."""
 QUANT_TYPE = "fp8_e4m3_e4m3_dynamic"
-"""What it quantises to if it is not told."""
+"""What it quantises to by default."""
 KINDS = {
     "int8_dynamic": "int8",
     "int8_weight_only": "int8-weights",
@@ -32,135 +28,59 @@ KINDS = {
 }
 """Its quant_type by the kinds of the backend torchao."""
 QUANTISERS = {"none": {}, "torchao": {}, "torch-compile": {"compile": True}}
-"""Compilers that --quantize turns into the backend torchao, and what they add to its options."""
-TERMINAL_WIDTH = 80
+"""Backends that --quantize turns into torchao, and what they add to its options."""
+RULE = "=" * 39
 
 
-def lora(text: str, scale: float, fused: bool) -> dict[str, Any]:
-    """Return a workload's ``lora``: a file, embedded:NAME, or ORG/NAME[/FILE] on the Hub.
+def deepcache(backend: dict[str, Any]) -> None:
+    """Make a configuration's backend that of ``--deepcache``.
 
     Raises:
-        typer.BadParameter: none of these.
+        typer.BadParameter: another backend is asked for too.
     """
-    known = text.startswith(("embedded:", "hub:", ".", "/", "~")) or Path(text).exists()
-    slashes = text.count("/")
-    named = slashes >= 2 if text.endswith(".safetensors") else slashes == 1
-    if named and not known:
-        text = f"hub:{text}"
-    elif not known and not text.endswith(".safetensors"):
+    if backend["name"] not in ("none", "deepcache"):
         raise typer.BadParameter(
-            f"{text} is no .safetensors file, embedded:NAME or ORG/NAME", param_hint="--lora"
-        )
-    return {"path": text, "scale": scale, "fused": fused}
-
-
-def controlnet(text: str) -> str:
-    """Return a workload's ``controlnet``: an existing folder is ``path:``, ORG/NAME is ``hub:``.
-
-    Raises:
-        typer.BadParameter: neither, and no source is named.
-    """
-    if text.startswith(("embedded:", "hub:", "path:")):
-        return text
-    if Path(text).is_dir():
-        return f"path:{text}"
-    if text.count("/") != 1:
-        raise typer.BadParameter(
-            f"{text} is no folder, embedded:NAME or ORG/NAME", param_hint="--controlnet"
-        )
-    return f"hub:{text}"
-
-
-def control_image(text: str) -> str:
-    """Return a workload's ``control_image``; a file must be there.
-
-    Raises:
-        typer.BadParameter: there is no such file.
-    """
-    if text not in CONTROL_DRAWINGS and not Path(text).is_file():
-        known = ", ".join(CONTROL_DRAWINGS)
-        raise typer.BadParameter(
-            f"there is no file {text}; drawn ones are {known}", param_hint="--control-image"
-        )
-    return text
-
-
-def settings(option: str, text: str | None) -> dict[str, Any]:
-    """Read a mapping from a flag: JSON, or the name of a JSON or YAML file.
-
-    Raises:
-        typer.BadParameter: neither, or something else than a mapping.
-    """
-    if text is None:
-        return {}
-    written = text
-    if not text.lstrip().startswith("{"):
-        try:
-            written = Path(text).read_text(encoding="utf-8")
-        except (OSError, UnicodeError, ValueError) as error:
-            raise typer.BadParameter(
-                f"{text} is neither a JSON object nor a file that can be read: {error}",
-                param_hint=option,
-            ) from None
-    try:
-        value = json.loads(written) if written is text else yaml.safe_load(written)
-    except (ValueError, yaml.YAMLError) as error:
-        line = str(error).splitlines()[0]
-        raise typer.BadParameter(f"not JSON or YAML: {line}", param_hint=option) from None
-    if not isinstance(value, dict):
-        raise typer.BadParameter('needs a mapping such as {"a": 1}', param_hint=option)
-    return value
-
-
-def deepcache(backend: str, **options: int | None) -> tuple[str, dict[str, Any]]:
-    """Return the backend and options of ``--deepcache``; what is None keeps its default.
-
-    Raises:
-        typer.BadParameter: another compiler is asked for too.
-    """
-    if backend not in ("none", "deepcache"):
-        raise typer.BadParameter(
-            f"is a backend here and cannot be combined with --compiler {backend}; tuned-cache "
-            "compiles and caches",
+            f"is a backend here and cannot be combined with --backend {backend['name']}; "
+            "tuned-cache compiles and caches",
             param_hint="--deepcache",
         )
-    return "deepcache", {name: value for name, value in options.items() if value is not None}
+    backend["name"] = "deepcache"
 
 
 def quantise(
-    backend: str, options: dict[str, Any], config: dict[str, Any], submodules: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Return the backend and options of ``--quantize``.
+    backend: dict[str, Any], config: Mapping[str, Any], submodules: Mapping[str, Any]
+) -> None:
+    """Make a configuration's backend that of ``--quantize``.
 
     Args:
-        backend: that ``--compiler`` asks for, with its ``options``.
         config: of ``--quantize-config``: {"quant_type": …} as in that script, or {"kind": …}.
         submodules: of ``--quant-submodules-config-path``: names or patterns of layers by kind,
             None for layers that stay; or {"modules": …, "ignores": […]}.
 
     Raises:
-        typer.BadParameter: a compiler that does not quantise, or an unknown type.
+        typer.BadParameter: a backend that does not quantise, or an unknown type.
     """
-    if backend == "nexfort":
-        asked: dict[str, Any] = {"quant_type": QUANT_TYPE, **config}
-        return backend, {**options, "quantize": {**asked, **submodules}}
-    if backend not in QUANTISERS:
+    name, options = backend["name"], backend.setdefault("options", {})
+    if name == "nexfort":
+        options["quantize"] = {"quant_type": QUANT_TYPE, **config, **submodules}
+        return
+    if name not in QUANTISERS:
         raise typer.BadParameter(
-            f"goes with --compiler none, compile, torchao or nexfort, not {backend}",
+            f"goes with --backend none, torch-compile, torchao or nexfort, not {name}",
             param_hint="--quantize",
         )
-    own = dict(config)
-    if "quant_type" in own:
-        own["kind"] = _kind(own.pop("quant_type"))
+    torchao = dict(config)
+    if "quant_type" in torchao:
+        torchao["kind"] = _kind(torchao.pop("quant_type"))
     extra = {key: value for key, value in submodules.items() if key in ("modules", "ignores")}
     if submodules and not extra:
         extra = {"modules": submodules}
     if "modules" in extra:
         extra["modules"] = {
-            name: None if kind is None else _kind(kind) for name, kind in extra["modules"].items()
+            layer: None if kind is None else _kind(kind) for layer, kind in extra["modules"].items()
         }
     mode = {key: value for key, value in options.items() if key == "mode"}
-    return "torchao", {**QUANTISERS[backend], **mode, **own, **extra}
+    backend.update(name="torchao", options={**QUANTISERS[name], **mode, **torchao, **extra})
 
 
 def _kind(value: Any) -> str:
@@ -170,126 +90,120 @@ def _kind(value: Any) -> str:
     return KINDS.get(text, text)
 
 
-def sizes(text: str | None) -> list[str]:
-    """Return the sizes of a run of several resolutions, as a sweep's ``size`` takes them.
+def lines(record: Record, warmups: int) -> Iterator[str]:
+    """Yield the script's four lines, then what they leave out.
 
     Args:
-        text: such as ``512,768x1024`` (width x height); None is that script's sixteen.
+        warmups: how many calls that script would have warmed up with.
     """
-    if text is None:
-        return [f"{width}x{height}" for height in SIDES for width in SIDES]
-    return [each.strip() for each in text.split(",") if each.strip()]
+    if record.ok:
+        yield f"Warmup time: {record.warmup_total_s or 0:.3f}s"
+        yield RULE
+        yield f"Inference time: {record.median_e2e_s:.3f}s"
+        if record.median_it_per_s is not None:
+            yield f"Iterations per second: {record.median_it_per_s:.3f}"
+        yield _memory(record)
+        yield RULE
+        yield from _what_it_leaves_out(record, warmups)
+        yield from step_kinds(record)
+        yield from _added(record)
+        yield from resolutions(record.part(Sweep))
+        yield from throughput(record.part(Sweep))
+    yield from printed.ending(record)
 
 
-def step_counts(text: str | None) -> list[int]:
-    """Return the step counts of a throughput run, such as ``1-99`` or ``5,10,20``.
-
-    Raises:
-        typer.BadParameter: something else.
-    """
-    if text is None:
-        return list(THROUGHPUT_STEPS)
-    try:
-        if "-" in text:
-            first, last = (int(each) for each in text.split("-"))
-            return list(range(first, last + 1))
-        return [int(each) for each in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text} is neither a range such as 1-99 nor a list such as 5,10,20",
-            param_hint="--throughput-steps",
-        ) from None
+def _memory(record: Record) -> str:
+    """Return the line whose figure that script takes from torch: the peak since the start."""
+    for meter, label in (
+        ("torch.max_memory_allocated", "Max used CUDA memory "),
+        ("rss", "Max used host memory (rss)"),
+    ):
+        peaks = [each.bytes for each in record.memory if each.meter == meter and each.bytes]
+        if peaks:
+            return f"{label}: {gib(max(peaks))}GiB"
+    return "Max used memory: no meter on this machine; see bench doctor"
 
 
-def resolution_lines(record: Record) -> Iterator[str]:
+def _what_it_leaves_out(record: Record, warmups: int) -> Iterator[str]:
+    yield f"Measured calls: {', '.join(f'{time:.3f}' for time in record.e2e_s)} s"
+    yield f"All warm-up calls: {', '.join(f'{time:.3f}' for time in record.warmup_s)} s"
+    if 0 < warmups < len(record.warmup_s):
+        # That script stops there, so this is the figure to hold against its own.
+        many = f"{warmups} of them take" if warmups > 1 else "of them takes"
+        yield f"The first {many} {sum(record.warmup_s[:warmups]):.3f} s"
+    steps = record.steps
+    yield (
+        f"Steps: {steps.requested} requested, {steps.effective} effective, "
+        f"{steps.denoiser_calls} denoiser calls at batch {steps.denoiser_batch}"
+    )
+    yield from printed.steady_memory(record)
+    yield printed.compiled(record)
+    if record.synthetic_weights:
+        yield "Synthetic weights: times and memory are real, the image is noise"
+
+
+def _added(record: Record) -> Iterator[str]:
+    lora, net, own = record.lora, record.controlnet, record.custom_pipeline
+    if lora:
+        how = "fused" if lora.fused else "unfused"
+        yield f"LoRA: {lora.source}, {how}, {lora.layers_changed} layers changed"
+    if net:
+        yield f"ControlNet: {net.source}, steered by {', '.join(record.control_images)}"
+    if own:
+        yield f"Custom pipeline: {own.class_name}"
+
+
+def resolutions(sweep: Sweep) -> Iterator[str]:
     """Yield what that script prints of its resolutions, and why one has no time."""
-    points = record.get("sweep_size") or []
-    if points:
+    if sweep.sweep_size:
         yield "Test run with multiple resolutions..."
-    for point in points:
-        yield f"Running at resolution: {point['height']}x{point['width']}"
-        times = point["e2e_s"]
-        if point["outcome"] == "ok" and times:
-            yield f"Inference time: {statistics.median(times):.2f} seconds"
+    for point in sweep.sweep_size or ():
+        yield f"Running at resolution: {point.height}x{point.width}"
+        if point.outcome == "ok" and point.e2e_s:
+            yield f"Inference time: {statistics.median(point.e2e_s):.2f} seconds"
         else:
-            yield f"No inference time: {point['outcome']}: {point['reason']}"
+            yield f"No inference time: {point.outcome}: {point.reason}"
 
 
-def throughput_lines(record: Record) -> Iterator[str]:
+def throughput(sweep: Sweep) -> Iterator[str]:
     """Yield what that script prints of its throughput run, with the median of repeated calls."""
     times: dict[int, list[float]] = {}
-    for call in record.get("sweep_steps") or []:
-        if call["outcome"] == "ok" and call["e2e_s"]:
-            times.setdefault(call["steps"], []).append(call["e2e_s"])
-    rates = []
-    for steps in sorted(times):
-        taken = statistics.median(times[steps])
-        rates.append(steps / taken)
+    for call in sweep.sweep_steps or ():
+        if call.outcome == "ok" and call.e2e_s:
+            times.setdefault(call.steps, []).append(call.e2e_s)
+    medians = {steps: statistics.median(times[steps]) for steps in sorted(times)}
+    for steps, taken in medians.items():
         yield (
             f"Steps: {steps}, Inference Time: {taken:.2f} seconds, "
             f"Throughput: {steps / taken:.2f} steps/s"
         )
-    if not rates:
+    if not medians:
         return
+    rates = [steps / taken for steps, taken in medians.items()]
     yield f"Average Throughput: {statistics.fmean(rates):.2f} steps/s"
-    fit = _line(times)
-    if fit is None:
+    points = [(steps, each) for steps, taken in times.items() for each in taken]
+    slope, base = 0.0, 0.0
+    if len(times) > 1:
+        # by least squares, as that script fits
+        slope, base = statistics.linear_regression(*zip(*points, strict=True))
+    if slope <= 0:
         yield "Throughput without base cost: no line through these times"
         return
-    slope, base = fit
     yield f"Throughput without base cost: {1 / slope:.2f} steps/s"
     yield f"Model: Inference Time = {slope:.4g} * Steps + {base:.4g}"
 
 
-def _line(times: dict[int, list[float]]) -> tuple[float, float] | None:
-    """Return (seconds per step, fixed seconds) by least squares, as that script fits."""
-    points = [(steps, each) for steps, own in times.items() for each in own]
-    if len(times) < 2:
-        return None
-    slope, base = statistics.linear_regression(*zip(*points, strict=True))
-    return (slope, base) if slope > 0 else None
-
-
-def in_terminal(file: Path) -> list[str]:
-    """Return a picture as lines of coloured half blocks, at most `TERMINAL_WIDTH` wide."""
-    from PIL import Image
-
-    with Image.open(file) as opened:
-        picture = opened.convert("RGB")
-    width = min(TERMINAL_WIDTH, picture.width)
-    height = max(2, round(picture.height * width / picture.width / 2) * 2)
-    pixels = picture.resize((width, height)).load()
-    assert pixels is not None
-    lines = []
-    for y in range(0, height, 2):
-        cells = []
-        for x in range(width):
-            upper, lower = _colour(pixels[x, y]), _colour(pixels[x, y + 1])
-            cells.append(f"\x1b[38;2;{upper}m\x1b[48;2;{lower}m\u2580")
-        lines.append("".join(cells) + "\x1b[0m")
-    return lines
-
-
-def _colour(pixel: Any) -> str:
-    return ";".join(str(channel) for channel in pixel)
-
-
-def step_kind_lines(record: Record) -> Sequence[str]:
-    """Return a line on full and shallow steps, where a backend tells them apart."""
-    kinds = record.get("step_kind") or []
+def step_kinds(record: Record) -> Iterator[str]:
+    """Yield a line on full and shallow steps, where a backend tells them apart."""
+    kinds = record.step_kind
     if "shallow" not in kinds:
-        return []
-    found = _medians_by_kind(kinds, record.get("step_s") or [])
-    said = ", ".join(f"{found[kind]:.4f}s {kind}" for kind in ("full", "shallow") if kind in found)
-    shallow = kinds.count("shallow")
-    return [f"Steps by kind: {len(kinds) - shallow} full, {shallow} shallow; median {said}"]
-
-
-def _medians_by_kind(kinds: Sequence[str], calls: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Return median seconds of full and of shallow steps; interval i ends with step i + 1."""
-    times: dict[str, list[float]] = {}
-    for call in calls:
+        return
+    times: dict[str, list[float]] = {"full": [], "shallow": []}
+    for call in record.step_s:
         if len(call) == len(kinds) - 1:
-            for kind, took in zip(kinds[1:], call, strict=True):
-                times.setdefault(kind, []).append(took)
-    return {kind: statistics.median(own) for kind, own in times.items()}
+            # Interval i ends with step i + 1.
+            for kind, taken in zip(kinds[1:], call, strict=True):
+                times.setdefault(kind, []).append(taken)
+    medians = ", ".join(f"{statistics.median(each):.4f}s {k}" for k, each in times.items() if each)
+    shallow = kinds.count("shallow")
+    yield f"Steps by kind: {len(kinds) - shallow} full, {shallow} shallow; median {medians}"

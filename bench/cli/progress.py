@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live display in a terminal, plain lines anywhere else."""
+"""What a run shows meanwhile: a live display in a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -10,23 +10,47 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bench.cli.terminal import duration
 from bench.contract import Record
 from bench.passes.base import counted, doing
 from bench.records.terminal import shown_path
 from bench.runner import RunSummary, Silent, Task
+from bench.store import StoreError
 
 _STYLE = {"ok": "green", "fallback": "yellow", "unsupported": "yellow", "skipped": "yellow"}
 
 
 def display(console: Console, *, quiet: bool = False) -> Notes:
-    """The display that fits ``console``; ``quiet`` leaves only what the user must know."""
+    """Return the display that fits ``console``; ``quiet`` leaves only what a user must know."""
     if quiet:
         return Notes(console)
     return LiveDisplay(console) if console.is_terminal else Lines(console)
+
+
+@contextlib.contextmanager
+def measuring(ui: Notes) -> Iterator[None]:
+    """Give the terminal back, and turn how measuring ended into an exit code.
+
+    Raises:
+        typer.Exit: interrupted, or a record could not be stored.
+        bench.store.StoreError: nothing was started.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except StoreError as error:
+        if not ui.started:
+            raise
+        typer.echo(f"bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    finally:
+        ui.close()
 
 
 class Notes(Silent):
@@ -34,10 +58,10 @@ class Notes(Silent):
 
     Attributes:
         started: whether measuring began.
-        after_interrupt: what to tell somebody who interrupted it.
+        after_interrupt: what is printed after an interruption.
     """
 
-    after_interrupt = "The same command with --resume goes on from here."
+    after_interrupt = "The same command with --resume continues it."
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -109,7 +133,7 @@ class Lines(Notes):
 
 
 class LiveDisplay(Lines):
-    """Lines for cells that have ended, above a few that say what goes on.
+    """Lines for cells that have ended, above a few on those that run.
 
     It is drawn when something is reported and once a second between measurements; while a worker
     measures, the parent sleeps.
@@ -124,9 +148,6 @@ class LiveDisplay(Lines):
     def run_started(self, run_dir: Path, tasks: int, reused: int) -> None:
         super().run_started(run_dir, tasks, reused)
         self._live.start()
-
-    def note(self, text: str) -> None:
-        self.print(text)
 
     def preparing(self, task: Task, what: str) -> None:
         self._now(task, what, 0)
@@ -186,28 +207,16 @@ _DOING = {
     "prepare": "preparing the backend",
     "warmup": "warming up",
     "steady": "measuring",
-    "finish": "saving pictures",
+    "finish": "saving images",
 }
 
 
 def label(task: Task) -> str:
-    """A task as a line calls it: its cell, its round if there are several, its device."""
+    """Return a task's name: its cell, its round if there are several, its device."""
     rounds = task.cell["protocol"]["rounds"]
     which = f" round {task.round + 1} of {rounds}" if rounds > 1 else ""
     again = " again" if task.attempt else ""
     return f"{task.cell['name']}{which}{again} on {task.device}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 0.4 s, 37 s, 4 min, 1 h 20 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 89.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 @contextlib.contextmanager

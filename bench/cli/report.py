@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import options
+
 if TYPE_CHECKING:
     from bench.contract import Perceptual
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)
-    ],
+    runs: options.Runs,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the report.  [default: the first RUN]")
     ] = None,
@@ -50,25 +50,21 @@ def report(
         bool, typer.Option("--fid", help="Refused, and why: FID wants 5,000 images.")
     ] = False,
 ) -> None:
-    """Write REPORT.md, report.html and plots/ from stored records.
+    """Which backend is fastest, by how much, at what cost, and where it breaks even. Reads stored
+    records and images, needs neither torch nor a network, and can be repeated at any time. Several
+    runs are shown side by side, and compared only where they are alike. LPIPS and CLIP score are
+    computed where their weights are, with torch, and then kept beside the run.
 
-    Which backend is fastest, by how much, at what cost, and when it pays. Reads stored records and
-    pictures, needs neither torch nor a network, and can be repeated at any time. Several runs are
-    shown side by side, and compared only where they are alike. LPIPS and CLIP score are computed
-    where their weights are, with torch, and then kept beside the run.
-
-    \b
     Examples:
-      bench report runs/quickstart
+      bench report latest
       bench report runs/monday runs/tuesday --out reports/week
       bench report runs/realvisxl --reference onediff_t2i_i2i
       bench report runs/realvisxl --clip clip-vit-large-patch14 --lpips lpips-alex.safetensors
 
-    \b
     Exit codes:
       0  written, whatever the outcomes are
       2  a run cannot be read, a name or weights are wrong, the folder cannot be written, or --fid
-    """  # noqa: D301 - click reads \b as a character
+    """
     asked: dict[Perceptual, str] = {}
     if clip:
         asked["clip_score"] = clip
@@ -86,7 +82,7 @@ def write(
     weights: dict[Perceptual, str] | None = None,
     fid: bool = False,
 ) -> None:
-    """Write the report and say where it is; ``bench run --report`` ends with this.
+    """Write the report and print where it is; ``bench run --report`` ends with this.
 
     Raises:
         bench.store.StoreError: see `reports.build.write`.

@@ -4,44 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from bench import api
-from bench.cli import progress
-from bench.cli import report as reporting
-from bench.records import Record, terminal
-from bench.runner import RunnerError
-from bench.store import StoreError
+from bench.cli import options
 
-
-class Start(str, Enum):
-    """How workers are started."""
-
-    auto = "auto"
-    fork = "fork"
-    spawn = "spawn"
+if TYPE_CHECKING:
+    from bench.records import Record
 
 
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML file of the matrix.", show_default=False)],
+    config: options.Config,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder.  [default: runs/<name>]")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Change a value: a.b=c. Repeatable."),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only", metavar="KEY=VALUE,…", help="Keep only cells that agree. Repeatable."
-        ),
-    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show cells, estimated time and disk; start nothing."),
+    ] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="With --dry-run: show every cell of a long plan.")
+    ] = False,
+    json_: Annotated[
+        bool,
+        typer.Option("--json", help="With --dry-run: print every cell with all its values."),
+    ] = False,
+    overrides: options.Set = None,
+    only: options.Only = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -60,8 +51,9 @@ def run(
         ),
     ] = "",
     start: Annotated[
-        Start, typer.Option("--start", help="Fork workers from a template, or spawn each afresh.")
-    ] = Start.auto,
+        Literal["auto", "fork", "spawn"],
+        typer.Option("--start", help="Fork workers from a template, or spawn each afresh."),
+    ] = "auto",
     allow_other_host: Annotated[
         bool,
         typer.Option(
@@ -75,47 +67,56 @@ def run(
             help="Run cells too that ask for more than one that ran out of memory.",
         ),
     ] = False,
-    no_sync: Annotated[
-        bool,
-        typer.Option(
-            "--no-sync",
-            help="Build no environment; cells that need one that is not ready are unavailable.",
-        ),
-    ] = False,
-    report: Annotated[
-        bool, typer.Option("--report", help="Write the run's report at the end.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only the table.")
-    ] = False,
+    no_sync: options.NoSync = False,
+    report: options.Report = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Run a matrix: every cell in a process of its own, then a table.
+    """With --dry-run nothing is started, and of models only folders of this machine are looked at:
+    with equal input files, the plan is the same everywhere.
 
     Environments that backends need and that are not ready are built first, after a line that says
-    which and how large.
+    which and how large. Results go to records.jsonl in the run folder as they come, so that
+    Ctrl-C, a crash or a full disk loses at most the cell under way; --resume continues the run.
 
-    Results go to records.jsonl in the run folder as they come, so that Ctrl-C, a crash or a full
-    disk loses at most the cell under way; --resume goes on from there.
-
-    \b
     Examples:
       bench run configs/quickstart.yaml
+      bench run configs/quickstart.yaml --dry-run
+      bench run configs/quickstart.yaml --dry-run --json
       bench run configs/quickstart.yaml --report
       bench run configs/quickstart.yaml --resume
       bench run configs/quickstart.yaml --retry oom,failed
       bench run configs/realvisxl.yaml --only backend=none --set protocol.rounds=1
       bench run configs/realvisxl.yaml --device cuda:0,cuda:1 --out /data/realvisxl
 
-    \b
     Exit codes:
-      0    every cell is ok
+      0    every cell is ok; with --dry-run, the configuration can be run
       1    some cell is not ok, or a record could not be stored
       2    usage: a wrong option, configuration or folder; nothing was started
       130  interrupted
-    """  # noqa: D301 - \b keeps typer from joining lines
+    """
+    if dry_run:
+        from bench.cli import dry_run as planned
+        from bench.config import load_config, make_plan
+
+        plan = make_plan(load_config(config, overrides or (), only or ()))
+        if json_:
+            planned.show_json(plan)
+        else:
+            planned.show(plan, every=every)
+        return
+    for asked, flag in ((json_, "--json"), (every, "--all")):
+        if asked:
+            raise typer.BadParameter("needs --dry-run", param_hint=flag)
+    from rich.console import Console
+
+    from bench import api
+    from bench.cli import progress
+    from bench.cli import report as reporting
+    from bench.records import terminal
+
     console = Console()
     ui = progress.display(console, quiet=quiet)
-    try:
+    with progress.measuring(ui):
         measured = api.run(
             config,
             out,
@@ -124,19 +125,12 @@ def run(
             resume=resume,
             retry=_split(retry),
             devices=_split(device),
-            start=start.value,
+            start=start,
             allow_other_host=allow_other_host,
             skip_dominated=not no_skip,
             sync=not no_sync,
             ui=ui,
         )
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except (RunnerError, StoreError) as error:
-        typer.echo(f"bench: {error}", err=True)
-        raise typer.Exit(1 if ui.started and isinstance(error, StoreError) else 2) from None
-    finally:
-        ui.close()
     terminal.print_run(measured.path, console)
     for line in afterword(measured.records, measured.path):
         typer.echo(line)
@@ -146,10 +140,12 @@ def run(
 
 
 def afterword(records: Sequence[Record], run_dir: Path) -> list[str]:
-    """Return what to say below the table about cells that are not ok: nothing if all are.
+    """Return the lines below the table on cells that are not ok: none if all are.
 
-    Where none is, the reasons are said here too, each with its count, since they are all there is.
+    Where none is, the reasons are listed too, each with its count, since they are all there is.
     """
+    from bench.records.terminal import shown_path
+
     bad = [record for record in records if record.outcome != "ok"]
     if not bad:
         return []
@@ -162,11 +158,11 @@ def afterword(records: Sequence[Record], run_dir: Path) -> list[str]:
         lines.append(f"No measurement is ok: {counted}.")
         reasons = Counter(f"{each.outcome}: {each.reason}" for each in bad)
         lines += [f"  {count} x {reason}" for reason, count in reasons.most_common()]
-    lines.append(f"What the workers said: {terminal.shown_path(run_dir / 'logs')}")
+    lines.append(f"Worker logs: {shown_path(run_dir / 'logs')}")
     again = [outcome for outcome in outcomes if outcome != "unsupported"]
     if again:
         lines.append(
-            "Once the cause is mended, the same command measures these again with "
+            "After fixing the cause, the same command measures these again with "
             f"--retry {','.join(again)}"
         )
     return lines

@@ -6,16 +6,13 @@ import json
 
 
 def schema() -> None:
-    """Print the JSON Schema of configurations, for editors.
+    """It knows the backends that are installed here. With a YAML language server, the first line of
+    a configuration names it, relative to the configuration.
 
-    It knows the backends that are installed here. With a YAML language server, the first line of
-    a configuration names it, relative to the configuration:
-
-    \b
     Examples:
       bench schema > configs/bench.schema.json
       # yaml-language-server: $schema=bench.schema.json
-    """  # noqa: D301 - click reads \b as a character
+    """
     from bench.config.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2))

@@ -13,10 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from compilers import registry
-from compilers.base import Backend
-
-BASELINE = "none"
-"""What every speedup is taken against."""
+from compilers.base import Backend, Traits
 
 
 class OptionError(Exception):
@@ -44,6 +41,12 @@ def get(name: str) -> Backend:
 
 
 @functools.cache
+def traits(name: str) -> Traits:
+    """Return what a backend says of itself for plans."""
+    return registry.traits(name)
+
+
+@functools.cache
 def options_model(name: str) -> type[BaseModel]:
     """Return the strict model of a backend's options, made from its dataclass."""
     options = get(name).options
@@ -68,12 +71,12 @@ def options_model(name: str) -> type[BaseModel]:
 
 def option_descriptions(name: str) -> dict[str, str]:
     """Return what the options' docstrings say about each, under their ``Attributes:``."""
-    found: dict[str, str] = {}
+    described: dict[str, str] = {}
     for part in reversed(get(name).options.__mro__):
         _, _, listed = inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")
         for match in re.finditer(r"^    (\w+): (.*(?:\n     +.*)*)", listed, re.MULTILINE):
-            found[match[1]] = " ".join(match[2].split())
-    return found
+            described[match[1]] = " ".join(match[2].split())
+    return described
 
 
 def resolve_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -121,9 +124,9 @@ def _short(value: Any) -> str:
 
 
 def look_again() -> None:
-    """Forget what was found, so that a package installed meanwhile is seen.
+    """Forget the answers, so that a package installed meanwhile is seen.
 
     Within one configuration the answers are kept, since a matrix asks for each of its cells.
     """
-    for cached in (names, get, options_model, _defaults):
+    for cached in (names, get, traits, options_model, _defaults):
         cached.cache_clear()

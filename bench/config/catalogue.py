@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.contract import Protocol, Task, Telemetry
+from bench.contract import Protocol
 
 PROTOCOLS: dict[str, Protocol] = {
     # enough to see whether a matrix works and who is roughly faster
@@ -30,7 +30,6 @@ PROTOCOLS: dict[str, Protocol] = {
         "rounds": 5,
     },
 }
-DEFAULT_PROTOCOL = "standard"
 
 WORKLOAD_PRESETS: dict[str, dict[str, Any]] = {
     # defaults of OneDiff's benchmark script, so that a workload lines up with its figures
@@ -40,24 +39,8 @@ WORKLOAD_PRESETS: dict[str, dict[str, Any]] = {
         "seed": 333,
         "batch": 1,
         "prompt": "best quality, realistic, unreal engine, 4K,a cat sitting on human lap",
-    },
+    }
 }
-
-DEFAULT_STEPS = 10
-DEFAULT_SEED = 333
-DEFAULT_STRENGTH = (
-    0.8  # of diffusers' Stable Diffusion img2img; SDXL's own 0.3 leaves 3 of 10 steps
-)
-# of the published chains: nine pictures, three at a time
-CHAIN_SAMPLES = 9
-CHAIN_MAX_BATCH = 3
-CHAIN_STRENGTH = 0.75
-DEFAULT_SWEEP_REPEATS = 3
-DEFAULT_TIMEOUT_S = 1800.0
-DEFAULT_TELEMETRY: Telemetry = {"period_s": 0.1, "time_s": 5.0, "min_calls": 3, "idle_s": 1.0}
-
-FOLDER_KEYS = ("pictures", "how", "resize", "enlarge", "prompts", "models", "draw_seed")
-"""Keys of a workload that mean something for task folder only."""
 
 Family = Literal["embedded", "sd15", "sdxl"]
 
@@ -110,7 +93,7 @@ class ModelInfo:
     """A model that is known by name, the family it costs like, and the tasks it can do."""
 
     family: Family
-    tasks: tuple[Task, ...]
+    tasks: tuple[str, ...]
 
 
 EMBEDDED: dict[str, ModelInfo] = {
@@ -132,6 +115,13 @@ SOURCES = ("hub", "path", "embedded", "synthetic")
 BUILT_IN_MODELS = {"embedded": EMBEDDED, "synthetic": SYNTHETIC}
 
 
+def tasks_of(model: str) -> tuple[str, ...] | None:
+    """Return what a built-in model can do; None of another."""
+    source, _, name = model.partition(":")
+    known = BUILT_IN_MODELS.get(source)
+    return known[name].tasks if known else None
+
+
 def family_of(model: str) -> Family:
     """Return the family that ``model`` is sized and costed like.
 
@@ -146,59 +136,29 @@ def family_of(model: str) -> Family:
 
 
 # Schedulers of diffusers 0.29 to 0.42 that image pipelines take; used to catch misspellings only.
-SCHEDULERS = (
-    "CMStochasticIterativeScheduler",
-    "DDIMInverseScheduler",
-    "DDIMParallelScheduler",
-    "DDIMScheduler",
-    "DDPMParallelScheduler",
-    "DDPMScheduler",
-    "DDPMWuerstchenScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepInverseScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSDEScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EDMDPMSolverMultistepScheduler",
-    "EDMEulerScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "FlowMatchEulerDiscreteScheduler",
-    "FlowMatchHeunDiscreteScheduler",
-    "FlowMatchLCMScheduler",
-    "HeunDiscreteScheduler",
-    "IPNDMScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LCMScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "SASolverScheduler",
-    "SCMScheduler",
-    "TCDScheduler",
-    "UniPCMultistepScheduler",
-)
+SCHEDULERS = tuple(
+    f"{name}Scheduler"
+    for name in (
+        "CMStochasticIterative", "DDIMInverse", "DDIMParallel", "DDIM", "DDPMParallel", "DDPM",
+        "DDPMWuerstchen", "DEISMultistep", "DPMSolverMultistepInverse", "DPMSolverMultistep",
+        "DPMSolverSDE", "DPMSolverSinglestep", "EDMDPMSolverMultistep", "EDMEuler",
+        "EulerAncestralDiscrete", "EulerDiscrete", "FlowMatchEulerDiscrete",
+        "FlowMatchHeunDiscrete", "FlowMatchLCM", "HeunDiscrete", "IPNDM", "KDPM2AncestralDiscrete",
+        "KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM", "SASolver", "SCM", "TCD", "UniPCMultistep",
+    )
+)  # fmt: skip
 
 # Arguments of a pipeline call that have a field of their own, or that the worker sets itself.
 RESERVED_CALL_ARGUMENTS: dict[str, str | None] = {
-    "prompt": "prompt",
-    "negative_prompt": "negative_prompt",
+    **{key: key for key in ("prompt", "negative_prompt", "strength", "height", "width",
+                            "control_image")},
     "num_inference_steps": "steps",
     "guidance_scale": "guidance",
     "image_guidance_scale": "image_guidance",
-    "strength": "strength",
-    "height": "height",
-    "width": "width",
     "num_images_per_prompt": "batch",
     "generator": "seed",
     "image": "input_image",
-    "control_image": "control_image",
     "controlnet_conditioning_scale": "control_scale",
-    "latents": None,
-    "output_type": None,
-    "return_dict": None,
-    "callback": None,
-    "callback_steps": None,
-    "callback_on_step_end": None,
-    "callback_on_step_end_tensor_inputs": None,
-}
+    **dict.fromkeys(("latents", "output_type", "return_dict", "callback", "callback_steps",
+                     "callback_on_step_end", "callback_on_step_end_tensor_inputs")),
+}  # fmt: skip

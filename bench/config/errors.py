@@ -50,9 +50,9 @@ def nearest(word: object, names: Iterable[str]) -> str | None:
         return None
     by_lower = {name.lower(): name for name in names}
     lowered = word.lower()[:200]
-    found = difflib.get_close_matches(lowered, by_lower, n=1, cutoff=0.6)
-    if found:
-        return by_lower[found[0]]
+    close = difflib.get_close_matches(lowered, by_lower, n=1, cutoff=0.6)
+    if close:
+        return by_lower[close[0]]
     if len(lowered) >= 3:
         inside = [name for low, name in by_lower.items() if lowered in low]
         if len(inside) == 1:
@@ -81,7 +81,7 @@ def shown(value: object) -> str:
 
 
 def storable(text: str) -> bool:
-    """Say whether ``text`` can be written as UTF-8: lone surrogates cannot."""
+    """Return whether ``text`` can be written as UTF-8: lone surrogates cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

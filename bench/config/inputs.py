@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench import content, folder
 from bench.config.errors import nearest, shown
-from bench.contract import CONTROL_DRAWINGS, FOLDER_INPUTS, GivenFile, Workload
+from bench.contract import CONTROL_DRAWINGS, FOLDER_INPUTS, GivenFile
 
 _FOLDER = "path:"
 _ELSEWHERE = ("embedded:", "hub:")
 _WHAT = {
     "model": "model folder",
+    "input_image": "input image",
+    "pictures": "folder of images",
     "controlnet": "ControlNet folder",
-    "input_image": "input picture",
-    "control_image": "control picture",
     "lora": "LoRA",
+    "control_image": "control image",
     "custom_pipeline": "custom pipeline",
-    "pictures": "folder of pictures",
 }
 
 
@@ -27,25 +28,17 @@ class InputError(Exception):
     """A file or folder that is not there, or not what it should be. ``str()`` is the sentence."""
 
 
-def named(workload: Workload) -> Iterator[tuple[str, str]]:
+def named(workload: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Return (field, path as written) of each input that a workload names."""
-    if workload["model"].startswith(_FOLDER):
-        yield "model", workload["model"].removeprefix(_FOLDER).strip()
-    if workload["input_image"] is not None:
-        yield "input_image", workload["input_image"]
-    if "pictures" in workload:
-        yield "pictures", workload["pictures"]
-    controlnet = workload.get("controlnet")
-    if controlnet is not None and controlnet.startswith(_FOLDER):
-        yield "controlnet", controlnet.removeprefix(_FOLDER).strip()
-    lora = workload.get("lora")
-    if lora is not None and not lora.startswith(_ELSEWHERE):
-        yield "lora", lora
-    image = workload.get("control_image")
-    if image is not None and image not in CONTROL_DRAWINGS:
-        yield "control_image", image
-    if "custom_pipeline" in workload:
-        yield "custom_pipeline", workload["custom_pipeline"]
+    for field in _WHAT:
+        text = workload.get(field)
+        if text is None or text in CONTROL_DRAWINGS:
+            continue
+        if field not in FOLDER_INPUTS:
+            if not (field == "lora" and text.startswith(_ELSEWHERE)):
+                yield field, text
+        elif text.startswith(_FOLDER):
+            yield field, text.removeprefix(_FOLDER).strip()
 
 
 def read(field: str, text: str, start: Path) -> GivenFile:
@@ -81,12 +74,12 @@ def read(field: str, text: str, start: Path) -> GivenFile:
                 )
             return {"path": str(path), "content": content.of_folder(path)}
         if field == "pictures":
-            found = folder.names(path)
-            if not found:
+            names = folder.names(path)
+            if not names:
                 raise InputError(
-                    f"{where} holds no picture; pictures end in {', '.join(folder.SUFFIXES)}"
+                    f"{where} holds no image; images end in {', '.join(folder.SUFFIXES)}"
                 )
-            return {"path": str(path), "content": folder.identity(path, found)}
+            return {"path": str(path), "content": folder.identity(path, names)}
         if not path.is_file():
             raise InputError(f"{where} is {'a folder' if path.is_dir() else 'no regular file'}")
         return {"path": str(path), "content": content.of_file(path)}
@@ -102,7 +95,7 @@ def identity(field: str, file: GivenFile) -> str:
     return f"{_FOLDER if field in FOLDER_INPUTS else 'sha256:'}{file['content']}"
 
 
-def alike(one: Workload, other: Workload) -> tuple[str, str] | None:
+def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return how the first input is written whose path differs between two equal cells."""
     others = dict(named(other))
     for field, text in named(one):
@@ -112,7 +105,7 @@ def alike(one: Workload, other: Workload) -> tuple[str, str] | None:
 
 
 def _hint(field: str, text: str, path: Path, start: Path) -> str:
-    """Say where the user may have meant: from the working folder, or a name nearby."""
+    """Return where the user may have meant: from the working folder, or a name nearby."""
     here = Path.cwd()
     if here != start and (here / Path(text).expanduser()).exists():
         wanted = os.path.relpath(here / text, start)

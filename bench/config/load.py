@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from bench.config import backends, models, overrides, tree
+from bench.config import backends, overrides, tree
 from bench.config.errors import ConfigError, Place, did_you_mean, nearest, shown
+from bench.config.models import Shapes, shapes
 from bench.config.tree import KeyPath
 
 API_SOURCE = "configuration"
@@ -21,23 +23,15 @@ API_SOURCE = "configuration"
 
 @dataclass(frozen=True)
 class Config:
-    """A validated configuration, not yet expanded.
+    """A configuration whose values are checked where they were written, not yet expanded."""
 
-    Attributes:
-        document: the validated keys.
-        root: the same as written, with places.
-        name: name of the run.
-        only: the selections asked for, ``key=value[,value]``.
-        source: what messages call the file or mapping.
-        folder: absolute, where relative paths start that are written in it.
-    """
-
-    document: models.Document
-    root: tree.Node
+    document: Any  # of the type `Shapes.document`
+    shapes: Shapes
+    root: tree.Node  # the document as written, with places
     name: str
-    only: tuple[str, ...]
-    source: str
-    folder: Path
+    only: tuple[str, ...]  # selections, ``key=value[,value]``
+    source: str  # what messages call the file or mapping
+    folder: Path  # absolute, where relative paths start that are written in it
 
     def start_of(self, path: KeyPath) -> Path:
         """Return the folder from which a relative path starts that was written at ``path``.
@@ -84,15 +78,8 @@ def parse_config(
 ) -> Config:
     """Validate a configuration that is already a mapping, as `load_config` does for a file.
 
-    Args:
-        values: the keys, as YAML would give them; relative paths start from the working folder.
-        overrides: as for `load_config`.
-        only: as for `load_config`.
-        name: name of the run if ``values`` has none.
-        source: what messages call the mapping.
-
-    Raises:
-        ConfigError: whatever is wrong, in one message.
+    Relative paths start from the working folder. ``name`` is the run's if ``values`` has none, and
+    ``source`` what messages call the mapping.
     """
     root = tree.from_python(values, source)
     return _validate(root, name, overrides, only, source, Path.cwd())
@@ -118,12 +105,14 @@ def _validate(
         )
     for change in changes:
         overrides.apply(root, change)
+    known = shapes()
     try:
-        document = models.Document.model_validate(tree.plain(root))
+        document = known.document.model_validate(tree.plain(root))
     except ValidationError as error:
         raise explain(root, error.errors(include_url=False)) from None
     return Config(
         document=document,
+        shapes=known,
         root=root,
         name=document.given().get("name", name),
         only=tuple(only),
@@ -133,10 +122,7 @@ def _validate(
 
 
 def explain(
-    root: tree.Node,
-    errors: Sequence[Any],
-    prefix: KeyPath = (),
-    known: Sequence[str] | None = None,
+    root: tree.Node, errors: Sequence[Any], prefix: KeyPath = (), known: Sequence[str] | None = None
 ) -> ConfigError:
     """Turn pydantic's errors into the one that the user should see.
 
@@ -177,7 +163,7 @@ def _sentence(root: tree.Node, path: KeyPath, error: Any, known: Sequence[str] |
     if kind == "bench":
         return before + str(context["message"])
     what = "its value" if path and isinstance(path[-1], int) else f"'{key}'"
-    is_axis = path[:-1] == ("matrix",) and key in models.AXES
+    is_axis = path[:-1] == ("matrix",) and key in shapes().axes
     if is_axis and (kind == "too_short" or value is None):
         return f"axis '{key}' is empty; give it at least one value, or leave it out"
     if kind in ("list_type", "tuple_type"):
@@ -191,29 +177,27 @@ def _sentence(root: tree.Node, path: KeyPath, error: Any, known: Sequence[str] |
             f"{before}{what} cannot be {shown(value)}; "
             "write letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
-    needs = {
-        "int_type": "a whole number",
-        "int_from_float": "a whole number",
-        "float_type": "a number",
-        "finite_number": "a finite number",
-        "string_type": "text",
-        "bool_type": "true or false",
-        "dict_type": "a mapping",
-        "model_type": "a mapping",
-        "model_attributes_type": "a mapping",
-    }
-    if kind in needs:
-        return f"{before}{what} must be {needs[kind]}, not {shown(value)}"
-    bounds = {
-        "greater_than": ("gt", "more than"),
-        "greater_than_equal": ("ge", "at least"),
-        "less_than": ("lt", "less than"),
-        "less_than_equal": ("le", "at most"),
-    }
-    if kind in bounds:
-        name, words = bounds[kind]
+    if kind in _NEEDS:
+        return f"{before}{what} must be {_NEEDS[kind]}, not {shown(value)}"
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
         return f"{before}{what} must be {words} {context[name]:g}, not {shown(value)}"
     return f"{before}{what} cannot be {shown(value)}: {error['msg']}"
+
+
+_NEEDS = {
+    **dict.fromkeys(("int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping"),
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than_equal": ("le", "at most"),
+}
 
 
 def _is_plain(value: Any) -> bool:
@@ -226,54 +210,42 @@ def _written(value: Any) -> str:
 
 def describe(root: tree.Node, path: KeyPath) -> str:
     """Return what a user would call the thing at ``path``; '' for the top level."""
-    if not path:
-        return ""
-    if path[0] == "matrix" and len(path) >= 3:
-        kind, index = path[1], path[2]
-        if kind in ("workload", "backend") and isinstance(index, int):
-            name = _name_at(root, path[:3])
-            noun = f"{kind} '{name}'" if name else f"{kind} {index + 1}"
-            if len(path) >= 5 and path[3] == "options":
-                return f"option '{path[4]}' of {noun}"
-            rest = ".".join(str(step) for step in path[3:])
-            return f"{rest} of {noun}" if rest else noun
-        if kind in ("include", "exclude") and isinstance(index, int):
-            rest = ".".join(str(step) for step in path[3:])
-            return f"{rest} of {kind} entry {index + 1}" if rest else f"{kind} entry {index + 1}"
-    if path[0] == "matrix" and len(path) == 2:
+    if path[:1] == ("matrix",) and len(path) == 2:
         return f"axis '{path[1]}'"
-    return ".".join(str(step) for step in path)
+    if path[:1] != ("matrix",) or len(path) < 3 or not isinstance(path[2], int):
+        return ".".join(map(str, path))
+    kind, index, rest = path[1], path[2], ".".join(map(str, path[3:]))
+    if kind in ("include", "exclude"):
+        noun = f"{kind} entry {index + 1}"
+    elif kind in ("workload", "backend"):
+        name = _name_at(root, path[:3])
+        noun = f"{kind} '{name}'" if name else f"{kind} {index + 1}"
+        if len(path) >= 5 and path[3] == "options":
+            return f"option '{path[4]}' of {noun}"
+    else:
+        return ".".join(map(str, path))
+    return f"{rest} of {noun}" if rest else noun
 
 
 def _name_at(root: tree.Node, path: KeyPath) -> str | None:
-    node = root
+    value: Any = tree.plain(root)
     for step in path:
-        if isinstance(node.value, dict) and step in node.value:
-            node = node.value[str(step)].node
-        elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-        else:
-            return None
-    if isinstance(node.value, str):
-        return node.value
-    entry = node.value.get("name") if isinstance(node.value, dict) else None
-    return entry.node.value if entry is not None and isinstance(entry.node.value, str) else None
-
-
-def _keys_of(model: type[BaseModel]) -> list[str]:
-    return list(model.model_fields)
+        value = value[step]
+    name = value.get("name") if isinstance(value, dict) else value
+    return name if isinstance(name, str) else None
 
 
 def _other_key(path: KeyPath) -> str:
     """Return the sentence that names the right key, here or at another level."""
     word, owner = path[-1], path[:-1]
-    known = _known_keys(owner)
+    known = _keys_at(owner)
+    shape = shapes()
     elsewhere = {
-        **{key: f"matrix.{key}" for key in models.AXES},
-        **{key: f"defaults.{key}" for key in models.FIELD_KEYS},
-        **{key: f"protocol.{key}" for key in _keys_of(models.ProtocolSettings)},
-        **{key: f"limits.{key}" for key in _keys_of(models.LimitSettings)},
-        **{key: key for key in _keys_of(models.Document)},
+        **{key: f"matrix.{key}" for key in shape.axes},
+        **{key: f"defaults.{key}" for key in shape.fields},
+        **{key: f"protocol.{key}" for key in _keys_at(("protocol",))},
+        **{key: f"limits.{key}" for key in _keys_at(("limits",))},
+        **{key: key for key in _keys_at(())},
     }
     if owner == ("matrix",):
         elsewhere["preset"] = "defaults.preset"
@@ -287,27 +259,17 @@ def _other_key(path: KeyPath) -> str:
     return f"There are: {', '.join(known)}."
 
 
-def _known_keys(owner: KeyPath) -> list[str]:
-    steps = [step for step in owner if isinstance(step, str)]
-    tables: dict[tuple[str, ...], type[BaseModel]] = {
-        (): models.Document,
-        ("protocol",): models.ProtocolSettings,
-        ("protocol", "warmup"): models.WarmupSettings,
-        ("protocol", "calls"): models.CallSettings,
-        ("sweep",): models.SweepSettings,
-        ("telemetry",): models.TelemetrySettings,
-        ("matrix", "telemetry"): models.TelemetrySettings,
-        ("limits",): models.LimitSettings,
-        ("defaults",): models.WorkloadFields,
-        ("matrix",): models.MatrixSettings,
-        ("matrix", "workload"): models.WorkloadEntry,
-        ("matrix", "workload", "sweep"): models.SweepSettings,
-        ("matrix", "backend"): models.BackendEntry,
-    }
-    for kind in ("include", "exclude"):
-        tables["matrix", kind] = models.Combination
-        tables["matrix", kind, "sweep"] = models.SweepSettings
-        tables["matrix", kind, "telemetry"] = models.TelemetrySettings
-        tables["matrix", kind, "workload"] = models.WorkloadPattern
-        tables["matrix", kind, "backend"] = models.BackendPattern
-    return _keys_of(tables[tuple(steps)])
+def _keys_at(path: KeyPath) -> list[str]:
+    """Return the keys that a mapping at ``path`` may have."""
+    model: type[BaseModel] = shapes().document
+    for step in path:
+        if isinstance(step, str):
+            model = next(_models_in(model.model_fields[step].annotation))
+    return list(model.model_fields)
+
+
+def _models_in(kind: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in typing.get_args(kind):
+        yield from _models_in(part)

@@ -39,7 +39,7 @@ def scaled(units: int, multiple: int, aspect: float) -> tuple[int, int]:
 
 
 def own_multiple(folder: Path) -> int:
-    """Return what the sides of a diffusers folder's pictures are multiples of, in pixels.
+    """Return what the sides of a diffusers folder's images are multiples of, in pixels.
 
     One latent covers 2 to the number of times that the autoencoder halves a side; transformers
     take patches of latents, of which some (Flux) are made before, with four times the channels.

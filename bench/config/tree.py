@@ -31,18 +31,16 @@ KeyPath = tuple[str | int, ...]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_NULL = frozenset(("", "~", "null", "Null", "NULL"))
-_BOOL = {
-    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
-}  # fmt: skip
+_WORDS: dict[str, Scalar] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
+}
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = {
-    ".inf": math.inf, ".Inf": math.inf, ".INF": math.inf,
-    "+.inf": math.inf, "+.Inf": math.inf, "+.INF": math.inf,
-    "-.inf": -math.inf, "-.Inf": -math.inf, "-.INF": -math.inf,
-    ".nan": math.nan, ".NaN": math.nan, ".NAN": math.nan,
-}  # fmt: skip
 _NOT_TEXT = re.compile(
     r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
@@ -213,12 +211,8 @@ def _similar_file(path: Path) -> str:
 
 def _scalar(text: str) -> Scalar:
     """Resolve a plain scalar by the core schema of YAML 1.2."""
-    if text in _NULL:
-        return None
-    if text in _BOOL:
-        return _BOOL[text]
-    if text in _SPECIAL:
-        return _SPECIAL[text]
+    if text in _WORDS:
+        return _WORDS[text]
     if len(text) <= _LONGEST_NUMBER:
         if _INT.fullmatch(text):
             return int(text)
@@ -244,7 +238,7 @@ class _Builder:
         loader = _Loader(self._text)
         try:
             with collector_paused():
-                root = self._read(self._events(loader))
+                root = self._read(iter(loader.get_event, None))
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = error.problem or error.context or "cannot be parsed"
@@ -263,10 +257,6 @@ class _Builder:
                 f"stands for {count} values; {MAX_VALUES:,} are allowed", Place(self._source)
             )
         return root
-
-    def _events(self, loader: Any) -> Iterator[Any]:
-        while loader.check_event():
-            yield loader.get_event()
 
     def _place(self, line: int, column: int | None) -> Place:
         if self._single_line:

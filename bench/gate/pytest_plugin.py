@@ -167,9 +167,12 @@ class _Measuring:
 
     def cell(self, item: CellItem) -> _Measured:
         """Return the cell of a test, after all selected cells were measured."""
+        from bench.store import RunFolder
+
         if self._run is None:
             self._measure([i.name for i in item.session.items if isinstance(i, CellItem)])
-        records = [record for record in self._run.records if record["name"] == item.name]
+        every = RunFolder.open(self._run.path).raw_records()
+        records = [record for record in every if record["name"] == item.name]
         return _Measured(
             records=sorted(records, key=lambda record: record["round"]),
             run_dir=self._run.path,

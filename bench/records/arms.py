@@ -305,9 +305,16 @@ def _tell_apart(groups: Sequence[ArmGroup]) -> None:
         known = dict.fromkeys(name for each in facts for name in each)
         rest = sorted(n for n in known if n not in TOLD_FIRST and n not in TOLD_LAST)
         chosen: list[str] = []
+        kinds = [0] * len(same)
         for name in (*TOLD_FIRST, *rest, *TOLD_LAST):
-            if _kinds(facts, [*chosen, name]) > _kinds(facts, chosen):
+            numbers: dict[tuple[int, str | None], int] = {}
+            finer = [
+                numbers.setdefault((kind, each.get(name)), len(numbers))
+                for kind, each in zip(kinds, facts, strict=True)
+            ]
+            if len(numbers) > len({*kinds}):
                 chosen.append(name)
+                kinds = finer
         for each, own in zip(same, facts, strict=True):
             texts = [own[n] if n in BY_ITSELF else f"{n} {own[n]}" for n in chosen if n in own]
             each.title = " · ".join([title, *(text[:40] for text in texts)])
@@ -327,10 +334,6 @@ def _identity(group: ArmGroup) -> dict[str, str]:
         for name, value in known.items()
         if value is not None and name not in ("height", "width")
     }
-
-
-def _kinds(facts: Sequence[Mapping[str, str]], names: Sequence[str]) -> int:
-    return len({tuple(each.get(name) for name in names) for each in facts})
 
 
 class Baselines:

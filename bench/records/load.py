@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +16,7 @@ def load(runs: Sequence[Path]) -> list[Source]:
         StoreError: a folder is no run, is cut off, holds something else or no record, or is there
             twice.
     """
-    labels = _labels(runs)
-    collecting = gc.isenabled()
-    # Records hold no cycles, and a search for some would walk all of them time and again.
-    gc.disable()
-    try:
-        return [_source(path, label) for path, label in zip(runs, labels, strict=True)]
-    finally:
-        if collecting:
-            gc.enable()
+    return [_source(path, label) for path, label in zip(runs, _labels(runs), strict=True)]
 
 
 def _source(path: Path, label: str) -> Source:

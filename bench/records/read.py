@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,6 +31,15 @@ def decode(line: bytes) -> Record:
             deeply.
     """
     return checked(_decoder(), line)
+
+
+def unreadable(record: dict[str, Any]) -> str | None:
+    """Return why a record that is to be stored could not be read again; None if it could."""
+    try:
+        decode(json.dumps(record, ensure_ascii=False).encode(errors="replace"))
+    except RecordError as error:
+        return str(error)
+    return None
 
 
 def checked(decoder: msgspec.json.Decoder[T], data: bytes) -> T:

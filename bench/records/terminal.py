@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -84,8 +85,7 @@ def panels(groups: Sequence[ArmGroup], *, all_rounds: bool = False) -> list[Pane
 
 
 def _panel(group: ArmGroup, lines: list[Line]) -> Panel:
-    task = group.cell.workload.task
-    show = TASKS.part(task, "show") if task in TASKS.names() else None
+    show = _show(group.cell.workload.task)
     more = show.facts(group) if show else []
     measured = [
         (arm.cell.backend.place, arm.good[0], time)
@@ -99,6 +99,11 @@ def _panel(group: ArmGroup, lines: list[Line]) -> Panel:
         lines=lines,
         baselines=alike.between_environments(measured),
     )
+
+
+@functools.cache
+def _show(task: str) -> Any:
+    return TASKS.part(task, "show") if task in TASKS.names() else None
 
 
 def as_json(shown: Sequence[Panel]) -> list[dict[str, Any]]:

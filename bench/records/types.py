@@ -14,7 +14,7 @@ from itertools import chain
 from statistics import median as _median
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from msgspec import Meta, Raw, Struct, structs
+from msgspec import Meta, Raw, Struct, ValidationError, convert, structs
 from msgspec import json as _json
 
 from bench import modes
@@ -36,7 +36,11 @@ LOSSY = "(lossy)"
 P = TypeVar("P", bound=Struct)
 
 
-class Workload(Struct, frozen=True, kw_only=True):
+class Part(Struct, frozen=True, gc=False):
+    """A piece of a record. It holds no cycles, so the search for them leaves it out."""
+
+
+class Workload(Part, frozen=True):
     """What is generated; see `bench.contract.Workload`."""
 
     name: Text
@@ -91,7 +95,7 @@ class Workload(Struct, frozen=True, kw_only=True):
         return self.samples or self.batch
 
 
-class Backend(Struct, frozen=True, kw_only=True):
+class Backend(Part, frozen=True):
     """Which backend a cell asks for."""
 
     name: Text
@@ -111,35 +115,35 @@ class Backend(Struct, frozen=True, kw_only=True):
         return f"{written}{self.place.removeprefix(self.name)}"
 
 
-class WarmupRule(Struct, frozen=True, kw_only=True):
+class WarmupRule(Part, frozen=True):
     min_calls: Count
     max_calls: Count
     stable_calls: Count
     stable_pct: float
 
 
-class RepeatRule(Struct, frozen=True, kw_only=True):
+class RepeatRule(Part, frozen=True):
     min_calls: Count
     max_calls: Count
     noise_target_pct: float
     time_cap_s: float
 
 
-class Protocol(Struct, frozen=True, kw_only=True):
+class Protocol(Part, frozen=True):
     warmup: WarmupRule | None = None
     calls: RepeatRule | None = None
     rounds: Annotated[int, Meta(ge=1)] = 1
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class Limits(Part, frozen=True):
     timeout_s: float | None = None
     memory_bytes: Count | None = None
     rss_bytes: Count | None = None
     device_bytes: Count | None = None
 
 
-class _Cell(Struct, frozen=True, kw_only=True):
-    """A cell as it stands in a plan or record; `Cell` is what readers use."""
+class Cell(Struct, frozen=True, dict=True):
+    """One point of the matrix; equal cells of the records that were read are one object."""
 
     cell_id: Text
     name: Text
@@ -151,15 +155,11 @@ class _Cell(Struct, frozen=True, kw_only=True):
     threads: Count = 1
     limits: Limits = Limits()
 
-
-class Cell(_Cell, frozen=True, kw_only=True, dict=True):
-    """One point of the matrix; equal cells of the records that were read are one object.
-
-    Attributes:
-        raw: the whole JSON object, keys of passes and of other packages' tasks included.
-    """
-
-    raw: dict[str, Any] = {}
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The whole JSON object, with the keys of passes and of other packages' tasks."""
+        whole: dict[str, Any] = self.__dict__["raw"]
+        return whole
 
     @property
     def is_baseline(self) -> bool:
@@ -170,7 +170,7 @@ class Cell(_Cell, frozen=True, kw_only=True, dict=True):
         return self.backend.label
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class Reading(Part, frozen=True):
     """A memory peak; values of different meters are never put in one comparison."""
 
     meter: Text
@@ -179,7 +179,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     bytes: Count | None
 
 
-class Image(Struct, frozen=True, kw_only=True):
+class Image(Part, frozen=True):
     """An image of the last measured call."""
 
     path: RelativePath
@@ -190,7 +190,7 @@ class Image(Struct, frozen=True, kw_only=True):
     sha256: Text = ""
 
 
-class Process(Struct, frozen=True, kw_only=True):
+class Process(Part, frozen=True):
     start: Text | None = None
     start_reason: Text | None = None
     pid: Count | None = None
@@ -201,29 +201,82 @@ class Process(Struct, frozen=True, kw_only=True):
     log: RelativePath | None = None
 
 
-class LoadAverage(Struct, frozen=True, kw_only=True):
+class LoadAverage(Part, frozen=True):
     start: float | None = None
     end: float | None = None
 
 
-class CompileCache(Struct, frozen=True, kw_only=True):
+class CompileCache(Part, frozen=True):
     before_bytes: Count | None = None
     after_bytes: Count | None = None
     prime_s: float | None = None
 
 
-class MemoryLimit(Struct, frozen=True, kw_only=True):
+class MemoryLimit(Part, frozen=True):
     meter: Text | None = None
     limit_bytes: Count | None = None
     over_bytes: Count | None = None
 
 
-class Environment(Struct, frozen=True, kw_only=True):
+class Environment(Part, frozen=True):
     name: Text = "current"
     identity: Text | None = None
 
 
-class Evidence(Struct, frozen=True, kw_only=True):
+class MemoryModes(Part, frozen=True):
+    """Modes asked for, those proved active after warm-up, and why others change nothing here."""
+
+    asked: tuple[Text, ...] = ()
+    active: tuple[Text, ...] = ()
+    idle: dict[Text, Text] = {}
+    details: dict[Text, Any] = {}
+
+
+class Precision(Part, frozen=True):
+    """The precision asked for and what was set; ``denoiser_output`` are the types seen."""
+
+    asked: Text | None = None
+    weights: Text | None = None
+    autocast: Text | None = None
+    matmul_tf32: bool | None = None
+    cudnn_tf32: bool | None = None
+    denoiser_output: tuple[Text, ...] = ()
+
+
+class Lora(Part, frozen=True):
+    """Of the file's tensors: how many were used, by how many layers, and how many changed."""
+
+    source: Text
+    content: Text = ""
+    scale: float = 1.0
+    fused: bool = False
+    keys: Count | None = None
+    keys_used: Count | None = None
+    layers: Count | None = None
+    layers_changed: Count | None = None
+    layers_changed_by_part: dict[Text, Count] = {}
+
+
+class ControlNet(Part, frozen=True):
+    source: Text
+    content: Text = ""
+    parameters: Count | None = None
+
+
+class CustomPipeline(Part, frozen=True, rename={"class_name": "class"}):
+    class_name: Text
+    content: Text = ""
+
+
+class Determinism(Part, frozen=True):
+    """``operations`` ran and have no deterministic algorithm."""
+
+    mode: bool | Text = False
+    cublas_workspace_config: Text | None = None
+    operations: tuple[Text, ...] = ()
+
+
+class Evidence(Part, frozen=True):
     """Proof of what a backend did, as the worker saw it."""
 
     runtime: Text | None = None
@@ -237,7 +290,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     changed: tuple[Text, ...] = ()
 
 
-class ActiveBackend(Struct, frozen=True, kw_only=True):
+class ActiveBackend(Part, frozen=True):
     """The backend as the worker found it after warm-up."""
 
     active: bool | None = None
@@ -247,7 +300,7 @@ class ActiveBackend(Struct, frozen=True, kw_only=True):
     evidence: Evidence = Evidence()
 
 
-class Stages(Struct, frozen=True, kw_only=True):
+class Stages(Part, frozen=True):
     """Seconds of one call by stage."""
 
     text_encode_s: float | None = None
@@ -331,8 +384,8 @@ class Record(Struct, frozen=True, kw_only=True, dict=True, eq=False,
     output_height: Count | None = None
     output_width: Count | None = None
     between_s: tuple[float, ...] = ()
-    memory_modes: dict[str, Any] | None = None
-    precision: dict[str, Any] | None = None
+    memory_modes: MemoryModes | None = None
+    precision: Precision | None = None
     pipeline_class: Text | None = None
     scheduler_class: Text | None = None
     model_revision: Text | None = None
@@ -341,15 +394,15 @@ class Record(Struct, frozen=True, kw_only=True, dict=True, eq=False,
     input_images: tuple[RelativePath, ...] = ()
     control_sha256: Text | None = None
     control_images: tuple[RelativePath, ...] = ()
-    lora: dict[str, Any] | None = None
-    controlnet: dict[str, Any] | None = None
-    custom_pipeline: dict[str, Any] | None = None
+    lora: Lora | None = None
+    controlnet: ControlNet | None = None
+    custom_pipeline: CustomPipeline | None = None
     additions_content: Text | None = None
     step_kind: tuple[Text, ...] = ()
     backend: ActiveBackend = ActiveBackend()
     memory: tuple[Reading, ...] = ()
     images: tuple[Image, ...] = ()
-    deterministic: dict[str, Any] | None = None
+    deterministic: Determinism = Determinism()
 
     def __post_init__(self) -> None:
         # Raw text is a view of its whole line, which would stay in memory.
@@ -494,8 +547,29 @@ def median(values: Any) -> float | None:
     return _median(known) if known else None
 
 
+class _Gpu(Part, frozen=True):
+    name: Text | None = None
+    uuid_hash: Text | None = None
+    driver: Text | None = None
+    memory_bytes: Count | None = None
+
+
+class _Fingerprint(Part, frozen=True):
+    """Of a fingerprint, what readers take by name; all of it is compared."""
+
+    python: Text | None = None
+    packages: dict[Text, Text | None] = {}
+    cuda: Text | None = None
+    gpu: _Gpu | None = None
+    environment_hash: Text | None = None
+    null_reasons: dict[Text, Text] = {}
+
+
+DEEPEST = 50
+"""Objects and lists within one another in a cell or fingerprint; ours take 5."""
+
 _EMPTY = Raw(b"")
-_cell_decoder = _json.Decoder(_Cell)
+_cell_decoder = _json.Decoder(Cell)
 _any_decoder = _json.Decoder(dict[str, Any])
 _CELLS: dict[bytes, Cell] = {}
 _FINGERPRINTS: dict[bytes, dict[str, Any]] = {}
@@ -504,17 +578,55 @@ _FINGERPRINTS: dict[bytes, dict[str, Any]] = {}
 def _shared_cell(data: bytes) -> Cell:
     found = _CELLS.get(data)
     if found is None:
-        checked = _cell_decoder.decode(data)
-        fields = {name: getattr(checked, name) for name in checked.__struct_fields__}
-        found = _CELLS[data] = Cell(**fields, raw=_any_decoder.decode(data))
+        try:
+            found = _cell_decoder.decode(data)
+        except ValidationError as error:
+            raise _within("cell", error) from None
+        found.__dict__["raw"] = _plain(data)
+        _CELLS[data] = found
     return found
 
 
 def _shared_fingerprint(data: bytes) -> dict[str, Any]:
     found = _FINGERPRINTS.get(data)
     if found is None:
-        found = _FINGERPRINTS[data] = _any_decoder.decode(data)
+        try:
+            found = _plain(data)
+        except ValidationError as error:
+            raise _within("fingerprint", error) from None
+        check_fingerprint(found)
+        _FINGERPRINTS[data] = found
     return found
+
+
+def check_fingerprint(fingerprint: dict[str, Any]) -> None:
+    """Raise ValueError if a part of a fingerprint that readers look into is of another type."""
+    try:
+        convert(fingerprint, _Fingerprint)
+    except ValidationError as error:
+        raise _within("fingerprint", error) from None
+
+
+def _within(name: str, error: ValidationError) -> ValidationError:
+    """Return an error of a field with text of its own, with that field's name."""
+    message, _, place = str(error).partition(" - at `$")
+    return ValidationError(f"{message} - at `$.{name}{place or '`'}")
+
+
+def _plain(data: bytes) -> dict[str, Any]:
+    """Return a JSON object that no later walk through it can fail at."""
+    value = _any_decoder.decode(data)
+    inner: list[Any] = [value]
+    for _ in range(DEEPEST):
+        inner = [
+            each
+            for outer in inner
+            for each in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(each, dict | list)
+        ]
+        if not inner:
+            return value
+    raise RecursionError
 
 
 def cell_of(plan_cell: dict[str, Any]) -> Cell:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench import comparable
 from bench.contract import Cell
+from bench.records import alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Dominance:
 
     def ran_out(self, cell: Cell, device: str, record_id: str) -> None:
         """Keep that ``cell`` ended ``oom`` on ``device``."""
-        known = self._known.setdefault(comparable.but_for_size(cell, device), [])
+        known = self._known.setdefault(alike.but_for_size(cell, device), [])
         known.append((_asked(cell), record_id, cell["name"]))
 
     def smaller(self, cell: Cell, device: str) -> Smaller | None:
@@ -39,7 +39,7 @@ class Dominance:
         if not self._use or not self._known:
             return None
         asked = _asked(cell)
-        for less, record_id, name in self._known.get(comparable.but_for_size(cell, device), ()):
+        for less, record_id, name in self._known.get(alike.but_for_size(cell, device), ()):
             if less != asked and all(a <= b for a, b in zip(less, asked, strict=True)):
                 return Smaller(
                     record_id,

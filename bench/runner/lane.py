@@ -29,6 +29,7 @@ from bench.contract import (
 )
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
 from bench.passes.base import Watch, asked_parts, watched_fields
+from bench.records.read import unreadable
 from bench.runner import budget
 from bench.runner.dominance import Dominance
 from bench.runner.draft import OWN, Draft, finite
@@ -297,7 +298,7 @@ class Lane:
         try:
             if cell["cache"] == "warm":
                 flight.cache = root / cell["cell_id"]
-                compiles = registry.traits_of(cell["backend"]["name"]).compiles
+                compiles = registry.traits(cell["backend"]["name"]).compiles != "nothing"
                 flight.priming = compiles and not self._filled(flight)
                 if flight.priming:
                     shutil.rmtree(flight.cache, ignore_errors=True)
@@ -610,7 +611,7 @@ class Lane:
                 "startup_s": flight.startup_s,
                 "log": str(flight.log.relative_to(context.folder.path)),
             }
-        record: dict[str, Any] = {
+        own: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "record_id": record_id(context.folder, *task.key, task.attempt),
             "run_id": context.folder.run_id,
@@ -631,8 +632,8 @@ class Lane:
             "last_phase": draft.phase,
             **budget.fields(task.cell["limits"], flight.over_bytes, draft),
             **({} if dominated_by is None else {"dominated_by": dominated_by}),
-            **finite(draft.fields),
         }
+        record = {**own, **finite(draft.fields)}
         if flight.loads:
             self._read_load(flight, begins=False)
             record |= _load_average(flight.loads, record.get("null_reasons"))
@@ -644,10 +645,13 @@ class Lane:
             *draft.warnings(),
             *verdict.warnings,
         ]
+        # What no reader would take must not make the whole run unreadable.
+        if (problem := unreadable(record)) is not None:
+            record = {**own, "outcome": "failed", "reason": f"the worker sent no record: {problem}"}
         stored: Record = context.redactor.value(record)
         context.folder.append(stored)
         self.executed += 1
-        if verdict.outcome == "oom":
+        if stored["outcome"] == "oom":
             context.dominance.ran_out(task.cell, task.device, record["record_id"])
         context.forecast.learn(task.cell, context.clock() - flight.begun)
         context.ui.cell_finished(task, stored)

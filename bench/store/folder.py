@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from bench.records import Cell, Record
 from bench.records.arms import Source
 from bench.records.read import RecordError, checked
 from bench.records.types import Count, Text, cell_of
-from bench.store.journal import Entry, Journal, Key, StoreError, write_atomically
+from bench.store.journal import Entry, Journal, Key, StoreError, newer, write_atomically
 
 _DEAD_HOLDER_S = 2.0
 
@@ -53,11 +54,6 @@ class _Planned(msgspec.Struct, frozen=True):
     protocol: _Rounds
 
 
-class _Schema(msgspec.Struct, frozen=True):
-    schema: int
-
-
-_schema = msgspec.json.Decoder(_Schema)
 _header = msgspec.json.Decoder(_Header)
 
 
@@ -144,12 +140,7 @@ class RunFolder:
         path = self.path / "plan.json"
         try:
             data = path.read_bytes()
-            schema = checked(_schema, data).schema
-            if schema > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{path} was written with schema {schema}, and this version of bench reads up "
-                    f"to schema {SCHEMA_VERSION}; update bench to read this run."
-                )
+            newer(str(path), data)
             return checked(_header, data)
         except FileNotFoundError:
             return _Header(schema=SCHEMA_VERSION)
@@ -250,8 +241,18 @@ class RunFolder:
             host=self.host,
             plan=self.plan,
             cells=self.cells(),
-            records=list(self.records()),
+            records=self._all_records(),
         )
+
+    def _all_records(self) -> list[Record]:
+        collecting = gc.isenabled()
+        # Records hold no cycles, and a search for some would walk all of them time and again.
+        gc.disable()
+        try:
+            return list(self.records())
+        finally:
+            if collecting:
+                gc.enable()
 
     def close(self) -> None:
         """Release the lock; the folder can still be read."""

@@ -144,12 +144,7 @@ class Journal:
             NotJsonError: it is not even JSON.
         """
         try:
-            schema = checked(_schema, data).schema
-            if schema > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self.path}, line {line}: written with schema {schema}, and this version of "
-                    f"bench reads up to schema {SCHEMA_VERSION}; update bench to read this run."
-                )
+            newer(f"{self.path}, line {line},", data)
             head = checked(_head, data)
         except NotJsonError:
             raise
@@ -291,6 +286,16 @@ class Journal:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def newer(where: str, data: bytes) -> None:
+    """Raise StoreError if JSON has a schema that this version does not know."""
+    schema = checked(_schema, data).schema
+    if schema > SCHEMA_VERSION:
+        raise StoreError(
+            f"{where} was written with schema {schema}, and this version of bench reads up to "
+            f"schema {SCHEMA_VERSION}; update bench to read this run."
+        )
 
 
 def write_atomically(path: Path, text: str) -> None:

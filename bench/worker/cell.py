@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +39,6 @@ from compilers.base import (
     KeepsCompiled,
     TellsSteps,
     UnsupportedPipelineError,
-    traits,
 )
 
 DOING = {
@@ -108,7 +106,7 @@ class _Cell:
         report.set(cache=self.cell["cache"], fingerprint=machine)
         clock = self.given_clock or clocks.for_device(self.device)
         backend, options = self.find_backend()
-        self.refuse_modes(backend, options)
+        self.refuse_modes()
         self.passes = asked(self.cell)
         for each in self.passes.values():
             self.doing.update(each.phases)
@@ -128,7 +126,7 @@ class _Cell:
         instruments.between = between.action(self.workload, self.device)
 
         bench.begin("warmup")
-        eager = not traits(backend).compiles
+        eager = registry.traits(backend.name).compiles == "nothing"
         with memory_modes.decoder_watch(task.pipeline, eager=eager) as decoder:
             warm = self.warm_up(instruments, inputs, proof.watch)
         bench.read_memory("warmup")
@@ -239,13 +237,11 @@ class _Cell:
             )
         return backend, options
 
-    def refuse_modes(self, backend: Backend, options: Any) -> None:
+    def refuse_modes(self) -> None:
         """End before anything is loaded if the workload's modes cannot work here."""
-        workload = self.cell["workload"]
+        workload, backend = self.cell["workload"], self.cell["backend"]
         refusal = (
-            memory_modes.refusal(
-                workload, self.device, traits(backend), dataclasses.asdict(options)
-            )
+            memory_modes.refusal(workload, self.device, backend["name"], backend["options"])
             or precision.refusal(workload, self.device)
             or between.refusal(workload, self.device)
         )

@@ -16,7 +16,7 @@ from typing import Any
 from bench import modes
 from bench.contract import Outcome
 from bench.worker.errors import one_line
-from compilers.base import Traits
+from compilers import registry
 
 Refusal = tuple[Outcome, str]
 
@@ -37,13 +37,15 @@ class ModeError(Exception):
 
 
 def refusal(
-    workload: Mapping[str, Any], device: str, traits: Traits, options: Mapping[str, Any]
+    workload: Mapping[str, Any], device: str, backend: str, options: Mapping[str, Any]
 ) -> Refusal | None:
     """Say how a cell ends whose memory modes cannot work here, before anything is loaded."""
     memory = workload.get("memory")
     asked = modes.parts(memory)
     # A record may come from another planner: what a plan refuses is refused here too.
-    against = modes.contradiction(memory) or modes.with_backend(memory, traits, options)
+    against = modes.contradiction(memory) or modes.with_backend(
+        memory, registry.traits(backend), options
+    )
     if against:
         return "unsupported", f"memory {memory}: {against}"
     moved = modes.offload(memory)

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 import plots.chain
 from bench import chains, fidelity, grids, text
 from bench.comparable import METERS
 from bench.stats.median import median_interval
+from bench.tasks.chain.record import Descent, Round
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Pictures, load
 from reports.gather import Sample
@@ -392,7 +394,9 @@ def _grid(
         return []
     title = _title(comparison, finding)
     pictures = [load(each.path) for each in sample.pictures]
-    page = grids.draw(title, grids.of_chain(_rounds(sample), lineage, pictures))
+    rounds = msgspec.convert(_rounds(sample), list[Round])
+    descents = msgspec.convert(lineage, list[Descent])
+    page = grids.draw(title, grids.of_chain(rounds, descents, pictures))
     file = io.BytesIO()
     page.save(file, format="png", optimize=True)
     return [

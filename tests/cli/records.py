@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
 from msgspec import structs
 
+from bench.cli import app
 from bench.records import read
 from bench.records.arms import ArmGroup, Source, group
 from bench.records.types import Record, cell_of
@@ -41,6 +48,31 @@ GIB = 1024**3
 FIELDS = {field.encode_name for field in structs.fields(read._decoder().type)}
 FIELDS |= {"telemetry_begun_s", "telemetry_calls"}
 """All that a worker may send; of the last two the parent makes ``telemetry``."""
+
+
+@dataclass
+class Ended:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+def invoke(*arguments: str) -> Ended:
+    """Call the command line in this process."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in "oe")
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ, {"COLUMNS": "200"}),
+        pytest.raises(SystemExit) as end,
+    ):
+        app.main(arguments)
+    texts = [file.buffer.getvalue().decode() for file in (out, err)]  # type: ignore[attr-defined]
+    return Ended(int(end.value.code or 0), *texts)
 
 
 def cell(backend: str = "none", *, rounds: int = 1, options: Any = None, **workload: Any) -> Any:

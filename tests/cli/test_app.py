@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from bench import doctor
 from bench.cli import app
 from bench.store import RunFolder
+from tests.cli import records
 from tests.cli.records import cell, record
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +66,7 @@ def run_folder(tmp_path: Path) -> Path:
 def test_help_names_every_verb_and_the_exit_codes_and_imports_nothing_heavy() -> None:
     done = bench("--help")
     assert done.returncode == 0
-    for word in (*app.VERBS, "Exit codes", "130", "--install-completion", "Examples"):
+    for word in (*app.GROUPS, *app.VERBS, "Exit codes", "130", "--install-completion", "Examples"):
         assert word in done.stdout, word
     loaded = modules_loaded_by('["--help"]')
     assert not loaded & {*HEAVY, "pydantic"}
@@ -91,12 +94,6 @@ def test_every_verb_has_examples_and_its_own_exit_codes(verb: str) -> None:
     assert f"bench {verb}" in done.stdout.partition("Examples")[2]
 
 
-def test_the_summary_in_the_listing_is_the_first_sentence_of_the_verbs_help() -> None:
-    for verb, summary in app.VERBS.items():
-        first = " ".join((app.load(verb).help or "").split("\n\n")[0].split())
-        assert first.startswith(summary.rstrip(".")), (verb, first)
-
-
 def test_version() -> None:
     done = bench("--version")
     assert done.stdout.startswith("bench ")
@@ -117,10 +114,12 @@ def test_errors_are_messages_without_a_trace(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("matrix: {workload: []}\n")
     for arguments in (
         ("show", str(tmp_path / "nothing")),
-        ("plan", str(tmp_path / "none.yaml")),
+        ("show", "latest"),
+        ("run", str(tmp_path / "none.yaml"), "--dry-run"),
         ("run", str(tmp_path / "bad.yaml")),
         ("once", "--steps", "0", "--model", "embedded:sdxl"),
-        ("once", "--compiler", "nexfrt", "--model", "embedded:sdxl"),
+        ("once", "--backend", "nexfrt", "--model", "embedded:sdxl"),
+        ("once", "--model", "embedded:sdx"),
     ):
         done = bench(*arguments, cwd=tmp_path)
         assert done.returncode == 2, (arguments, done)
@@ -129,13 +128,31 @@ def test_errors_are_messages_without_a_trace(tmp_path: Path) -> None:
         assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "x.yaml", "--json"), "needs --dry-run"),
+        (("run", "x.yaml", "--all"), "needs --dry-run"),
+        (("repeat", "x.yaml", "--steps", "4"), "goes with --model"),
+        (("capacity", "x.yaml", "--model", "embedded:sdxl"), "goes with --model"),
+        (("repeat",), "a configuration or --model"),
+        (("list", "backend"), "backends"),
+        (("chain", "--step", "4"), "--steps"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_2(arguments: tuple[str, ...], message: str) -> None:
+    done = records.invoke(*arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
 def test_a_bug_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: Any) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(app, "app", broken)
     with pytest.raises(ZeroDivisionError):
-        app.main(["plan"])
+        app.main(["show"])
 
 
 def test_interruption_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,13 +189,15 @@ def test_show_survives_a_torn_record(run_folder: Path) -> None:
     assert "2.00×" in done.stdout
 
 
-def test_a_reader_that_goes_away_is_no_error(run_folder: Path) -> None:
+@pytest.mark.parametrize("arguments", ["show", "run"])
+def test_a_reader_that_goes_away_is_no_error(run_folder: Path, arguments: str) -> None:
+    words = {
+        "show": ["show", str(run_folder)],
+        "run": ["run", "configs/quickstart.yaml", "--dry-run"],
+    }[arguments]
     read, write = os.pipe()
     os.close(read)
-    code = (
-        "import sys; from bench.cli.app import main; "
-        f"sys.argv[1:] = ['show', {str(run_folder)!r}]; main()"
-    )
+    code = f"import sys; from bench.cli.app import main; sys.argv[1:] = {words!r}; main()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         stdout=write,
@@ -201,3 +220,81 @@ def test_a_program_that_calls_main_keeps_its_signals() -> None:
     with pytest.raises(SystemExit):
         app.main(["--version"])
     assert signal.getsignal(signal.SIGPIPE) == before == signal.SIG_IGN
+
+
+@pytest.fixture
+def runs(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with three runs; the newest by its plan is neither first nor last."""
+    monkeypatch.chdir(tmp_path)
+    for name, planned in (("a", "01T10"), ("deep/b", "03T10"), ("c", "02T10")):
+        shutil.copytree(run_folder, Path("runs", name))
+        plan = Path("runs", name, "plan.json")
+        header = {**json.loads(plan.read_text()), "planned_utc": f"2026-01-{planned}:00:00+00:00"}
+        plan.write_text(json.dumps(header))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "latest"),
+        ("export", "latest"),
+        ("audit", "latest"),
+        ("compare", "latest", "latest"),
+        ("baseline", "save", "latest", "--as", "x"),
+    ],
+    ids=" ".join,
+)
+def test_latest_is_the_newest_run_and_is_named(runs: Path, arguments: tuple[str, ...]) -> None:
+    done = records.invoke(*arguments)
+    assert "bench: latest is runs/deep/b\n" in done.stderr
+
+
+def test_a_plan_that_cannot_be_read_is_passed_over(runs: Path) -> None:
+    Path("runs/deep/b/plan.json").write_text("{")
+    done = records.invoke("show", "latest")
+    assert "runs/deep/b/plan.json is passed over" in done.stderr
+    assert "latest is runs/c\n" in done.stderr
+
+
+def test_a_folder_called_latest_is_meant(runs: Path) -> None:
+    shutil.copytree("runs/a", "latest")
+    done = records.invoke("show", "latest")
+    assert done.exit_code == 0
+    assert "latest is" not in done.stderr
+
+
+def test_what_can_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(devices: list[str]) -> Any:
+        verdicts = {
+            "none": {"supported": True, "reason": None},
+            "x": {"supported": False, "reason": "no compiler"},
+            "nexfort": {"environment": "nexfort"},
+        }
+        return {"devices": {device: {"backends": verdicts} for device in devices}}
+
+    monkeypatch.setattr(doctor, "ask_torch", answer)
+    backends = json.loads(records.invoke("list", "backends", "--json").stdout)
+    assert [each["backend"] for each in backends] == ["none", "x", "nexfort"]
+    assert backends[0]["on this machine"].startswith("cpu: supported")
+    assert "cpu: no compiler" in records.invoke("list", "backends").stdout
+    assert backends[2]["environment"] == "nexfort"
+    assert backends[2]["on this machine"].startswith("environment ")
+    models = records.invoke("list", "models").stdout
+    for name in ("embedded:sdxl", "synthetic:sdxl-small", "preset: onediff"):
+        assert name in models
+    configs = json.loads(records.invoke("list", "configs", "--json").stdout)
+    assert {Path(each["configuration"]).name for each in configs} == {
+        path.name for path in (ROOT / "configs").glob("*.yaml")
+    }
+    assert all(each["what"] for each in configs)
+
+
+def test_without_torch_no_backend_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(devices: list[str]) -> Any:
+        raise ValueError("ImportError: libcudart.so.12: cannot open")
+
+    monkeypatch.setattr(doctor, "ask_torch", broken)
+    done = records.invoke("list", "backends")
+    assert done.exit_code == 2
+    assert "libcudart" in done.stderr

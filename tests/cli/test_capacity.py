@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from bench import api
 from bench.capacity import findings, trials
-from bench.cli import capacity as verb
 from bench.runner import execute
+from tests.cli import records
 from tests.runner.support import lines, machine, program
 
 GIB = 2**30
@@ -27,9 +25,7 @@ def invoke(
 ) -> Any:
     doubled = partial(execute, program=program(does), machine=machine(), **how)
     monkeypatch.setattr(api, "execute", doubled)
-    single = typer.Typer(rich_markup_mode=None)
-    single.command()(verb.capacity)
-    return CliRunner().invoke(single, list(arguments), env={"COLUMNS": "200"})
+    return records.invoke("capacity", *arguments)
 
 
 def fits(law: tuple[float, float, float], batch: int, side: int, limit: float = GIB * 2) -> bool:
@@ -59,15 +55,15 @@ def test_it_finds_the_edges_of_a_law_that_it_has_not_seen(
         edge = "largest batch at 128x128: at least 256"
     assert edge in result.output
     assert f"largest size at batch 1: {side}x{side}; {side + 8}x{side + 8} ran" in result.output
-    records = lines(out)
+    measured = lines(out)
     assert (
-        len({record["process"].get("pid") for record in records if record["outcome"] != "skipped"})
+        len({record["process"].get("pid") for record in measured if record["outcome"] != "skipped"})
         > 5
     )
-    tried = [(r["cell"]["workload"]["batch"], r["cell"]["workload"]["height"]) for r in records]
+    tried = [(r["cell"]["workload"]["batch"], r["cell"]["workload"]["height"]) for r in measured]
     assert len(tried) == len(set(tried))
-    assert sum(r["outcome"] != "skipped" for r in records) <= 26
-    found = findings.capacities(trials.of_record(record) for record in records)
+    assert sum(r["outcome"] != "skipped" for r in measured) <= 26
+    found = findings.capacities(trials.of_record(record) for record in measured)
     assert len(found) == 1
     fitted = found[0].law
     assert fitted is not None
@@ -165,7 +161,7 @@ def test_each_memory_mode_of_a_configuration_is_a_search(
     )
     out = tmp_path / "run"
     result = invoke(
-        monkeypatch, str(config), "--out", str(out), "--max-batch", "8", "--max-side", "256"
+        monkeypatch, str(config), "--out", str(out), "--largest-batch", "8", "--largest-side", "256"
     )
     assert result.exit_code == 0, result.output
     assert result.output.count("largest batch at 64x128: at least 8") == 2

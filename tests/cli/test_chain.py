@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
 from bench import api
 from bench import chains as layout
-from bench.cli import chain
+from bench.cli import printed
 from bench.records import frame
-from tests.cli.records import GIB, cell, record, typed
+from tests.cli.records import GIB, cell, invoke, record, typed
 
 OF_A_ROUND = {"outcome": "ok", "steps_requested": 8, "denoiser_batch": 4}
 
@@ -73,12 +71,6 @@ def chained(samples: int = 4, max_batch: int = 2, **fields: Any) -> Any:
     )
 
 
-def invoke(*arguments: str) -> Any:
-    single = typer.Typer()
-    single.command()(chain.chain)
-    return CliRunner().invoke(single, list(arguments))
-
-
 @pytest.mark.parametrize(
     ("steps", "strength", "diffusers", "script"),
     [
@@ -91,16 +83,16 @@ def invoke(*arguments: str) -> Any:
     ],
 )
 def test_a_plan_gives_both_counts(steps: int, strength: float, diffusers: str, script: str) -> None:
-    done = invoke("--plan", "--steps", str(steps), "--strength", str(strength))
+    done = invoke("chain", "--dry-run", "--steps", str(steps), "--strength", str(strength))
     assert done.exit_code == 0, done.output
     assert f"Planned steps: {diffusers} " in done.output
     assert f"Script's count: {script} " in done.output
 
 
 def test_what_is_printed_of_a_chain() -> None:
-    said = "\n".join(chain.report(chained()))
+    said = "\n".join(printed.of_chain(typed(chained()), Path()))
     for part in (
-        "4 pictures of 128x128 in 2 rounds (2 + 2)",
+        "4 images of 128x128 in 2 rounds (2 + 2)",
         "Effective steps: 8/6/14 (first round, each later round, total), measured",
         "Denoiser calls: 8/6/14",
         "Script's count: 8/7/15",
@@ -109,29 +101,29 @@ def test_what_is_printed_of_a_chain() -> None:
         "Gaps: 1.000 s",
         "TBB: 1.000 s, the mean of 1 gaps",
         "Images per second: 1.333",
-        "Round 1: image-to-image, 2 pictures, denoiser at batch 4, peak 1.000 GiB (rss, warm-up)",
+        "Round 1: image-to-image, 2 images, denoiser at batch 4, peak 1.000 GiB (rss, warm-up)",
     ):
         assert part in said, said
 
 
 def test_one_round_has_no_time_between_rounds() -> None:
-    said = "\n".join(chain.report(chained(samples=2)))
+    said = "\n".join(printed.of_chain(typed(chained(samples=2)), Path()))
     assert "Effective steps: 8/-/8" in said
     assert "TBB: none" in said
-    assert "in 1 round (2); " in said  # nothing starts from another round's pictures
+    assert "in 1 round (2); " in said  # nothing starts from another round's images
 
 
 def test_a_round_of_one_picture_is_told_so() -> None:
-    said = chain.report(chained(samples=3, max_batch=2))
-    assert any(line.startswith("Round 1: image-to-image, 1 picture, ") for line in said)
+    said = printed.of_chain(typed(chained(samples=3, max_batch=2)), Path())
+    assert any(line.startswith("Round 1: image-to-image, 1 image, ") for line in said)
 
 
 def test_a_round_out_of_memory_is_named() -> None:
     made = chained()
     made["outcome"], made["reason"] = "oom", "no memory"
     made["chain_rounds"][1] = {"round": 1, "task": "image-to-image", "batch": 2}
-    said = "\n".join(chain.report(made))
-    assert "Round 1: image-to-image, 2 pictures, oom: not finished" in said
+    said = "\n".join(printed.of_chain(typed(made), Path()))
+    assert "Round 1: image-to-image, 2 images, oom: not finished" in said
     assert "TTFI" not in said
 
 
@@ -146,7 +138,7 @@ def test_flags_reach_the_configuration_and_a_grid_is_written(
 
     class Run:
         path = tmp_path
-        records = (chained(images=images),)
+        records = (typed(chained(images=images)),)
         summary = None
 
     def measure(config: Any, out: Any, *, resume: bool, ui: Any) -> Any:
@@ -155,6 +147,7 @@ def test_flags_reach_the_configuration_and_a_grid_is_written(
 
     monkeypatch.setattr(api, "run", measure)
     done = invoke(
+        "chain",
         *("--samples", "4", "--max-batch", "2", "--start-from", "previous", "--size", "64"),
         *("--strength", "0.5", "--scheduler", "none", "--out", str(tmp_path)),
     )

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from bench import api, folder
-from bench.cli import folder as verb
 from bench.config import make_plan, parse_config
-from tests.cli.records import cell, record
+from tests.cli import records
+from tests.cli.records import cell, record, typed
 
 SAID = {
     "rows": "rows.jsonl",
@@ -40,13 +38,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def measure(config: Any, out: Any, *, ui: Any, **more: Any) -> Any:
         make_plan(parse_config(config))
         invoke.asked = (config, out, more)
-        made = record(cell(), folder=SAID)
+        made = typed(record(cell(), folder=SAID))
         return type("Run", (), {"path": tmp_path, "records": [made], "summary": None})
 
     def invoke(*arguments: str) -> Any:
-        single = typer.Typer()
-        single.command()(verb.folder)
-        return CliRunner().invoke(single, [str(tmp_path), *arguments])
+        return records.invoke("folder", str(tmp_path), *arguments)
 
     monkeypatch.setattr(api, "run", measure)
     return invoke
@@ -66,14 +62,13 @@ def test_flags_become_a_folder(run: Any, tmp_path: Path) -> None:
         "steps": 10,
         "size": "64x32",
         "resize": "fit",
-        "enlarge": False,
         "seed": 333,
         "draw_seed": 0,
     }
-    assert (out, more) == (None, {})
+    assert (out, more) == (None, {"resume": False})
 
 
-def test_several_prompts_and_models_are_drawn_from_and_a_named_run_is_gone_on_with(
+def test_several_prompts_and_models_are_drawn_from_and_a_named_run_is_continued(
     run: Any, tmp_path: Path
 ) -> None:
     place = tmp_path / "run"
@@ -91,10 +86,10 @@ def test_several_prompts_and_models_are_drawn_from_and_a_named_run_is_gone_on_wi
 def test_what_is_printed(run: Any) -> None:
     told = run("--prompt", "a").output
     for line in (
-        "Pictures: 3, 2 ok, 1 failed",
-        "Time of a picture: 0.250 s (median); 3.50 pictures a second with reading and saving",
-        "Host memory: 100 MiB at the first picture, 101 at the last",
-        "Gone on with: 1 pictures were done before",
+        "Images: 3, 2 ok, 1 failed",
+        "Time per image: 0.250 s (median); 3.50 images a second with reading and saving",
+        "Host memory: 100 MiB at the first image, 101 at the last",
+        "Resumed: 1 images were done before",
         "  failed: b.png: torn",
         "Outcome: ok",
     ):
@@ -103,7 +98,7 @@ def test_what_is_printed(run: Any) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [((), "say what to draw"), (("--prompt", "a", "--seed", "soon"), "neither a whole number")],
+    [((), "say what to draw"), (("--prompt", "a", "--seed", "soon"), "must be a whole number")],
 )
 def test_wrong_flags_are_refused(run: Any, arguments: tuple[str, ...], said: str) -> None:
     done = run(*arguments)

@@ -8,7 +8,7 @@ from tests.cli import records
 
 
 def ended(outcome: str, reason: str | None = None) -> Any:
-    return records.record(records.cell(), outcome=outcome, reason=reason)
+    return records.typed_of({"outcome": outcome, "reason": reason})
 
 
 def test_nothing_is_added_below_a_table_of_cells_that_are_ok(tmp_path: Path) -> None:
@@ -22,8 +22,8 @@ def test_where_no_cell_is_ok_the_reasons_are_said_with_their_counts(tmp_path: Pa
         "No measurement is ok: 2 failed, 1 oom.",
         "  2 x failed: no model",
         "  1 x oom: 8 GiB",
-        f"What the workers said: {tmp_path / 'logs'}",
-        "Once the cause is mended, the same command measures these again with --retry failed,oom",
+        f"Worker logs: {tmp_path / 'logs'}",
+        "After fixing the cause, the same command measures these again with --retry failed,oom",
     ]
 
 
@@ -31,5 +31,5 @@ def test_where_some_are_ok_it_says_how_many_and_what_can_be_tried_again(tmp_path
     run = [ended("ok"), ended("unsupported", "no GPU"), ended("ok")]
     assert afterword(run, tmp_path) == [
         "2 of 3 measurements are ok; 1 unsupported.",
-        f"What the workers said: {tmp_path / 'logs'}",
+        f"Worker logs: {tmp_path / 'logs'}",
     ]

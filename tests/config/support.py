@@ -48,3 +48,9 @@ def plan_matrix(matrix: dict[str, Any], only: Sequence[str] = (), **top: Any) ->
     """Plan a matrix over one workload, unless it brings its own."""
     matrix = {"workload": [workload()], **matrix}
     return make_plan(parse_config({"matrix": matrix, **top}, only=only))
+
+
+def only_cell(changes: dict[str, Any], **top: Any) -> Any:
+    """Return the one cell of a workload with ``changes``."""
+    (cell,) = plan_matrix({"workload": [workload(**changes)]}, **top).cells
+    return cell

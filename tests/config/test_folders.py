@@ -69,7 +69,7 @@ def test_a_model_that_no_picture_is_drawn_has_no_cell(tmp_path: Path) -> None:
     (tmp_path / "only.png").write_bytes(b"x")
     plan = planned(tmp_path, model=None, models=[REDRAW, EDIT])
     assert len(plan.cells) == 1
-    assert any("no picture was drawn" in note for note in plan.notes)
+    assert any("no image was drawn" in note for note in plan.notes)
 
 
 def test_the_plan_keeps_the_draw(pictures: Path) -> None:
@@ -95,10 +95,10 @@ def test_the_plan_keeps_the_draw(pictures: Path) -> None:
         ({"iterations": 2}, "'iterations' must be 1 in task folder"),
         ({"model": EDIT, "strength": 0.5}, "'strength' 0.5 means nothing here"),
         ({"image_guidance": 2.0}, "'image_guidance' 2.0 means nothing here"),
-        ({"input_image": "x.png"}, "'x.png'"),
+        ({"input_image": "x.png"}, "means nothing for folder"),
         ({"how": "edit"}, "does text-to-image and image-to-image and chain, not edit"),
         ({"sweep": {"steps": [2, 4, 8]}}, "'sweep' needs equal calls"),
-        ({"seed": 2**32 - 5}, "the last of 12 pictures would have the seed"),
+        ({"seed": 2**32 - 5}, "the last of 12 images would have the seed"),
         ({"strength": 0.05}, "less than one step"),
     ],
 )
@@ -108,19 +108,19 @@ def test_what_cannot_be_is_refused(pictures: Path, changes: Any, said: str) -> N
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
-    assert "holds no picture" in refused(tmp_path)
+    assert "holds no image" in refused(tmp_path)
     assert "does not exist" in refused(tmp_path / "gone")
 
 
 def test_keys_of_folders_belong_to_folders() -> None:
-    with pytest.raises(ConfigError, match="'resize' belongs to task folder"):
+    with pytest.raises(ConfigError, match=r"'resize' 'pad' means nothing .* it belongs to folder"):
         plan_matrix({"workload": [workload(resize="pad")]})
 
 
 def test_a_folder_that_takes_longer_than_its_limit_is_said(pictures: Path) -> None:
     entry = workload(name="f", task="folder", pictures=str(pictures), steps=1000)
     plan = plan_matrix({"workload": [entry]}, limits={"timeout": "1s"})
-    assert any("12 pictures may take" in note for note in plan.notes)
+    assert any("12 images may take" in note for note in plan.notes)
 
 
 def test_a_random_seed_is_drawn_kept_and_said() -> None:
@@ -134,7 +134,7 @@ def test_a_random_seed_is_drawn_kept_and_said() -> None:
     again = make_plan(config, one.to_json()["seeds_drawn"])
     assert [c["cell_id"] for c in again.cells] == [c["cell_id"] for c in one.cells]
     for place, seed in one.seeds_drawn.items():
-        assert f"{place}: drew {seed}; 'seed: {seed}' makes the same pictures again" in one.notes
+        assert f"{place}: drew {seed}; 'seed: {seed}' makes the same images again" in one.notes
 
 
 def test_cells_that_share_a_seed_share_the_draw() -> None:
@@ -155,14 +155,6 @@ def test_cells_that_share_a_seed_share_the_draw() -> None:
 def test_seeds_are_whole_numbers_or_random(seed: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         plan_matrix({"workload": [workload(seed=seed)]})
-
-
-def test_iterations_and_one_by_one_make_another_cell_where_they_are_asked() -> None:
-    def cell_id(**changes: Any) -> str:
-        return plan_matrix({"workload": [workload(batch=2, **changes)]}).cells[0]["cell_id"]
-
-    assert cell_id(iterations=1, one_by_one=False) == cell_id()
-    assert len({cell_id(), cell_id(iterations=2), cell_id(one_by_one=True)}) == 3
 
 
 def test_the_shipped_configuration() -> None:

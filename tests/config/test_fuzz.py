@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench.config import ConfigError, Plan, load_config, make_plan, parse_config
-from bench.config.models import AXES, Document, WorkloadFields
+from bench.config.models import shapes
 from tests.config.support import BASE, ROOT
 
 SHIPPED = [
@@ -62,7 +62,7 @@ RICH = {
 DOCUMENTS = [*SHIPPED, RICH]
 
 WORDS = st.sampled_from(
-    sorted({*AXES, *WorkloadFields.model_fields, *Document.model_fields, "options", "preset"})
+    sorted({*shapes().axes, *shapes().document.model_fields, "options", "preset"})
 )
 SCALARS = st.one_of(
     st.none(),

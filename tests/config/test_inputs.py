@@ -87,14 +87,14 @@ def test_a_cell_without_files_is_told_as_it_is() -> None:
     ("image", "model", "message"),
     [
         ("cat.jpg", "embedded:pix2pix",
-         (r"x\.yaml:7: workload 'edit': input picture 'cat\.jpg' \(/.*/configs/cat\.jpg\) does not "
+         (r"x\.yaml:7: workload 'edit': input image 'cat\.jpg' \(/.*/configs/cat\.jpg\) does not "
          r"exist\. Did you mean 'cat\.png'\?")),
         ("here.png", "embedded:pix2pix",
          (r"x\.yaml:7: .* does not exist\. Paths in a configuration start from its own folder; "
          r"from there it is '\.\./elsewhere/here\.png'\.")),
         ("a/b/cat.png", "embedded:pix2pix", r":7: .* does not exist\. Nor does the folder /.*/a/b"),
-        (".", "embedded:pix2pix", r":7: .*input picture '\.' \(/.*\) is a folder"),
-        ("/dev/zero", "embedded:pix2pix", r":7: .*input picture '/dev/zero' is no regular file"),
+        (".", "embedded:pix2pix", r":7: .*input image '\.' \(/.*\) is a folder"),
+        ("/dev/zero", "embedded:pix2pix", r":7: .*input image '/dev/zero' is no regular file"),
         ("cat.png", "path:mime",
          r":5: .*model folder 'mime' \(/.*\) does not exist\. Did you mean 'path:mine'\?"),
         ("cat.png", "path:cat.png", r":5: .*is a file, and path: takes a folder.*from_single_file"),
@@ -116,7 +116,7 @@ def test_the_plan_says_what_it_reads(home: Path, capsys: pytest.CaptureFixture[s
     (home / "cat.png").write_bytes(b"cat")
     plan(home, "../cat.png")
     with pytest.raises(SystemExit) as ended:
-        main(["plan", "../configs/x.yaml"])
+        main(["run", "../configs/x.yaml", "--dry-run"])
     assert not ended.value.code
     assert f"reads     {(home / 'cat.png').resolve()} (../cat.png)\n" in capsys.readouterr().out
 

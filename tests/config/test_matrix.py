@@ -64,8 +64,7 @@ def test_expanding_as_documented() -> None:
 def test_adding_as_documented() -> None:
     systems = ["macos-latest", "windows-latest", "ubuntu-latest"]
     found = values(
-        {"os": systems, "version": [12, 14, 16]},
-        include=[{"os": "windows-latest", "version": 17}],
+        {"os": systems, "version": [12, 14, 16]}, include=[{"os": "windows-latest", "version": 17}]
     )
     assert len(found) == 10
     assert found[-1] == {"os": "windows-latest", "version": 17}

@@ -137,29 +137,21 @@ def test_no_preset_warms_up_with_a_single_call(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "seconds"),
+    ("key", "written", "held"),
     [
-        ("90s", 90),
-        ("10m", 600),
-        ("1h30m", 5400),
-        ("1.5 h", 5400),
-        ("500ms", 0.5),
-        (7, 7),
-        (1.5, 1.5),
+        *(("timeout", text, seconds) for text, seconds in (
+            ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5 h", 5400), ("500ms", 0.5), (7, 7),
+            (1.5, 1.5),
+        )),
+        *(("memory", text, count) for text, count in (
+            ("8GiB", 8 * 1024**3), ("500MB", 500_000_000), ("1.5 GB", 1_500_000_000), (None, None),
+        )),
     ],
-)
-def test_durations(written: Any, seconds: float) -> None:
-    (cell,) = plan_matrix({}, limits={"timeout": written}).cells
-    assert cell["limits"]["timeout_s"] == seconds
-
-
-@pytest.mark.parametrize(
-    ("written", "count"),
-    [("8GiB", 8 * 1024**3), ("500MB", 500_000_000), ("1.5 GB", 1_500_000_000), (None, None)],
-)
-def test_amounts_of_memory(written: Any, count: int | None) -> None:
-    (cell,) = plan_matrix({}, limits={"memory": written}).cells
-    assert cell["limits"]["memory_bytes"] == count
+)  # fmt: skip
+def test_durations_and_amounts_of_memory(key: str, written: Any, held: Any) -> None:
+    (cell,) = plan_matrix({}, limits={key: written}).cells
+    names = {"timeout": "timeout_s", "memory": "memory_bytes"}
+    assert dict(cell["limits"])[names[key]] == held
 
 
 @pytest.mark.parametrize("written", [0, -1, "0s", "", "10", "1 week", True, [], "1e3s", "40d"])

@@ -142,10 +142,7 @@ STRENGTH = ["matrix.workload.t2i.task=image-to-image", "matrix.workload.t2i.stre
             ["matrix.include=[{sweep: {sizes: [64]}}]"],
             "unknown key 'sizes' in sweep of include entry 1. Did you mean 'size'?",
         ),
-        (
-            ["matrix.exclude=[{sweep: {size: [64]}}]"],
-            "exclude: 'sweep' is no axis of this matrix",
-        ),
+        (["matrix.exclude=[{sweep: {size: [64]}}]"], "exclude: 'sweep' is no axis of this matrix"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, overrides: list[str], message: str) -> None:

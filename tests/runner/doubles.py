@@ -118,6 +118,12 @@ def exit_by_exception(job: Job, emit: Emit) -> None:
     sys.exit(_extra(job)["code"])
 
 
+def sends_nonsense(job: Job, emit: Emit) -> None:
+    """Send one field as no reader takes it."""
+    emit({"event": "set", "fields": _extra(job)["fields"]})
+    good(job, emit)
+
+
 def raises(job: Job, emit: Emit) -> None:
     raise ValueError("the backend fell over")
 

@@ -63,7 +63,7 @@ def test_a_run_from_a_mapping():
         ("t2i/none", 1),
     ]
     assert len(run.frame()) == 4
-    assert run.pictures == []
+    assert run.images == []
     again = bench.Run.open("runs/small")
     assert msgspec.json.encode(again.records) == msgspec.json.encode(run.records)
     assert again.summary is None
@@ -98,7 +98,7 @@ def test_an_interruption_is_raised_once_the_folder_is_in_order():
     with pytest.raises(KeyboardInterrupt):
         bench.run(CONFIG, ui=Impatient(Console(file=out)))
     assert 0 < len(bench.Run.open("runs/small").records) < 4
-    assert "--resume goes on from here" in out.getvalue()
+    assert "--resume continues it" in out.getvalue()
     assert len(bench.run(CONFIG, resume=True).records) == 4
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from bench.contract import Cell
 from bench.runner import Patience, Task, execute
+from bench.store import RunFolder
 from tests.runner.support import Plan, Watcher, cell, lines, machine, program
 
 STARTS = [
@@ -61,6 +62,26 @@ def run_one(
     assert second["outcome"] == "ok"
     assert summary.exit_code == (0 if first["outcome"] == "ok" else 1)
     return first
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"prepare_s": "soon"}, "prepare_s: expected float"),
+        ({"images": [{"path": "../../other/run.png"}]}, r"images[0].path: expected a path below"),
+        ({"lora": 7}, "lora: expected object"),
+    ],
+)
+def test_what_no_reader_would_take_fails_its_cell_and_leaves_the_run_readable(
+    tmp_path: Path, fields: dict[str, Any], why: str
+) -> None:
+    faulty = cell("faulty", extra={"do": "sends_nonsense", "fields": fields})
+    found = run_one(tmp_path, faulty)
+    assert found["outcome"] == "failed"
+    assert why in found["reason"]
+    assert "e2e_s" not in found
+    outcomes = [record.outcome for record in RunFolder.open(tmp_path / "run").records()]
+    assert outcomes == ["failed", "ok"]
 
 
 def faulty(do: str, **changes: Any) -> Cell:

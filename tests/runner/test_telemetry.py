@@ -28,7 +28,12 @@ class Sampler:
     def fields(self, begun_s, calls):
         used = [None, 5, 7]
         return (
-            {"begun_s": begun_s, "calls": calls, "columns": {"process_used_bytes": used}},
+            {
+                "period_s": 0.01,
+                "begun_s": begun_s,
+                "calls": calls,
+                "columns": {"process_used_bytes": used},
+            },
             {"telemetry.power_w": "no power here"},
         )
 

@@ -233,8 +233,15 @@ def test_text_that_is_no_unicode_is_stored_readably(tmp_path: Path) -> None:
         ({"round": 2**60}, "round: expected int <="),
         ({"images": [{"path": "../../etc/passwd"}]}, r"images\[0\]\.path: expected a path below"),
         ({"images": [{"path": "/etc/passwd"}]}, r"images\[0\]\.path: expected a path below"),
-        ({"cell": {"cell_id": "a"}}, "missing required field"),
-        ({"fingerprint": []}, "expected object, got array"),
+        ({"cell": {"cell_id": "a"}}, "cell: object missing required field name"),
+        ({"fingerprint": []}, "fingerprint: expected object, got array"),
+        ({"fingerprint": {"gpu": "H200"}}, r"fingerprint\.gpu: expected object"),
+        ({"cell": record("a")["cell"] | {"threads": -1}}, r"cell\.threads: expected int >= 0"),
+        ({"lora": {"source": "a", "scale": "much"}}, r"lora\.scale: expected float"),
+        (
+            {"telemetry": {"period_s": 1, "columns": {"t_s": [1], "cpu_pct": []}}},
+            "differ in length",
+        ),
     ],
 )
 def test_a_field_that_is_wrong_is_named_with_file_and_line(
@@ -250,7 +257,15 @@ def test_a_field_that_is_wrong_is_named_with_file_and_line(
 @pytest.mark.parametrize("field", ["anything", "cell", "fingerprint", "memory_modes"])
 def test_what_nests_too_deeply_is_one_sentence(tmp_path: Path, field: str) -> None:
     path = tmp_path / "records.jsonl"
-    deep = f'{json.dumps(record("a"))[:-1]}, "{field}": {"[" * 100_000}{"]" * 100_000}}}\n'
-    path.write_text(deep)
+
+    def deep(levels: int) -> None:
+        nested = f'{{"gpu": null, "a": {"[" * levels}{"]" * levels}}}'
+        path.write_text(f'{json.dumps(record("a"))[:-1]}, "{field}": {nested}}}\n')
+
+    deep(100_000)
     with pytest.raises(StoreError, match=r"line 1: .*nests too deeply"):
         Journal(path)
+    deep(400)
+    if field in ("cell", "fingerprint"):
+        with pytest.raises(StoreError, match=r"line 1: "):
+            list(Journal(path).read(Journal(path).entries))

@@ -10,8 +10,6 @@ import pytest
 
 from bench.worker import memory_modes
 from bench.worker.memory_modes import ModeError
-from compilers import registry
-from compilers.base import Traits
 from tests.worker import fakes, tiny
 
 
@@ -111,7 +109,7 @@ def test_an_offloaded_model_is_built_on_the_cpu(offload, monkeypatch):
     ],
 )
 def test_what_cannot_work_is_refused_before_loading(memory, device, backend, outcome, said):
-    found = memory_modes.refusal(work(memory), device, registry.traits_of(backend), {})
+    found = memory_modes.refusal(work(memory), device, backend, {})
     assert found is not None
     assert found[0] == outcome
     assert said in found[1]
@@ -125,26 +123,21 @@ def test_a_missing_package_is_unavailable_with_its_name(memory, package, monkeyp
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == package else find(name)
     )
-    outcome, reason = memory_modes.refusal(work(memory), "cuda:0", Traits(), {}) or ("", "")
+    outcome, reason = memory_modes.refusal(work(memory), "cuda:0", "none", {}) or ("", "")
     assert outcome == "unavailable"
     assert package in reason
 
 
 def test_an_old_diffusers_has_no_group_offload(monkeypatch):
     monkeypatch.setattr(memory_modes, "_has_group_offload", lambda: False)
-    outcome, reason = memory_modes.refusal(work("group-offload"), "cuda:0", Traits(), {}) or (
-        "",
-        "",
-    )
+    outcome, reason = memory_modes.refusal(work("group-offload"), "cuda:0", "none", {}) or ("", "")
     assert outcome == "unsupported"
     assert "0.33" in reason
 
 
 @pytest.mark.parametrize("memory", [None, "attention-slicing", "vae-slicing+vae-tiling"])
 def test_what_works_everywhere_is_not_refused(memory):
-    assert (
-        memory_modes.refusal(work(memory), "cpu", registry.traits_of("torch-compile"), {}) is None
-    )
+    assert memory_modes.refusal(work(memory), "cpu", "torch-compile", {}) is None
 
 
 def test_a_cell_on_a_cpu_ends_before_it_loads_anything(tmp_path, monkeypatch):

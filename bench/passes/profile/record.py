@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from bench.records.types import Count, Seconds, Text
+from bench.records.types import Count, Part, Seconds, Text
 
 
-class Work(Struct, frozen=True, kw_only=True):
+class Work(Part, frozen=True):
     """Operations of one scope in one pipeline call; ``bytes`` of each operator alone."""
 
     calls: Count = 0
@@ -16,7 +14,7 @@ class Work(Struct, frozen=True, kw_only=True):
     weight_bytes: Count = 0
 
 
-class Ceilings(Struct, frozen=True, kw_only=True):
+class Ceilings(Part, frozen=True):
     """What this process could do at most."""
 
     matmul_flops_per_s: Seconds
@@ -26,7 +24,7 @@ class Ceilings(Struct, frozen=True, kw_only=True):
     dtype: Text | None = None
 
 
-class DeviceBusy(Struct, frozen=True, kw_only=True):
+class DeviceBusy(Part, frozen=True):
     """One traced call, in seconds."""
 
     busy_s: float | None = None
@@ -37,7 +35,7 @@ class DeviceBusy(Struct, frozen=True, kw_only=True):
     loop_busy_s: float | None = None
 
 
-class Fields(Struct, frozen=True, kw_only=True):
+class Fields(Part, frozen=True):
     work: dict[Text, Work] | None = None
     ceilings: Ceilings | None = None
     device_busy: DeviceBusy | None = None

@@ -52,11 +52,9 @@ class Process:
     """One record's pass.
 
     Attributes:
-        number: from 1, its round.
-        calls, asked: made, and asked for.
-        equal: how many were equal to the one that most were equal to, in all their images.
+        number: its round, from 1.
+        equal: how many calls were equal to the one that most were equal to, in all their images.
         memory_bytes: after each call; empty if it was not to be had.
-        leak: None without readings.
     """
 
     number: int
@@ -74,11 +72,9 @@ class Repeated:
     """All processes of one cell.
 
     Attributes:
-        name: of the cell.
         mode: the workload's ``deterministic``.
         without: operations that ran and have no deterministic algorithm.
-        images: images of a call.
-        differences: of images that were not the same.
+        images: how many a call makes.
         failed: why there is no pass to judge, for each process without one.
     """
 
@@ -129,9 +125,7 @@ def judge(records: Sequence[Record], run_dir: Path) -> Repeated:
     records = sorted(records, key=lambda record: record.round)
     passed = [(record, part) for record in records if (part := record.part(stored.Fields)).repeat]
     processes = tuple([_process(record, part) for record, part in passed])
-    ran = [
-        name for record in records for name in (record.deterministic or {}).get("operations", ())
-    ]
+    ran = [name for record in records for name in record.deterministic.operations]
     within = [each for record, part in passed for each in _within(record, part, run_dir)]
     return Repeated(
         name=records[0].name,

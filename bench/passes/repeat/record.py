@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from bench.records.types import Count, Image, RelativePath, Text
+from bench.records.types import Count, Image, Part, RelativePath, Text
 
 
-class Difference(Struct, frozen=True, kw_only=True):
+class Difference(Part, frozen=True):
     """An image of a call that was not the same in all calls."""
 
     index: Count
@@ -19,7 +17,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     map: RelativePath | None = None
 
 
-class About(Struct, frozen=True, kw_only=True):
+class About(Part, frozen=True):
     """What was compared with, and what memory was read by."""
 
     calls: Count = 0
@@ -30,11 +28,11 @@ class About(Struct, frozen=True, kw_only=True):
     differences: tuple[Difference, ...] = ()
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class Call(Part, frozen=True):
     sha256: tuple[Text, ...] = ()
     memory_bytes: Count | None = None
 
 
-class Fields(Struct, frozen=True, kw_only=True):
+class Fields(Part, frozen=True):
     repeat_about: About | None = None
     repeat: tuple[Call, ...] = ()

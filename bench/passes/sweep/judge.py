@@ -12,17 +12,7 @@ from bench.stats.sweep import SweepFit, ThroughputCheck, check_throughput, fit_s
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """One measured call of a steps sweep.
-
-    Attributes:
-        round: the round, and so the process, that it belongs to.
-        order: its place among all calls of the cell, by when they ran, from 0.
-        steps: as asked for.
-        steps_effective: as the scheduler took them; None if it was not seen.
-        denoiser_calls: as hooked.
-        e2e_s: seconds from synchronise to synchronise.
-        it_per_s: of this call; None with fewer than two step events.
-    """
+    """One measured call of a steps sweep; ``order`` is its place among all calls of the cell."""
 
     round: int
     order: int
@@ -48,13 +38,11 @@ class StepSweep:
     """A steps sweep, its rounds pooled.
 
     Attributes:
-        calls: in the order in which they ran.
-        fit: the line through them; ``fit.residuals_s`` and ``fit.outliers`` follow ``calls``.
-        it_per_s: median of the cell's own measured calls (not of the sweep's); None if none has it.
-        denoiser_calls_per_step: denoiser calls for each step event of those calls.
-        check: ``1 / marginal_step_s`` against ``it_per_s``; None if either is missing.
-        failures: points that gave no figure.
-        reason: why there is no fit; None if there is one.
+        calls: in the order in which they ran, as are the fit's residuals and outliers.
+        it_per_s: median of the cell's own measured calls, not of the sweep's.
+        denoiser_calls_per_step: for each step event of those calls.
+        check: ``1 / marginal_step_s`` against ``it_per_s``.
+        reason: why there is no fit.
     """
 
     calls: tuple[StepCall, ...]
@@ -78,13 +66,10 @@ class SizePoint:
     """One size of a size sweep. The tuples have one entry a round that reached this size.
 
     Attributes:
-        height, width: pixels, as asked for.
-        output_height, output_width: pixels, as the pipeline returned them; None if no call ended.
+        output_height, output_width: as the pipeline returned them; None if no call ended.
         order: place in the sweep: earlier sizes decide what is compiled already.
-        first_s, second_s: the first and second call; None where it failed.
-        e2e_s: the calls after them.
-        median_s: over all rounds' ``e2e_s``; None without any.
-        recompile_s: first call minus the median of the round's own ``e2e_s``; None without either.
+        e2e_s: the calls after the first two; ``median_s`` is over all rounds.
+        recompile_s: first call minus the median of the round's own ``e2e_s``.
         graphs, recompiles: what torch compiled in the first two calls.
         failures: rounds in which this size gave no figure, or one that does not count.
     """

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from bench.contract import Outcome
-from bench.records.types import Count, Seconds, Text
+from bench.records.types import Count, Part, Seconds, Text
 
 
-class StepsEntry(Struct, frozen=True, kw_only=True):
+class StepsEntry(Part, frozen=True):
     """One call at a number of steps; figures are None unless it is ``ok``."""
 
     steps: Count
@@ -21,7 +19,7 @@ class StepsEntry(Struct, frozen=True, kw_only=True):
     reason: Text | None = None
 
 
-class SizeEntry(Struct, frozen=True, kw_only=True):
+class SizeEntry(Part, frozen=True):
     """One size: its first, its second and its measured calls."""
 
     order: Count
@@ -38,7 +36,7 @@ class SizeEntry(Struct, frozen=True, kw_only=True):
     reason: Text | None = None
 
 
-class Fields(Struct, frozen=True, kw_only=True):
+class Fields(Part, frozen=True):
     sweep_steps_warmup: tuple[StepsEntry, ...] | None = None
     sweep_steps: tuple[StepsEntry, ...] | None = None
     sweep_size: tuple[SizeEntry, ...] | None = None

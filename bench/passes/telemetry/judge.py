@@ -65,10 +65,8 @@ class Summary:
     """A pass.
 
     Attributes:
-        quantities: by column.
-        images, calls: made while sampled.
-        span_s: first begin to last end.
-        throttled: reason → share of the samples within the span, 0 to 1.
+        span_s: from the first call's begin to the last one's end.
+        throttled: share of the samples within the span, 0 to 1, by reason.
         foreign: most other processes seen on the GPU at once, and their names.
         flags: sentences without a full stop.
     """

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Struct
-
-from bench.records.types import Count, Text
+from bench.records.types import Count, Part, Text
 
 Column = tuple[float | None, ...]
 
 
-class Telemetry(Struct, frozen=True, kw_only=True):
+class Telemetry(Part, frozen=True):
     """Samples from outside the worker; times in seconds since the pass began.
 
     Attributes:
@@ -39,5 +37,5 @@ class Telemetry(Struct, frozen=True, kw_only=True):
             raise ValueError("columns of telemetry differ in length")
 
 
-class Fields(Struct, frozen=True, kw_only=True):
+class Fields(Part, frozen=True):
     telemetry: Telemetry | None = None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from bench.contract import Outcome
-from bench.records.types import Count, Reading, Text
+from bench.records.types import Count, Part, Reading, Text
 
 
-class Round(Struct, frozen=True, kw_only=True):
-    """One pipeline call of a chain; figures of a round that failed are None."""
+class Round(Part, frozen=True):
+    """One pipeline call of a chain; figures of a round that failed are None.
+
+    ``outcome`` is None of a round that did not end: the cell's own outcome says why.
+    """
 
     round: Count = 0
     task: Text = ""
@@ -21,11 +22,11 @@ class Round(Struct, frozen=True, kw_only=True):
     denoiser_calls: Count | None = None
     denoiser_batch: Count | None = None
     memory: tuple[Reading, ...] = ()
-    outcome: Outcome = "ok"
+    outcome: Outcome | None = None
     reason: Text | None = None
 
 
-class Descent(Struct, frozen=True, kw_only=True):
+class Descent(Part, frozen=True):
     """Where an image of a chain comes from."""
 
     index: Count
@@ -45,7 +46,7 @@ COLUMNS = (
 """Fields whose median over the calls is a column of the table of records."""
 
 
-class Fields(Struct, frozen=True, kw_only=True):
+class Fields(Part, frozen=True):
     """``ttfi_s``, ``tbb_s`` and ``images_per_s`` have a value for each measured call."""
 
     ttfi_s: tuple[float, ...] = ()

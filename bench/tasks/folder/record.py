@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from bench.records.types import Count, RelativePath
+from bench.records.types import Count, Part, RelativePath
 
 
-class Folder(Struct, frozen=True, kw_only=True):
+class Folder(Part, frozen=True):
     """``rows`` is the file with one line an image; times in seconds."""
 
     rows: RelativePath
@@ -27,5 +25,5 @@ class Folder(Struct, frozen=True, kw_only=True):
     rss_slope_interval: tuple[float, float] | None = None
 
 
-class Fields(Struct, frozen=True, kw_only=True):
+class Fields(Part, frozen=True):
     folder: Folder | None = None
