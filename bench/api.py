@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 from bench.config import Plan, estimate, load_config, make_plan, parse_config
 from bench.contract import Cell
 from bench.environments.build import provide
-from bench.gate import session
 from bench.records import Record
-from bench.runner import RunSummary, Silent, Start, Ui, execute
+from bench.runner import RunSummary, Silent, Start, Ui, execute, session
 from bench.store import RunFolder
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from bench import audit, text
 from bench.audit.readers.runs import of_records
 from bench.contract import Perceptual
 from bench.records.arms import ArmGroup, Source, group
-from bench.records.load import load
 from bench.store import StoreError
+from bench.store.load import load
 from reports import (
     analyse,
     fidelity,

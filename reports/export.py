@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.contract import Perceptual
 from bench.records import frame as flat
 from bench.records.arms import group
-from bench.records.load import load
 from bench.store import StoreError
+from bench.store.load import load
 from reports import analyse, perceptual
 from reports.analyse import Finding
 from reports.perceptual import Score, Scores

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 from bench import audit, text
 from bench.records import Record
 from bench.records.arms import Source, group
-from bench.records.load import load
 from bench.store import RunFolder, StoreError
+from bench.store.load import load
 from reports import analyse, build, fidelity, markdown, reference, techniques
 from reports.answers import Answer
 from reports.tables import Column, table

@@ -1,18 +1,23 @@
-"""The 'never' column of docs/architecture.md: by reading the imports, and by running them."""
+"""The last two columns of docs/architecture.md: by following the imports, and by running them."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import graphlib
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STDLIB = sys.stdlib_module_names
-HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors"}
-PARENT_ONLY = {"pandas", "matplotlib", "pydantic", "rich", "typer", "yaml"}
+PACKAGES = ("bench", "compilers", "plots", "reports")
+STDLIB = frozenset(sys.stdlib_module_names)
+HEAVY = frozenset({"torch", "diffusers", "transformers", "accelerate", "safetensors"})
+PARENT_ONLY = frozenset({"pandas", "matplotlib", "pydantic", "rich", "typer", "yaml", "msgspec"})
+TABLES = frozenset({"pandas", "matplotlib"})
 
 
 def imports(path: Path, *, top_level: bool = False) -> set[str]:
@@ -47,115 +52,173 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
     return found
 
 
-def packages(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
+@functools.cache
+def modules() -> dict[str, Path]:
+    """Return every module of the product by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    assert len(found) > 200
+    return found
 
 
-def files(folder: str, *, without: str = "\0") -> list[Path]:
+@functools.cache
+def edges(module: str, *, top_level: bool) -> frozenset[str]:
+    """Return what a module imports: modules of the product, and the names of other packages."""
+    found = set()
+    for name in imports(modules()[module], top_level=top_level):
+        inside = name
+        while inside and inside not in modules():
+            inside = inside.rpartition(".")[0]
+        # Importing a.b.c runs a and a.b first.
+        parts = inside.split(".") if inside else []
+        found |= {".".join(parts[: end + 1]) for end in range(len(parts))}
+        if not inside:
+            found.add(name.partition(".")[0])
+    return frozenset(found - {module})
+
+
+def reached(start: str, *, top_level: bool) -> dict[str, str]:
+    """Return all that a module imports, directly or through others, each with who imports it."""
+    found = {start: ""}
+    waiting = [start]
+    while waiting:
+        module = waiting.pop()
+        # What a package offers lazily is imported by who asks for it, not by who imports a part.
+        package = module in PACKAGES
+        for name in edges(module, top_level=top_level or package) - found.keys():
+            found[name] = module
+            if name in modules():
+                waiting.append(name)
+    return found
+
+
+def way(found: dict[str, str], name: str) -> str:
+    """Return the chain of imports that leads to ``name``."""
+    chain = [name]
+    while found[chain[-1]]:
+        chain.append(found[chain[-1]])
+    return " <- ".join(chain)
+
+
+def in_worker(module: str) -> bool:
+    """Return whether a module runs in a worker: valid on old interpreters, without the parent."""
+    capability = module.startswith(("bench.passes.", "bench.tasks."))
+    work = capability and module.rpartition(".")[2] in ("work", "base")
+    return work or module.partition(".")[0] == "compilers" or module.startswith("bench.worker")
+
+
+SHARED = (
+    *("bench.chains", "bench.contract", "bench.content", "bench.folder", "bench.modes"),
+    *("bench.nvml", "bench.plugins", "bench.stats", "bench.stats.order"),
+)
+"""What both sides import; besides, the packages of passes and tasks themselves."""
+
+WORKER = [module for module in modules() if in_worker(module)]
+PARENT = [module for module in modules() if not in_worker(module)]
+
+
+def of(*packages: str) -> list[str]:
+    """Return the modules of the parent in these packages."""
     found = [
-        path
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        if not path.relative_to(ROOT).as_posix().startswith(without)
+        module
+        for module in PARENT
+        if any(module == each or module.startswith(f"{each}.") for each in packages)
     ]
     assert found
     return found
 
 
-def shown(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-WORKER = [
-    *files("bench/worker"),
-    *files("compilers"),
-    ROOT / "bench/plugins.py",
-    *(
-        path
-        for folder in ("bench/passes", "bench/tasks")
-        for path in files(folder)
-        if path.name in ("__init__.py", "base.py", "work.py")
-    ),
+NEVER: list[tuple[str, Iterable[str], frozenset[str]]] = [
+    ("the parent holds no device", PARENT, HEAVY),
+    ("the runner needs no tables", of("bench.runner", "bench.store", "bench.api"), TABLES),
+    ("environments stand below", of("bench.environments", "bench.contract"), PARENT_ONLY),
+    ("statistics are numpy alone", of("bench.stats"), HEAVY | PARENT_ONLY | {"PIL", "psutil"}),
+    ("a command starts fast", ["bench.cli.app"], (PARENT_ONLY | {"numpy"}) - {"typer"}),
+    ("a figure draws, and reads no records", of("plots"), HEAVY | {"pydantic", "msgspec"}),
 ]
-PARENT = [path for path in files("bench") if path not in WORKER]
 
 
-@pytest.mark.parametrize("path", PARENT, ids=shown)
-def test_the_parent_never_imports_torch(path: Path) -> None:
-    asked_to_report = shown(path) in {
-        f"bench/cli/{verb}.py" for verb in ("report", "export", "history", "show")
-    }
-    later = {"plots", "scripts"} | (set() if asked_to_report else {"reports"})
-    if path.name == "section.py":  # a pass's or task's part of a report, imported by reports alone
-        later = {"scripts"}
-    assert not packages(imports(path)) & (HEAVY | later)
+@pytest.mark.parametrize(("rule", "who", "never"), NEVER, ids=[rule for rule, _, _ in NEVER])
+def test_what_a_room_never_loads(rule: str, who: Iterable[str], never: frozenset[str]) -> None:
+    """Transitively, at import time."""
+    for module in who:
+        found = reached(module, top_level=True)
+        assert not [way(found, name) for name in never & found.keys()], rule
 
 
-@pytest.mark.parametrize("path", WORKER, ids=shown)
-def test_what_runs_in_a_worker_imports_nothing_of_the_parent(path: Path) -> None:
-    names = imports(path)
-    assert not packages(names) & PARENT_ONLY
-    parents = {name for name in names if name.startswith("bench.")}
-    shared = (
-        *("bench.chains", "bench.contract", "bench.content", "bench.folder", "bench.modes"),
-        *("bench.nvml", "bench.stats.order"),
-    )
-    capabilities = ("bench.plugins", "bench.passes", "bench.tasks")
-    allowed = (*shared, *capabilities, "bench.worker")
-    assert all(name.startswith(allowed) for name in parents), parents
+STARTS_WORKERS = {"doctor", "perceptual", "runner.host", "runner.lane", "runner.launch"}
+"""Rooms of the parent that name what they start, or that ask what a worker would answer."""
 
 
-@pytest.mark.parametrize("path", files("compilers"), ids=shown)
-def test_compilers_import_torch_inside_functions_and_no_other_backend(path: Path) -> None:
-    assert packages(imports(path, top_level=True)) <= STDLIB | {"compilers"}
-    backends = {p.stem for p in files("compilers") if "\n    def probe(" in p.read_text()}
-    backends.discard("base")
-    assert {"none", "torch_compile", "torch_compile_regional"} <= backends
-    others = {f"compilers.{name}" for name in backends - {path.stem}}
-    assert not imports(path) & others
+def test_the_parent_never_imports_torch_even_later() -> None:
+    """In functions too; what runs in a worker is started as a process instead."""
+    for module in PARENT:
+        names = edges(module, top_level=False)
+        assert not names & HEAVY, module
+        if module.removeprefix("bench.") not in STARTS_WORKERS:
+            assert not {name for name in names if name.startswith("bench.worker")}, module
 
 
-@pytest.mark.parametrize("path", [*files("bench/runner"), *files("bench/store")], ids=shown)
-def test_runner_and_store_need_no_pandas(path: Path) -> None:
-    assert not packages(imports(path)) & {"pandas", "matplotlib"}
+def test_what_runs_in_a_worker_reaches_nothing_of_the_parent() -> None:
+    """Transitively, in functions too: it may run under an old, pinned interpreter."""
+    packages = {"bench", "bench.passes", "bench.tasks", *SHARED}
+    for module in WORKER:
+        found = reached(module, top_level=False)
+        names = {name for name in found if name in modules()}
+        parents = {
+            name
+            for name in names
+            if not in_worker(name) and name not in packages and name.count(".") != 2
+        }
+        assert not [way(found, name) for name in (found.keys() & PARENT_ONLY) | parents]
 
 
-@pytest.mark.parametrize("path", files("bench/environments"), ids=shown)
-def test_environments_stand_below_the_runner(path: Path) -> None:
-    names = imports(path)
-    assert packages(names) <= STDLIB | {"bench", "compilers", "tomli", "uv"}
-    assert all(name.startswith("bench.environments") for name in names if name.startswith("bench."))
+def test_a_report_measures_nothing() -> None:
+    measuring = ("bench.runner", "bench.config", "bench.api")
+    sections = [m for m in PARENT if m.endswith((".section", ".judge", ".show", ".record"))]
+    for module in [*of("reports", "plots"), *sections]:
+        found = reached(module, top_level=True)
+        assert not [way(found, name) for name in found if name.startswith(measuring)]
 
 
-@pytest.mark.parametrize("path", files("bench/stats"), ids=shown)
-def test_statistics_are_numpy_and_nothing_else(path: Path) -> None:
-    names = imports(path)
-    assert packages(names) <= STDLIB | {"bench", "numpy"}
-    assert all(n.startswith("bench.stats") for n in names if n.startswith("bench.")), names
+def test_only_commands_and_capabilities_reach_for_reports() -> None:
+    allowed = tuple(f"bench.cli.{verb}" for verb in ("report", "export", "history"))
+    for module in of("bench"):
+        names = edges(module, top_level=False)
+        if not (module.startswith(allowed) or module.endswith(".section")):
+            assert not {n for n in names if n.partition(".")[0] in ("reports", "plots")}, module
 
 
-@pytest.mark.parametrize("path", files("plots"), ids=shown)
-def test_a_figure_reads_no_records(path: Path) -> None:
-    assert packages(imports(path)) <= STDLIB | {"PIL", "matplotlib", "numpy", "pandas", "plots"}
+def test_compilers_import_torch_inside_functions_and_no_other_backend() -> None:
+    compilers = [m for m in modules() if m.partition(".")[0] == "compilers"]
+    backends = {m for m in compilers if "\n    def probe(" in modules()[m].read_text()}
+    backends.discard("compilers.base")
+    assert {"compilers.none", "compilers.torch_compile"} <= backends
+    for module in compilers:
+        assert edges(module, top_level=True) <= STDLIB | {*compilers}, module
+        others = backends - {module}
+        assert not edges(module, top_level=False) & others, module
 
 
-@pytest.mark.parametrize("path", files("reports"), ids=shown)
-def test_a_report_measures_nothing(path: Path) -> None:
-    names = imports(path)
-    assert not packages(names) & HEAVY
-    measuring = ("bench.worker", "bench.runner", "bench.config", "bench.api")
-    assert not [name for name in names if name.startswith(measuring)], names
+def room(module: str) -> str:
+    parts = module.split(".")
+    if len(parts) > 1 and parts[1] in ("passes", "tasks") and len(parts) > 2:
+        return "bench.worker" if parts[-1] == "base" else f"capability {parts[-1]}"
+    return parts[0] if parts[0] != "bench" else ".".join(parts[:2])
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["bench/chains.py", "bench/contract.py", "bench/stats/__init__.py", "bench/stats/order.py"],
-)
-def test_what_a_worker_shares_needs_the_standard_library_alone(path: str) -> None:
-    assert packages(imports(ROOT / path)) <= STDLIB
-
-
-def test_bindings_of_nvml_are_imported_when_asked_for() -> None:
-    assert packages(imports(ROOT / "bench/nvml.py", top_level=True)) <= STDLIB
+def test_imports_run_downwards() -> None:
+    """No two rooms import each other, directly or around a corner."""
+    graph: dict[str, set[str]] = {}
+    for module in modules():
+        if module != "bench":
+            below = {room(n) for n in edges(module, top_level=True) if n in modules()}
+            graph.setdefault(room(module), set()).update(below - {room(module), "bench"})
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert order.index("bench.records") < order.index("bench.store") < order.index("bench.api")
 
 
 def loaded_by(code: str) -> set[str]:
@@ -169,28 +232,9 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "bench",
-        "bench.api",
-        "bench.audit",
-        "bench.cli.run",
-        "bench.config",
-        "bench.cli.env",
-        "bench.doctor",
-        "bench.gate.compare",
-        "bench.gate.run",
-        "bench.runner",
-        "bench.store",
-        "bench.stats",
-        "bench.passes.sweep.judge",
-        "bench.records.frame",
-        "bench.records.terminal",
-    ],
-)
+@pytest.mark.parametrize("module", ["bench.api", "bench.cli.run", "bench.gate.run", "bench.audit"])
 def test_importing_a_parent_module_loads_neither_torch_nor_pandas(module: str) -> None:
-    assert not loaded_by(f"import {module}") & (HEAVY | {"pandas", "matplotlib"})
+    assert not loaded_by(f"import {module}") & (HEAVY | TABLES)
 
 
 def test_importing_the_worker_loads_nothing_of_the_parent() -> None:

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from bench import api
+from bench import api, sizes
 from bench.cli import options, progress, quick
 from bench.cli import report as reporting
-from bench.config import Plan, load_config, make_plan, parse_config, sizes
+from bench.cli.terminal import shown_path
+from bench.config import Plan, load_config, make_plan, parse_config
 from bench.config.values import MAX_BATCH, MAX_SIDE
 from bench.contract import Cell
 from bench.contract import Record as Written
@@ -23,7 +24,6 @@ from bench.passes.capacity import judge, planned
 from bench.passes.capacity.search import Search
 from bench.records import Record, alike
 from bench.records.read import decode
-from bench.records.terminal import shown_path
 from bench.runner import RunnerError, Task
 from bench.runner.devices import Machine, Unsupported
 from bench.store import RunFolder

@@ -32,8 +32,8 @@ def history(
       0  written
       2  no run in that folder, or the folder cannot be written
     """
+    from bench.cli.terminal import shown_path
     from bench.gate import history as histories
-    from bench.records.terminal import shown_path
     from reports import history as page
 
     past = histories.read(folder)

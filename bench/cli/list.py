@@ -90,7 +90,7 @@ def _models() -> Iterator[Row]:
 
 
 def _configs() -> Iterator[Row]:
-    from bench.records.terminal import shown_path
+    from bench.cli.terminal import shown_path
 
     for path in sorted(CONFIGS.glob("*.yaml")):
         lines = iter(path.read_text(encoding="utf-8").splitlines())

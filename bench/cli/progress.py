@@ -15,10 +15,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bench.cli.terminal import duration
+from bench.cli.terminal import duration, shown_path
 from bench.contract import Record
 from bench.passes.base import counted, doing
-from bench.records.terminal import shown_path
 from bench.runner import RunSummary, Silent, Task
 from bench.store import StoreError
 

@@ -87,7 +87,7 @@ def write(
     Raises:
         bench.store.StoreError: see `reports.build.write`.
     """
-    from bench.records.terminal import shown_path
+    from bench.cli.terminal import shown_path
     from reports import build
 
     written = build.write(

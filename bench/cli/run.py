@@ -110,9 +110,8 @@ def run(
     from rich.console import Console
 
     from bench import api
-    from bench.cli import progress
+    from bench.cli import progress, run_table
     from bench.cli import report as reporting
-    from bench.records import terminal
 
     console = Console()
     ui = progress.display(console, quiet=quiet)
@@ -131,7 +130,7 @@ def run(
             sync=not no_sync,
             ui=ui,
         )
-    terminal.print_run(measured.path, console)
+    run_table.print_run(measured.path, console)
     for line in afterword(measured.records, measured.path):
         typer.echo(line)
     if report:
@@ -144,7 +143,7 @@ def afterword(records: Sequence[Record], run_dir: Path) -> list[str]:
 
     Where none is, the reasons are listed too, each with its count, since they are all there is.
     """
-    from bench.records.terminal import shown_path
+    from bench.cli.terminal import shown_path
 
     bad = [record for record in records if record.outcome != "ok"]
     if not bad:

@@ -34,11 +34,11 @@ def show(
       0  shown, whatever the outcomes are
       2  there is no run in that folder, it cannot be read, or a record in it is not one of bench
     """
-    from bench.records import terminal
+    from bench.cli import run_table
 
     if json_:
-        print_json(terminal.as_json(terminal.read(run, all_rounds=all_rounds)))
+        print_json(run_table.as_json(run_table.read(run, all_rounds=all_rounds)))
         return
     from rich.console import Console
 
-    terminal.print_run(run, Console(), all_rounds=all_rounds)
+    run_table.print_run(run, Console(), all_rounds=all_rounds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,3 +62,9 @@ def print_table(
     if not console.is_terminal:
         console.width = 200
     console.print(table)
+
+
+def shown_path(path: Path) -> str:
+    """Return a path relative to the working folder if it lies below it, else the whole one."""
+    path, here = path.absolute(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

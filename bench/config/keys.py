@@ -23,8 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from bench import contract, modes
-from bench.config import catalogue, sizes
+from bench import contract, modes, sizes
+from bench.config import catalogue
 from bench.config import values as v
 from bench.config.errors import shown
 from bench.config.values import bad

@@ -19,9 +19,9 @@ from pydantic_core import PydanticCustomError
 from bench import modes
 from bench.config import catalogue
 from bench.config.errors import did_you_mean, nearest, shown
-from bench.config.sizes import Asked
 from bench.contract import CONTROL_DRAWINGS
 from bench.environments import CURRENT, EnvironmentProblem, declarations
+from bench.sizes import Asked
 
 MAX_SIDE = 16384
 MAX_BATCH = 1024

@@ -18,9 +18,10 @@ from msgspec import Meta, Struct
 import bench
 from bench import fidelity
 from bench.contract import Outcome
-from bench.gate import GateError, session
+from bench.gate import GateError
 from bench.records import Cell, Image, Record, alike
 from bench.records.types import Backend, Count, Seconds, Text, WarmupRule, check_fingerprint
+from bench.runner import session
 from bench.store import RunFolder
 
 SCHEMA_VERSION = 1

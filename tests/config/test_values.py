@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bench.config import ConfigError, estimate, load_config, make_plan
 from bench.config.catalogue import PROTOCOLS
-from bench.config.sizes import own_multiple, rounded
+from bench.sizes import own_multiple, rounded
 from tests.config.support import ROOT, only_cell, plan_matrix, plan_of, workload
 
 CHAIN = {"task": "chain"}

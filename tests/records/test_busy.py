@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.records import frame, terminal
+from bench.cli import run_table
+from bench.records import frame
 from bench.runner import execute, host
 from tests.cli.records import cell, grouped, record, typed
 from tests.reports import make_records as make
@@ -47,7 +48,7 @@ def test_what_is_not_known_raises_nothing(found: Any) -> None:
 
 def test_the_table_says_it_and_the_row_holds_it() -> None:
     made = with_load(7.25, 6.5)
-    (panel,) = terminal.panels(grouped([made]))
+    (panel,) = run_table.panels(grouped([made]))
     assert "Other work was likely" in panel.lines[0].arm.warnings[0]
     (row,) = frame.rows([typed(made)])
     assert (row["load_average_start_1m"], row["load_average_end_1m"]) == (7.25, 6.5)

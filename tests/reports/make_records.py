@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from bench.records.arms import ArmGroup, group
-from bench.records.load import load
+from bench.store.load import load
 from reports.analyse import Comparison, compare
 
 FINGERPRINT = {

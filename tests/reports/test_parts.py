@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from bench import text
+from bench.cli import run_table
 from bench.passes.profile import section as profile
 from bench.passes.sweep.judge import step_sweep
-from bench.records import terminal
-from bench.records.load import load
 from bench.store import StoreError
+from bench.store.load import load
 from reports import analyse, build, reference
 from tests.reports import make_records as make
 
@@ -272,7 +272,7 @@ def test_resident_memory_of_forked_and_spawned_processes_never_meets(tmp_path):
     assert found.meter == "rss"
     assert [f.peak("rss") is None for f in found.findings] == [False, True]
     assert found.findings[1].peak("rss (spawned)") > 0
-    (panel,) = terminal.read(run)
+    (panel,) = run_table.read(run)
     assert [sorted(line.arm.steady_peaks) for line in panel.lines] == [["rss"], ["rss (spawned)"]]
     for record in records:
         record["process"]["start"] = "spawn"

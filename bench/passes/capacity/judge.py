@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.config.sizes import LEAST_MULTIPLE, scaled
 from bench.passes.capacity.search import Answer
 from bench.records import Record, alike
+from bench.sizes import LEAST_MULTIPLE, scaled
 from bench.stats.bootstrap import speedup
 from bench.stats.median import MedianInterval, median_interval
 from bench.stats.memory_law import MemoryLaw, fit_memory

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import Plan, make_plan, parse_config
-from bench.config.sizes import LEAST_MULTIPLE, own_multiple
 from bench.contract import Cell
 from bench.records import alike
+from bench.sizes import LEAST_MULTIPLE, own_multiple
 
 Point = tuple[int, int, int]
 """(batch, height, width)."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench.gate import GateError, baselines, measured, session
-from bench.gate.session import Gpu
-from bench.runner import Silent, Task
+from bench.gate import GateError, baselines, measured
+from bench.runner import Silent, Task, session
+from bench.runner.session import Gpu
 from bench.store import RunFolder
 from tests.gate.support import FINGERPRINT, GPU, planned, records, times, write_run
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import text
+from bench.cli.terminal import shown_path
 from bench.records import alike, arms
 from bench.records.arms import NO_RECORD, Arm, ArmGroup, Baselines
 from bench.store import RunFolder
@@ -161,12 +162,6 @@ def print_run(path: Path, console: Console, *, all_rounds: bool = False) -> None
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, console.file.fileno())
         os.close(nowhere)
-
-
-def shown_path(path: Path) -> str:
-    """Return a path relative to the working folder if it lies below it, else the whole one."""
-    path, here = path.absolute(), Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 _HEADS = ("warm-up\ns", "end-to-end\ns", "\nit/s", "peak mem\nGiB", "\noutcome", "\nspeedup")

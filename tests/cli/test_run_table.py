@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench.records import alike, frame, terminal
+from bench.cli import run_table
+from bench.records import alike, frame
 from tests.cli.records import GIB, cell, grouped, record, typed
 
 
-def shown(records: Any, cells: Any = (), **how: Any) -> list[terminal.Panel]:
-    return terminal.panels(grouped(records, cells), **how)
+def shown(records: Any, cells: Any = (), **how: Any) -> list[run_table.Panel]:
+    return run_table.panels(grouped(records, cells), **how)
 
 
 def table(records: Any) -> pandas.DataFrame:
@@ -28,7 +29,7 @@ def difference(one: Any, other: Any) -> str | None:
 
 def text(panels: Any, width: int = 120) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(terminal.render(panels, width))
+    Console(file=file, width=width).print(run_table.render(panels, width))
     return file.getvalue()
 
 
@@ -38,7 +39,7 @@ def words(panels: Any) -> str:
 
 
 def line(panels: Any, backend: str) -> dict[str, Any]:
-    lines = [each for panel in terminal.as_json(panels) for each in panel["backends"]]
+    lines = [each for panel in run_table.as_json(panels) for each in panel["backends"]]
     return next(each for each in lines if each["backend"] == backend)
 
 
@@ -119,7 +120,7 @@ def test_warnings_that_differ_in_numbers_are_one_line() -> None:
     assert "was 3.1 to 12.4 when measuring began, and this cell uses 1 thread" in seen
     assert "(3 times, the numbers from least to most)" in seen
     assert seen.count("input was cut") == 1
-    assert terminal.folded(["a 1 b", "a 1 b"]) == "a 1 b"
+    assert run_table.folded(["a 1 b", "a 1 b"]) == "a 1 b"
 
 
 def test_speedup_is_the_ratio_of_medians() -> None:
@@ -311,7 +312,7 @@ def test_a_bracket_in_a_reason_is_no_markup() -> None:
 
 def test_json_is_json() -> None:
     panels = shown([record(cell()), record(cell("torch-compile"), [1.0])])
-    value = json.loads(json.dumps(terminal.as_json(panels), allow_nan=False))
+    value = json.loads(json.dumps(run_table.as_json(panels), allow_nan=False))
     backends = value[0]["backends"]
     assert backends[1]["speedup"] == 2.0
     assert backends[0]["steps"]["effective"] == 10
