@@ -93,6 +93,7 @@ def test_order_and_not_position_in_the_record_says_when_a_call_ran() -> None:
     ("change", "words"),
     [
         ({"denoiser_calls": None}, "could not be counted"),
+        ({"denoiser_calls": 0}, "could not be counted"),
         ({"denoiser_calls": 5}, "two different step counts"),
         ({"outcome": "oom", "e2e_s": None, "reason": "no memory"}, "two different step counts"),
     ],

@@ -13,9 +13,10 @@ def summary(told, reasons):
     return judge.summarise(msgspec.convert(told, Telemetry), reasons)
 
 
-def test_columns_of_unequal_length_are_refused():
-    with pytest.raises(msgspec.ValidationError, match="differ in length"):
-        summary(made(power_w=[1.0]), {})
+@pytest.mark.parametrize("columns", [{"power_w": [1.0]}, {"t_s": None, "power_w": [1.0] * 5}])
+def test_columns_without_a_time_for_each_value_are_refused(columns):
+    with pytest.raises(msgspec.ValidationError, match="differ in length, or have no times"):
+        summary(made(**columns), {})
 
 
 def made(**columns):

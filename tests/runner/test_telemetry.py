@@ -32,7 +32,7 @@ class Sampler:
                 "period_s": 0.01,
                 "begun_s": begun_s,
                 "calls": calls,
-                "columns": {"process_used_bytes": used},
+                "columns": {"t_s": [0.0, 1.0, 2.0], "process_used_bytes": used},
             },
             {"telemetry.power_w": "no power here"},
         )

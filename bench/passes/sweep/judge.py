@@ -116,7 +116,7 @@ def step_sweep(
         for entry in measured:
             if entry.outcome != "ok" or entry.e2e_s is None:
                 continue
-            if entry.denoiser_calls is None:
+            if not entry.denoiser_calls:
                 uncounted += 1
                 continue
             calls.append(

@@ -90,7 +90,7 @@ def summary(record: Record) -> Summary | None:
 def summarise(telemetry: Telemetry, reasons: Mapping[str, str]) -> Summary:
     """Summarise a pass; ``reasons`` are the record's ``null_reasons``."""
     columns, calls = telemetry.columns, telemetry.calls
-    times = columns.get("t_s") or ()
+    times = columns["t_s"] or ()
     span = (calls[0][0], calls[-1][1]) if calls else None
     images = sum(int(call[2]) for call in calls)
     named = {

@@ -33,8 +33,9 @@ class Telemetry(Part, frozen=True):
     foreign: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:
-        if len({len(column) for column in self.columns.values() if column is not None}) > 1:
-            raise ValueError("columns of telemetry differ in length")
+        lengths = {len(column) for column in self.columns.values() if column is not None}
+        if len(lengths) > 1 or self.columns.get("t_s") is None:
+            raise ValueError("columns of telemetry differ in length, or have no times")
 
 
 class Fields(Part, frozen=True):
