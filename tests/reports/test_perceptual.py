@@ -50,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, weights: Any) -> tuple[bui
     run = run_of(folder / "run", make.WORKLOADS)
     said: list[str] = []
     report = build.write([run], folder / "out", weights=weights, say=said.append)
-    # Two backends' pictures in three workloads; a prompt for two of them, with the baseline's.
+    # Two backends' images in three workloads; a prompt for two of them, with the baseline's.
     assert said == ["Computing LPIPS and CLIP score (12 values) …"]
     return report, run
 
@@ -180,7 +180,7 @@ def test_a_picture_that_was_swapped_has_no_score(
         shutil.copy(next((run / "pictures" / "t2i-none").rglob("*.png")), file)
     report = build.write([run], weights=weights)
     why = column(table(report, "CLIP score"), "why")
-    assert "not the picture that its record describes" in why["cached"].text
+    assert "not the image that its record describes" in why["cached"].text
     assert why["torch-compile"].text == "–"
 
 
