@@ -20,8 +20,9 @@ from typing import Any
 from bench import content
 from bench.contract import PERCEPTUAL, Perceptual
 from bench.store import StoreError
+from bench.worker.errors import SourceError
 from bench.worker.perceptual import NETS, Answer, PictureFile, Request, Task, tensors_of
-from bench.worker.sources import SourceError, path
+from bench.worker.sources import path
 
 SHOWN: Mapping[Perceptual, str] = {"lpips": "LPIPS", "clip_score": "CLIP score"}
 OPTION: Mapping[Perceptual, str] = {"lpips": "--lpips", "clip_score": "--clip"}

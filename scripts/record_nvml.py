@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Record a session."""
     from bench import nvml
     from bench.runner.devices import find_gpus
-    from bench.telemetry import Watcher
+    from bench.telemetry import sampler_of
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except nvml.NvmlUnavailable as error:
         parser.exit(1, f"{error}\n")
     uuids = [given.uuid] if given.uuid else [gpu.uuid for gpu in find_gpus()]
-    sampler = Watcher(lambda: uuids, recorder)("cuda:0", given.pid, given.period)
+    sampler = sampler_of("cuda:0", given.pid, given.period, lambda: uuids, recorder)
     sampler.start()
     time.sleep(given.seconds)
     sampler.stop()

@@ -89,15 +89,15 @@ def _take_turns(
     recorded: Mapping[str, Any], device: str, pairs: int, counted: Mapping[str, int]
 ) -> selfcheck.Loop:
     """Run the cell once more, in turns with bare calls of a pipeline loaded the same way."""
-    from bench.worker import sources, tasks
+    from bench.worker import inputs, sources
     from scripts.bare_loop import take_turns
 
     workload = recorded["workload"]
     pipeline = sources.load(workload, device, allow_remote_code=False).pipeline
     pipeline.set_progress_bar_config(disable=True)
-    inputs = tasks.prepare_inputs(pipeline, workload, device)
+    given = inputs.prepare(pipeline, workload, device)
     turns = take_turns(
-        recorded, device, pairs, lambda: list(pipeline(**inputs.call_kwargs()).images)
+        recorded, device, pairs, lambda: list(pipeline(**given.call_kwargs()).images)
     )
     return selfcheck.Loop(
         harness_s=turns["harness_s"],

@@ -65,7 +65,21 @@ def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("path", files("bench", without="bench/worker/"), ids=shown)
+WORKER = [
+    *files("bench/worker"),
+    *files("compilers"),
+    ROOT / "bench/plugins.py",
+    *(
+        path
+        for folder in ("bench/passes", "bench/tasks")
+        for path in files(folder)
+        if path.name in ("__init__.py", "base.py", "work.py")
+    ),
+]
+PARENT = [path for path in files("bench") if path not in WORKER]
+
+
+@pytest.mark.parametrize("path", PARENT, ids=shown)
 def test_the_parent_never_imports_torch(path: Path) -> None:
     asked_to_report = shown(path) in {
         f"bench/cli/{verb}.py" for verb in ("report", "export", "history", "show")
@@ -76,7 +90,7 @@ def test_the_parent_never_imports_torch(path: Path) -> None:
     assert not packages(imports(path)) & (HEAVY | later)
 
 
-@pytest.mark.parametrize("path", [*files("bench/worker"), *files("compilers")], ids=shown)
+@pytest.mark.parametrize("path", WORKER, ids=shown)
 def test_what_runs_in_a_worker_imports_nothing_of_the_parent(path: Path) -> None:
     names = imports(path)
     assert not packages(names) & PARENT_ONLY
@@ -85,7 +99,8 @@ def test_what_runs_in_a_worker_imports_nothing_of_the_parent(path: Path) -> None
         *("bench.chains", "bench.contract", "bench.content", "bench.folder", "bench.modes"),
         *("bench.nvml", "bench.stats.order"),
     )
-    allowed = (*shared, "bench.worker")
+    capabilities = ("bench.plugins", "bench.passes", "bench.tasks")
+    allowed = (*shared, *capabilities, "bench.worker")
     assert all(name.startswith(allowed) for name in parents), parents
 
 
@@ -179,7 +194,12 @@ def test_importing_a_parent_module_loads_neither_torch_nor_pandas(module: str) -
 
 
 def test_importing_the_worker_loads_nothing_of_the_parent() -> None:
-    loaded = loaded_by("import bench.worker.cell, bench.worker.tasks, compilers.registry")
+    loaded = loaded_by(
+        "from bench.worker import cell, families\n"
+        "for task in families.TASKS.names(): families.work_of(task)\n"
+        "cell.asked(dict.fromkeys(('telemetry', 'repeat', 'profile', 'sweep'), True))\n"
+        "import compilers.registry"
+    )
     assert not loaded & PARENT_ONLY
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from bench.cli.terminal import duration
 from bench.contract import Record
+from bench.passes.base import counted, doing
 from bench.records.terminal import shown_path
 from bench.runner import RunSummary, Silent, Task
 from bench.store import StoreError
@@ -157,8 +158,9 @@ class LiveDisplay(Lines):
 
     def cell_event(self, task: Task, event: dict[str, Any]) -> None:
         if event["event"] == "phase":
-            self._now(task, _DOING.get(event["phase"], event["phase"]), 0)
-        elif event["event"] == "append" and _CALLS & event["fields"].keys():
+            texts = _DOING | doing(task.cell)
+            self._now(task, texts.get(event["phase"], event["phase"]), 0)
+        elif event["event"] == "append" and (_CALLS | counted(task.cell)) & event["fields"].keys():
             _, _, what, calls = self._running[task.key]
             self._now(task, what, calls + 1)
 
@@ -197,8 +199,8 @@ class LiveDisplay(Lines):
             self._live.update(text, refresh=True)
 
 
-_CALLS = {"e2e_s", "warmup_s", "sweep_steps_warmup", "sweep_steps", "telemetry_calls", "repeat"}
-"""Fields to which a worker appends one item a call."""
+_CALLS = {"e2e_s", "warmup_s"}
+"""Fields to which a worker appends one item a call, besides those of passes."""
 
 _DOING = {
     "load": "loading",
@@ -206,11 +208,6 @@ _DOING = {
     "warmup": "warming up",
     "steady": "measuring",
     "finish": "saving images",
-    "telemetry": "repeating calls for telemetry",
-    "settle": "ending telemetry",
-    "repeat": "repeating equal calls",
-    "profile": "profiling",
-    "sweep": "sweeping",
 }
 
 

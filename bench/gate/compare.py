@@ -266,13 +266,16 @@ class _Pair:
     def _difference(self) -> str | None:
         """Name the first thing in which the two cells are not the same measurement."""
         cells = (self.candidate, self.baseline)
-        workload = alike.first_difference(*(cell.alike for cell in cells))
+        asked, other_asked = (cell.asked.workload for cell in cells)
+        workload = alike.first_difference(asked, other_asked) or alike.first_difference(
+            *(cell.alike for cell in cells)
+        )
         if workload is not None:
             return f"another workload: {workload}"
-        asked, other_asked = (to_builtins(cell.asked) for cell in cells)
+        one, other = (to_builtins(cell.asked) for cell in cells)
         for name, title in (("backend", "backend"), ("cache", "cache"), ("warmup", "warm-up rule")):
-            if asked[name] != other_asked[name]:
-                return f"{title} differs{_inner(asked[name], other_asked[name])}"
+            if one[name] != other[name]:
+                return f"{title} differs{_inner(one[name], other[name])}"
         cache, other_cache = (cell.found.cache for cell in cells)
         if cache != other_cache:
             return (

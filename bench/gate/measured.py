@@ -142,9 +142,9 @@ class MeasuredCell(Struct, frozen=True, kw_only=True):
 
     @property
     def alike(self) -> dict[str, Any]:
-        """What two cells must share for their figures to be compared, by the name for users."""
+        """What else than their workload two cells must share, by the name for users."""
         measured = {title: getattr(self.found, name) for title, name in LIKE}
-        return {**self.asked.workload, **measured, "threads": self.asked.threads}
+        return {**measured, "threads": self.asked.threads}
 
 
 class Run(Struct, frozen=True, kw_only=True):

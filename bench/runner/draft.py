@@ -25,7 +25,6 @@ OWN = frozenset(
         "process",
         "compile_cache",
         "load_average_1m",
-        "telemetry",
         "outcome",
         "reason",
         "last_phase",
@@ -33,7 +32,7 @@ OWN = frozenset(
         "dominated_by",
     }
 )
-"""Fields that the parent alone writes; a worker that sets one is noted and not followed."""
+"""Fields that the parent alone writes, besides those of passes."""
 
 MAX_LINE_BYTES = 16 * 2**20
 
@@ -44,6 +43,9 @@ class Draft:
     A library that writes to the event pipe, or a worker that dies in the middle of a line, costs
     that line and a warning, never the record.
 
+    Args:
+        own: fields that the parent alone writes; an event that sets one is counted as strange.
+
     Attributes:
         fields: record fields, as set and appended.
         phase: the last phase that was announced; None before the first.
@@ -53,7 +55,8 @@ class Draft:
         events: how many were understood.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: frozenset[str] = OWN) -> None:
+        self._own = own
         self.fields: dict[str, Any] = {}
         self.phase: str | None = None
         self.outcome: str | None = None
@@ -88,7 +91,6 @@ class Draft:
         return understood
 
     def warnings(self) -> list[str]:
-        """What was wrong with the events, as sentences."""
         if not self._strange:
             return []
         text = (
@@ -123,7 +125,11 @@ class Draft:
             self.decided = (event["outcome"], None if reason is None else str(reason))
             return event
         fields = event.get("fields")
-        if kind not in ("set", "append") or not isinstance(fields, dict) or OWN & fields.keys():
+        if (
+            kind not in ("set", "append")
+            or not isinstance(fields, dict)
+            or self._own & fields.keys()
+        ):
             return None
         if kind == "append":
             if not all(isinstance(self.fields.get(name, []), list) for name in fields):

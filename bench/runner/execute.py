@@ -28,7 +28,6 @@ from bench.runner.launch import Program
 from bench.runner.secrets import Redactor
 from bench.runner.ui import RunSummary, Silent, Task, Ui
 from bench.store import RunFolder
-from bench.telemetry import Sampler, Watcher
 
 
 class RunPlan(Protocol):
@@ -61,7 +60,6 @@ def execute(
     clock: Callable[[], float] = time.monotonic,
     load_average_1m: Callable[[], float | None] = host.load_average_1m,
     patience: Patience | None = None,
-    sampler: Callable[[str, int, float], Sampler] | None = None,
 ) -> RunSummary:
     """Measure every cell and round of ``plan`` that has no record in ``run_dir`` yet.
 
@@ -88,8 +86,6 @@ def execute(
         clock: monotonic seconds.
         load_average_1m: the system's load average; None where it has none.
         patience: waiting times.
-        sampler: device, process id and period in seconds → what samples a worker in the phase
-            ``telemetry``; None reads NVML and psutil.
 
     Returns:
         The summary, with the exit code.
@@ -166,7 +162,7 @@ def execute(
                 dominance=_dominance(
                     folder, tasks, use=skip_dominated, remember=not allow_other_host
                 ),
-                sampler=sampler or Watcher(lambda: [gpu.uuid for gpu in machine.gpus]),
+                uuids=lambda: [gpu.uuid for gpu in machine.gpus],
             )
             executed = _run(context, schedule.lanes(tasks), interrupts)
             interrupted = interrupts.count > 0

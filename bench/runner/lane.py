@@ -19,21 +19,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from bench import folder as bench_folder
 from bench.contract import (
     FOLDER_INPUTS,
     SCHEMA_VERSION,
     Cell,
     Job,
-    MemoryReading,
     Record,
     Workload,
 )
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
+from bench.passes.base import Watch, asked_parts, watched_fields
 from bench.records.read import unreadable
 from bench.runner import budget
 from bench.runner.dominance import Dominance
-from bench.runner.draft import Draft, finite
+from bench.runner.draft import OWN, Draft, finite
 from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
 from bench.runner.forecast import Forecast
 from bench.runner.host import ENVIRONMENTS
@@ -42,11 +41,16 @@ from bench.runner.secrets import Redactor
 from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
 from bench.store.journal import remedy, why
-from bench.telemetry.sampler import Sampler
+from bench.tasks import TASKS
+from bench.worker import families
+from compilers import registry
 
 Start = Literal["auto", "fork", "spawn"]
 
 _READ_BYTES = 2**18
+
+_QUIET = (None, "load", "prepare", "warmup", "finish")
+"""Phases in which nothing is measured that a display could disturb."""
 
 
 class RunnerError(Exception):
@@ -91,7 +95,7 @@ class Context:
     patience: Patience
     forecast: Forecast
     dominance: Dominance
-    sampler: Callable[[str, int, float], Sampler]
+    uuids: Callable[[], Sequence[str]]
     resident_bytes: Callable[[int], int | None] = budget.resident_bytes
 
 
@@ -119,7 +123,7 @@ class _Flight:
     over_bytes: int | None = None
     looked: float = 0.0
     loads: list[float | None] = field(default_factory=list)
-    sampler: Sampler | None = None
+    watches: list[Watch] = field(default_factory=list)
 
 
 class Lane:
@@ -167,17 +171,9 @@ class Lane:
 
     @property
     def measuring(self) -> bool:
-        return self._flight is not None and self._flight.draft.phase in (
-            "steady",
-            "telemetry",
-            "settle",
-            "repeat",
-            "profile",
-            "sweep",
-        )
+        return self._flight is not None and self._flight.draft.phase not in _QUIET
 
     def left_s(self) -> float:
-        """Seconds that this lane will still need."""
         running = []
         if self._flight is not None:
             taken = self._context.clock() - self._flight.begun
@@ -194,7 +190,6 @@ class Lane:
             self._begin(self._waiting.popleft())
 
     def check_deadline(self) -> None:
-        """Act if the deadline has passed."""
         flight = self._flight
         if self._next_look is not None and self._context.clock() >= self._next_look:
             self._look_at_memory()
@@ -303,7 +298,7 @@ class Lane:
         try:
             if cell["cache"] == "warm":
                 flight.cache = root / cell["cell_id"]
-                compiles = cell["backend"]["name"] != "none"
+                compiles = registry.traits(cell["backend"]["name"]).compiles != "nothing"
                 flight.priming = compiles and not self._filled(flight)
                 if flight.priming:
                     shutil.rmtree(flight.cache, ignore_errors=True)
@@ -336,7 +331,7 @@ class Lane:
         name = f"{context.names[cell['cell_id']]}-{suffix}{'-prime' if flight.priming else ''}"
         logs = context.folder.path / "logs"
         flight.log = logs / f"{name}.log"
-        flight.draft = Draft()
+        flight.draft = Draft(OWN | watched_fields(cell))
         flight.before_bytes = folder_bytes(flight.cache)
         pictures = context.folder.path / "pictures" / context.names[cell["cell_id"]] / suffix
         job = Job(
@@ -351,8 +346,7 @@ class Lane:
         job_file = logs / f"{name}.job.json"
         log = None
         try:
-            # What an interrupted folder run has left is gone on with; its record was never written.
-            if not bench_folder.belongs(pictures, cell["cell_id"]):
+            if not _continued(cell, pictures):
                 shutil.rmtree(pictures, ignore_errors=True)
             pictures.mkdir(parents=True, exist_ok=True)
             job_file.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
@@ -455,7 +449,8 @@ class Lane:
                 flight.startup_s = self._context.clock() - flight.launched
             if event["event"] == "phase" and not flight.priming:
                 self._read_load(flight, begins=event["phase"] == "steady")
-                self._sample(flight, event["phase"])
+                for watch in self._watches(flight):
+                    watch.enter(event["phase"])
             if event["event"] == "end":
                 if flight.stage == "running":
                     flight.stage = "ended"
@@ -468,16 +463,15 @@ class Lane:
         if len(flight.loads) == (0 if begins else 1):
             flight.loads.append(self._context.load_average_1m())
 
-    def _sample(self, flight: _Flight, phase: str) -> None:
-        """Sample from outside during the phase ``telemetry``, and never in another one."""
-        asked = flight.task.cell.get("telemetry")
-        if flight.sampler is not None:
-            flight.sampler.stop()
-        elif phase == "telemetry" and asked is not None and flight.pid is not None:
-            flight.sampler = self._context.sampler(
-                flight.task.device, flight.pid, asked["period_s"]
-            )
-            flight.sampler.start()
+    def _watches(self, flight: _Flight) -> list[Watch]:
+        """Return what the cell's passes have the parent do, made once the worker is known."""
+        if not flight.watches and flight.pid is not None:
+            cell: Mapping[str, Any] = flight.task.cell
+            flight.watches = [
+                module.WATCH(cell[name], flight.task.device, flight.pid, self._context.uuids)
+                for name, module in asked_parts(cell, "watch")
+            ]
+        return flight.watches
 
     def _signal(
         self,
@@ -584,8 +578,8 @@ class Lane:
             flight.events = None
 
     def _discard(self, flight: _Flight) -> None:
-        if flight.sampler is not None:
-            flight.sampler.stop()
+        for watch in flight.watches:
+            watch.stop()
         self._close_events(flight)
         self._context.redactor.file(flight.log)
         if flight.task.cell["cache"] == "fresh" and flight.cache is not None:
@@ -643,9 +637,8 @@ class Lane:
         if flight.loads:
             self._read_load(flight, begins=False)
             record |= _load_average(flight.loads, record.get("null_reasons"))
-        calls, begun_s = record.pop("telemetry_calls", ()), record.pop("telemetry_begun_s", None)
-        if flight.sampler is not None:
-            record |= _telemetry(record, *flight.sampler.fields(begun_s, calls))
+        for watch in flight.watches:
+            watch.complete(record)
         said = record.get("warnings", [])
         record["warnings"] = [
             *(said if isinstance(said, list) else [said]),
@@ -669,7 +662,6 @@ FRESH_PREFIX = "fresh-"
 
 
 def record_id(folder: RunFolder, cell_id: str, round_: int, attempt: int) -> str:
-    """Return what names one record among those of all runs."""
     return f"{folder.run_id[:12]}-{cell_id}-r{round_}-a{attempt}"
 
 
@@ -722,22 +714,10 @@ def _load_average(loads: Sequence[float | None], reasons: Any) -> dict[str, Any]
     }
 
 
-def _telemetry(
-    record: Mapping[str, Any], found: dict[str, Any], reasons: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the record's fields of a telemetry pass, beside the worker's own reasons for nulls."""
-    fields: dict[str, Any] = {"telemetry": found}
-    used = found["columns"]["process_used_bytes"]
-    if used is not None:
-        peak = max(value for value in used if value is not None)
-        reading = MemoryReading(
-            meter="nvml.process_used", scope="process", phase="telemetry", bytes=peak
-        )
-        fields["memory"] = [*record.get("memory", ()), reading]
-    if reasons:
-        own = record.get("null_reasons")
-        fields["null_reasons"] = {**(own if isinstance(own, dict) else {}), **reasons}
-    return fields
+def _continued(cell: Cell, pictures: Path) -> bool:
+    """Return whether the worker continues results in ``pictures``, whose record was not written."""
+    task = cell["workload"]["task"]
+    return task in TASKS.names() and families.work_of(task).continues(pictures, cell["cell_id"])
 
 
 def _marker(cache: Path) -> Path:

@@ -126,7 +126,6 @@ class Launcher:
         socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], [events, log])
 
     def signal(self, number: int) -> None:
-        """Send a signal to the worker's process group."""
         with suppress(OSError):
             self.control.send(json.dumps({"do": "signal", "signal": number}).encode() + b"\n")
 

@@ -18,6 +18,7 @@ from bench.runner.lane import Start
 from bench.runner.launch import Program
 from bench.runner.ui import Silent
 from bench.store import RunFolder
+from compilers.base import BASELINE
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _idle_cell(number: int) -> Cell:
             "generator": "cpu",
             "extra": {},
         },
-        backend={"name": "none", "options": {}, "environment": "current"},
+        backend={"name": BASELINE, "options": {}, "environment": "current"},
         cache="fresh",
         protocol={
             "warmup": {"min_calls": 1, "max_calls": 1, "stable_calls": 1, "stable_pct": 100.0},

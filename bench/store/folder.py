@@ -200,11 +200,6 @@ class RunFolder:
         """
         return self.journal.read(self.journal.entries if every else self.entries())
 
-    def raw_records(self) -> Iterator[dict[str, Any]]:
-        """Read the valid records as JSON; for readers that `records` does not serve yet."""
-        for _, line in self.journal.lines(self.entries()):
-            yield json.loads(line)
-
     def entries(self) -> list[Entry]:
         """The valid entry of each (cell_id, round) of the current plan, in the order measured."""
         keys, valid = self.current_keys(), self.journal.latest

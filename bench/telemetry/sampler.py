@@ -59,7 +59,6 @@ class Sampler:
         self._reasons: dict[str, str] = {}
 
     def start(self) -> None:
-        """Begin to sample in a thread."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -86,7 +86,6 @@ class ProcessTree:
         self._when: float | None = None
 
     def pids(self) -> set[int]:
-        """Return the processes of the tree that are alive."""
         return {process.pid for process in self._processes()}
 
     def read(self) -> Row:
@@ -250,42 +249,52 @@ _OF: Mapping[str, tuple[str, ...]] = {
 """Columns by the query that fills them."""
 
 
-class Watcher:
-    """Makes samplers for the devices of a machine.
+def sampler_of(
+    device: str,
+    pid: int,
+    period_s: float,
+    uuids: Callable[[], Sequence[str]],
+    library: Any = None,
+) -> Sampler:
+    """Return a sampler, not started, of the worker ``pid`` on ``device``.
 
     Args:
         uuids: of the GPUs that workers see, in the order of their ``cuda:N``.
         library: the NVML bindings; None finds the installed ones.
     """
+    return Sampler(lambda: opened(device, pid, uuids, library), period_s, COLUMNS)
 
-    def __init__(self, uuids: Callable[[], Sequence[str]], library: Any = None) -> None:
-        self._uuids = uuids
-        self._library = library
 
-    def __call__(self, device: str, pid: int, period_s: float) -> Sampler:
-        """Return a sampler, not started, of the worker ``pid`` on ``device``."""
-        return Sampler(lambda: self._opened(device, pid), period_s, COLUMNS)
-
-    @contextmanager
-    def _opened(self, device: str, pid: int) -> Iterator[Source]:
-        tree = ProcessTree(pid)
-        with ExitStack() as held:
-            try:
-                source: Source = self._gpu(device, tree, held)
-            except nvml.NvmlUnavailable as error:
-                tree.reasons |= dict.fromkeys(GPU, str(error))
-                source = tree
-            yield source
-
-    def _gpu(self, device: str, tree: ProcessTree, held: ExitStack) -> Gpu:
-        kind, _, index = device.partition(":")
-        if kind != "cuda":
-            raise nvml.NvmlUnavailable(f"the worker ran on {device}, which NVML does not know")
-        uuids = self._uuids()
-        if int(index or 0) >= len(uuids):
-            raise nvml.NvmlUnavailable(f"no UUID of the device {device} is known")
-        library = held.enter_context(nvml.opened(self._library))
+@contextmanager
+def opened(
+    device: str, pid: int, uuids: Callable[[], Sequence[str]], library: Any = None
+) -> Iterator[Source]:
+    """Open what can be read of a worker and its device: NVML if it is there, psutil in any case."""
+    tree = ProcessTree(pid)
+    with ExitStack() as held:
         try:
-            return Gpu(library, uuids[int(index or 0)], tree)
-        except library.NVMLError as error:
-            raise nvml.NvmlUnavailable(f"NVML does not show the device {device}: {error}") from None
+            source: Source = _gpu(device, tree, uuids, library, held)
+        except nvml.NvmlUnavailable as error:
+            tree.reasons |= dict.fromkeys(GPU, str(error))
+            source = tree
+        yield source
+
+
+def _gpu(
+    device: str,
+    tree: ProcessTree,
+    uuids: Callable[[], Sequence[str]],
+    library: Any,
+    held: ExitStack,
+) -> Gpu:
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        raise nvml.NvmlUnavailable(f"the worker ran on {device}, which NVML does not know")
+    known = uuids()
+    if int(index or 0) >= len(known):
+        raise nvml.NvmlUnavailable(f"no UUID of the device {device} is known")
+    bindings = held.enter_context(nvml.opened(library))
+    try:
+        return Gpu(bindings, known[int(index or 0)], tree)
+    except bindings.NVMLError as error:
+        raise nvml.NvmlUnavailable(f"NVML does not show the device {device}: {error}") from None

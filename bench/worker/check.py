@@ -89,7 +89,6 @@ class TinyPipeline:
 
     @property
     def components(self) -> dict[str, Any]:
-        """Return the parts by name, as diffusers' pipelines do."""
         return {"unet": self.unet, "scheduler": self.scheduler}
 
     def __call__(self, steps: int) -> Any:
@@ -148,7 +147,7 @@ def check(name: str, device: str, options: dict[str, Any], cache_dir: Path) -> d
         answer["reason"] = str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the answer is why it does not work
         answer["reason"] = failure.sentence(error, doing)
-        print(failure.trace(error), file=sys.stderr, flush=True)
+        failure.log(error)
     return answer
 
 
@@ -207,7 +206,6 @@ def _used(backend: Backend, options: Any, device: str) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.worker.check", description=(__doc__ or "").partition("\n")[0]
     )

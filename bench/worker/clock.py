@@ -23,17 +23,11 @@ class Clock(Protocol):
     device_events: bool
     no_events_reason: str | None
 
-    def now(self) -> float:
-        """Return host seconds, monotonic, from an arbitrary origin."""
-        ...
+    def now(self) -> float: ...
 
-    def synchronize(self) -> None:
-        """Wait until the device has done all it was given."""
-        ...
+    def synchronize(self) -> None: ...
 
-    def mark(self) -> Any:
-        """Note this point of the device's timeline; cheap, and never waits."""
-        ...
+    def mark(self) -> Any: ...
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
         """Return the marks in seconds, with a common origin. Call after ``synchronize``.
@@ -54,75 +48,65 @@ class HostClock:
         self.mark = time.perf_counter
 
     def synchronize(self) -> None:
-        """Return at once."""
+        pass
 
     def seconds(self, marks: Sequence[float]) -> list[float]:
-        """Return the marks."""
         return list(marks)
 
 
-class CudaClock:
-    """CUDA events on the current stream of the current device.
+class _EventClock:
+    """Events on a device's own timeline; a subclass makes them and waits for the device."""
+
+    device_events = True
+    no_events_reason: str | None = None
+
+    def __init__(self, make_event: Any) -> None:
+        self.now = time.perf_counter
+        self._make_event = make_event
+        self._free: list[Any] = []
+
+    def mark(self) -> Any:
+        event = self._free.pop() if self._free else self._make_event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, marks: Sequence[Any]) -> list[float]:
+        return [0.0, *(marks[0].elapsed_time(mark) / 1000 for mark in marks[1:])] if marks else []
+
+
+class CudaClock(_EventClock):
+    """CUDA events on the current stream of the current device; they resolve half a microsecond.
 
     Events are kept and used again, so that a measured call creates none after the first one.
     """
 
-    device_events = True
-    no_events_reason: str | None = None
-
     def __init__(self, device: str) -> None:
         import torch
 
-        self.now = time.perf_counter
+        super().__init__(lambda **timing: torch.cuda.Event(**timing))
         self._device = torch.device(device)
-        self._torch: Any = torch
-        self._free: list[Any] = []
+        self._cuda: Any = torch.cuda
 
     def synchronize(self) -> None:
-        """Wait for every stream of the device."""
-        self._torch.cuda.synchronize(self._device)
-
-    def mark(self) -> Any:
-        """Record an event on the stream in use."""
-        event = self._free.pop() if self._free else self._torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        self._cuda.synchronize(self._device)
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
-        """Return seconds since the first mark; the resolution is about half a microsecond."""
-        if not marks:
-            return []
-        found = [0.0, *(marks[0].elapsed_time(mark) / 1000 for mark in marks[1:])]
+        found = super().seconds(marks)
         self._free.extend(marks)
         return found
 
 
-class MpsClock:
+class MpsClock(_EventClock):
     """Metal events."""
-
-    device_events = True
-    no_events_reason: str | None = None
 
     def __init__(self) -> None:
         import torch.mps
 
-        self.now = time.perf_counter
+        super().__init__(torch.mps.event.Event)
         self._mps: Any = torch.mps
-        self._event: Any = torch.mps.event.Event
 
     def synchronize(self) -> None:
-        """Wait for the device's stream."""
         self._mps.synchronize()
-
-    def mark(self) -> Any:
-        """Record an event."""
-        event = self._event(enable_timing=True)
-        event.record()
-        return event
-
-    def seconds(self, marks: Sequence[Any]) -> list[float]:
-        """Return seconds since the first mark."""
-        return [0.0, *(marks[0].elapsed_time(mark) / 1000 for mark in marks[1:])] if marks else []
 
 
 class MpsHostClock(HostClock):
@@ -132,7 +116,6 @@ class MpsHostClock(HostClock):
         super().__init__("this torch has no Metal events (2.1 or newer has)")
 
     def synchronize(self) -> None:
-        """Wait for the device's stream."""
         import torch.mps
 
         torch.mps.synchronize()
@@ -154,7 +137,6 @@ class BothRuntimes:
         self._wait = wait
 
     def synchronize(self) -> None:
-        """Wait for the second runtime, which may yet give torch work, then for torch."""
         self._wait()
         self._clock.synchronize()
 

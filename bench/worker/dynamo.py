@@ -91,19 +91,16 @@ class ScopeWatch:
         self._last = read_counts()
 
     def enter(self, scope: str) -> None:
-        """Begin ``scope``; what follows is credited to it until it is left."""
         self.settle()
         self._stack.append(scope)
         self.entered.add(scope)
 
     def leave(self, scope: str) -> None:
-        """End ``scope``."""
         self.settle()
         if self._stack[-1] == scope:
             self._stack.pop()
 
     def settle(self) -> None:
-        """Credit everything up to now to the innermost scope."""
         now = read_counts()
         spent = now - self._last
         self._last = now
@@ -112,7 +109,6 @@ class ScopeWatch:
             self.by_scope[scope] = self.by_scope.get(scope, Counts()) + spent
 
     def total(self) -> Counts:
-        """Return the sum over all scopes."""
         return sum(self.by_scope.values(), Counts())
 
 

@@ -1,4 +1,4 @@
-"""Values on their way to the parent: only what JSON can hold."""
+"""What a worker reports to its parent, as only what JSON can hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
+
+from bench.contract import Outcome
+from bench.worker import failure
+
+Emit = Callable[[dict[str, Any]], None]
 
 
 def plain(value: Any) -> Any:
@@ -33,10 +38,54 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def sanitised(emit: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+def sanitised(emit: Emit) -> Emit:
     """Return an ``emit`` that passes on what JSON can hold, whatever a library put in."""
 
     def send(event: dict[str, Any]) -> None:
         emit(plain(event))
 
     return send
+
+
+class Report:
+    """What a worker tells its parent, field by field.
+
+    Attributes:
+        phase: the phase that was entered last; "start" before the first.
+    """
+
+    def __init__(self, emit: Emit) -> None:
+        self.phase = "start"
+        self._emit = emit
+        self._warnings: set[str] = set()
+        self._null_reasons: dict[str, str] = {}
+
+    def enter(self, phase: str) -> None:
+        self.phase = phase
+        self._emit({"event": "phase", "phase": phase})
+
+    def set(self, **fields: Any) -> None:
+        self._emit({"event": "set", "fields": fields})
+
+    def append(self, **fields: Any) -> None:
+        self._emit({"event": "append", "fields": fields})
+
+    def warn(self, *texts: str) -> None:
+        for text in texts:
+            if text not in self._warnings:
+                self._warnings.add(text)
+                self.append(warnings=failure.redacted(text))
+
+    def null(self, reasons: dict[str, str]) -> None:
+        if not reasons.items() <= self._null_reasons.items():
+            self._null_reasons.update(reasons)
+            self.set(null_reasons=dict(self._null_reasons))
+
+    def decided(self, outcome: Outcome, reason: str | None) -> None:
+        """Say how the cell ended, before a sweep that may be the end of this process."""
+        said = failure.redacted(reason) if reason is not None else None
+        self._emit({"event": "decided", "outcome": outcome, "reason": said})
+
+    def end(self, outcome: Outcome, reason: str | None) -> None:
+        said = failure.redacted(reason) if reason is not None else None
+        self._emit({"event": "end", "outcome": outcome, "reason": said})

@@ -16,7 +16,7 @@ from bench.worker import compile_cache
 from bench.worker.compile_cache import Cache
 from bench.worker.dynamo import CompilerLog, Counts, ScopeWatch, keep_metrics
 from bench.worker.structure import module_names, scopes_of
-from compilers.base import Backend, Scope, UnsupportedPipelineError
+from compilers.base import BASELINE, Backend, Scope, UnsupportedPipelineError
 from compilers.scopes import resolve_scope
 
 PREPARE = "prepare"
@@ -65,8 +65,8 @@ def judge(
         admitted: the backend's own ``Evidence.fallback``.
     """
     graphs = {scope: count.graphs for scope, count in counts.items() if count.graphs}
-    if name == "none":
-        odd = "backend none is the eager baseline, yet torch compiled graphs while it ran"
+    if name == BASELINE:
+        odd = f"backend {BASELINE} is the eager baseline, yet torch compiled graphs while it ran"
         return Judgement(True, (), None, (odd,) if graphs else ())
     if not changed and not graphs:
         return Judgement(False, (), f"{name} changed nothing in the pipeline: it ran eager")

@@ -18,11 +18,7 @@ CURRENT = "current"
 
 
 def collect(devices: list[str]) -> dict[str, Any]:
-    """Return torch's view: builds, devices, memory meters and each backend's verdict by device.
-
-    Raises:
-        ImportError: torch is not installed or does not load.
-    """
+    """Return torch's view: builds, devices, memory meters and each backend's verdict by device."""
     import torch
 
     found: dict[str, Any] = {

@@ -73,9 +73,10 @@ def sentence(error: BaseException, doing: str) -> str:
     return f"{what.rstrip('.')} (while {doing})"
 
 
-def trace(error: BaseException) -> str:
-    """Return the traceback, for the cell's log."""
-    return redacted("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+def log(error: BaseException) -> None:
+    """Write the traceback to standard error, which is the cell's log."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    print(redacted("".join(lines)), file=sys.stderr, flush=True)
 
 
 def redacted(text: str) -> str:

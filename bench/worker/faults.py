@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bench.worker.dynamo import Counts
 from bench.worker.instrument import Sample
@@ -57,14 +57,27 @@ def of_pictures(
     return invalid, warnings
 
 
-def of_stages(stages: Sequence[Mapping[str, float | None]], e2e_s: Sequence[float]) -> list[str]:
+def of_stages(samples: Sequence[Sample]) -> list[str]:
     """Warn when much of the calls' time lies outside every stage."""
     shares = [
-        100 * (stage["unaccounted_s"] or 0.0) / total
-        for stage, total in zip(stages, e2e_s, strict=True)
-        if total > 0
+        100 * (sample.stages["unaccounted_s"] or 0.0) / sample.e2e_s
+        for sample in samples
+        if sample.e2e_s > 0
     ]
     share = statistics.median(shares) if shares else 0.0
     if share <= UNACCOUNTED_PCT:
         return []
     return [f"{share:.0f} % of the end-to-end time lies outside every stage (unaccounted_s)"]
+
+
+def of_steps(sample: Sample) -> list[str]:
+    """Return what a reader of a call's steps should know."""
+    found = []
+    if len(sample.denoiser_batches) > 1:
+        sizes = ", ".join(str(size) for size in sample.denoiser_batches)
+        found.append(f"the denoiser's batch was {sizes} within one call; the largest is given")
+    if sample.step_source == "scheduler":
+        found.append(
+            "this pipeline has no step callback: step times are the ends of scheduler steps"
+        )
+    return found

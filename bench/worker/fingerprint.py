@@ -7,7 +7,6 @@ a list of names that cannot hold a secret.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import nvml
+from compilers import packages
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "triton", "numpy")
 
@@ -71,7 +71,7 @@ def collect(device: str) -> dict[str, Any]:
         "cpu_cores_usable": _usable_cores(),
         "ram_bytes": _ram_bytes(),
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": packages.versions(*PACKAGES),
         "environment_hash": environment_hash(),
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
@@ -100,16 +100,6 @@ def environment_hash() -> str:
         for path in Path(folder or ".").glob(pattern)
     }
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:

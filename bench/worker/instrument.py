@@ -32,13 +32,9 @@ Event = tuple[str, str, float]
 class Watch(Protocol):
     """Told when a scope that can be compiled is entered and left."""
 
-    def enter(self, scope: str) -> None:
-        """Begin ``scope``."""
-        ...
+    def enter(self, scope: str) -> None: ...
 
-    def leave(self, scope: str) -> None:
-        """End ``scope``."""
-        ...
+    def leave(self, scope: str) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import re
 import sys
 from pathlib import Path
@@ -55,7 +57,6 @@ class Meters:
             self.null_reasons["memory.nvml.process_used"] = NVML_REASON
 
     def start(self) -> None:
-        """Forget the peaks so far."""
         self._earlier = {}
         self._forget()
 
@@ -142,3 +143,22 @@ class Meters:
 
 def _reading(meter: Meter, scope: Any, phase: Phase, value: int | None) -> MemoryReading:
     return {"meter": meter, "scope": scope, "phase": phase, "bytes": value}
+
+
+def resident_bytes(status: Path = STATUS) -> int | None:
+    """Return the resident memory of this process; None where the system does not tell."""
+    try:
+        found = re.search(r"^VmRSS:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 if found else None
+
+
+def give_back(device: str) -> None:
+    """Collect garbage and let torch give back what it keeps of a CUDA device's memory."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        with contextlib.suppress(RuntimeError):  # a device that is lost fails the next call
+            torch.cuda.empty_cache()

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench import modes
 from bench.contract import Outcome
+from bench.worker.errors import one_line
 from compilers import registry
 
 Refusal = tuple[Outcome, str]
@@ -80,16 +81,7 @@ def refusal(
 
 
 def place(pipeline: Any, workload: Mapping[str, Any], device: str) -> list[str]:
-    """Switch a pipeline's memory modes on and bring it to ``device``; return what to know of it.
-
-    Args:
-        pipeline: on the CPU if a mode is an offload; nobody may move it afterwards.
-        workload: a ``bench.contract.Workload``.
-        device: where it will compute.
-
-    Raises:
-        ModeError: the pipeline lacks what a mode switches.
-    """
+    """Switch a pipeline's memory modes on and bring it to ``device``; return what to know of it."""
     notes: list[str] = []
     for mode in modes.parts(workload.get("memory")):
         if mode == "attention-slicing":
@@ -146,19 +138,13 @@ def failure_of(seen: Mapping[str, Any]) -> str | None:
 
 
 def warnings_of(seen: Mapping[str, Any]) -> list[str]:
-    """Say which modes change nothing at this size."""
     return [f"{mode} changes nothing here: {why}" for mode, why in seen["idle"].items()]
 
 
 def attention_processors(pipeline: Any) -> dict[str, int]:
     """Count attention processors by the name of their class, over all parts of a pipeline."""
-    kinds = [
-        type(module.processor).__name__
-        for _, part in _modules(pipeline)
-        for module in part.modules()
-        if getattr(module, "processor", None) is not None
-    ]
-    return dict(sorted(Counter(kinds).items()))
+    kinds = Counter(type(processor).__name__ for processor in _processors(pipeline))
+    return dict(sorted(kinds.items()))
 
 
 @contextlib.contextmanager
@@ -187,11 +173,6 @@ def _modules(pipeline: Any) -> list[tuple[str, Any]]:
 def _where(part: Any) -> str:
     """Name the kinds of device that a part's weights are on, such as ``cpu`` or ``cpu+cuda``."""
     return "+".join(sorted({weight.device.type for weight in part.parameters()})) or "none"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _slice_attention(pipeline: Any) -> list[str]:
@@ -236,7 +217,7 @@ def _use_xformers(pipeline: Any) -> None:
         pipeline.enable_xformers_memory_efficient_attention()
     except Exception as error:
         raise ModeError(
-            f"xformers is installed and does not work here: {_first_line(error)}",
+            f"xformers is installed and does not work here: {one_line(error)}",
             outcome="unavailable",
         ) from error
 
@@ -264,7 +245,7 @@ def _offload(pipeline: Any, mode: str, device: str) -> None:
         getattr(pipeline, switch)(device=device)
     except (ValueError, NotImplementedError, ImportError) as error:
         raise ModeError(
-            f"{mode} does not work with {type(pipeline).__name__}: {_first_line(error)}"
+            f"{mode} does not work with {type(pipeline).__name__}: {one_line(error)}"
         ) from error
 
 

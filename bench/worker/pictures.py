@@ -18,11 +18,7 @@ class NoPicturesError(Exception):
 
 
 def of_output(output: Any) -> list[Any]:
-    """Return the PIL images in what a pipeline returned.
-
-    Raises:
-        NoPicturesError: there are none.
-    """
+    """Return the PIL images in what a pipeline returned."""
     images = getattr(output, "images", None)
     if images is None and isinstance(output, (tuple, list)) and output:
         images = output[0]
@@ -70,11 +66,7 @@ def defect(image: Any) -> str | None:
 def save_inputs(
     given: Sequence[Any], folder: Path, relative_to: Path, name: str = "input"
 ) -> list[str]:
-    """Write ``<name>_<index>.png`` for each different picture; return the paths in the run folder.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write ``<name>_<index>.png`` for each different image; return the paths in the run folder."""
     different = list({digest(image): image for image in given}.values())
     paths = [folder / f"{name}_{index:05d}.png" for index in range(len(different))]
     for image, path in zip(different, paths, strict=True):
@@ -94,13 +86,6 @@ def save(
 
     ``index`` counts the pictures of the cell, and picture i has the seed ``seed + i``. Each file
     appears whole or not at all.
-
-    Args:
-        seed: of the cell's picture 0.
-        first: index of the first of these pictures.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     entries: list[ImageEntry] = []
     for index, image in enumerate(images, first):
@@ -120,11 +105,7 @@ def save(
 
 
 def write(image: Any, path: Path) -> None:
-    """Write a PIL image as RGB to a PNG file, which appears whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a PIL image as RGB to a PNG file, which appears whole or not at all."""
     partial = path.with_suffix(f".{os.getpid()}.part")
     try:
         image.convert("RGB").save(partial, format="PNG")

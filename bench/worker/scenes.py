@@ -1,9 +1,8 @@
 """A small drawn world: simple scenes rendered from a parameter record.
 
-A `Scene` says what is in a picture; `render` draws it at any size, `caption` describes it in
-words and `sample_edit` makes (source, target, instruction) triples. The embedded models are
-trained on this world, and workloads that need an input picture draw it here, so that no image
-file has to be shipped or downloaded. Everything is a pure function of its arguments.
+A `Scene` says what is in an image; `render` draws it at any size. The embedded models are trained
+on this world, and workloads that need an input image draw it here, so that no file has to be
+shipped or downloaded. Everything is a pure function of its arguments.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,8 +21,6 @@ GROUNDS = ("grass", "sand", "snow", "water")
 SKIES = ("day", "sunset", "night", "cloudy")
 POSITIONS = ("left", "middle", "right")
 SIZES = ("small", "medium", "big")
-
-EDIT_KINDS = ("sky", "colour", "ground", "subject")
 
 Rgb = tuple[float, float, float]
 Point = tuple[float, float]
@@ -66,14 +63,7 @@ _SUBJECT_LIGHT: dict[str, Rgb] = {
 }
 _HEIGHT = {"small": 0.34, "medium": 0.46, "big": 0.60}  # of the shorter side
 _CENTRE = {"left": 0.27, "middle": 0.50, "right": 0.73}
-_FLOATING = ("balloon", "star")
-_SKY_WORDS = {
-    "day": "under a blue sky",
-    "sunset": "at sunset",
-    "night": "at night",
-    "cloudy": "under a cloudy sky",
-}
-_POSITION_WORDS = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
+FLOATING = ("balloon", "star")
 _STAR_FIELD: tuple[Point, ...] = (
     (0.07, 0.33), (0.16, 0.07), (0.34, 0.17), (0.45, 0.05), (0.58, 0.13), (0.67, 0.30),
     (0.90, 0.38), (0.93, 0.08), (0.25, 0.42), (0.79, 0.46),
@@ -113,16 +103,6 @@ class Scene:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}")
 
 
-@dataclass(frozen=True)
-class Edit:
-    """One editing example: `instruction` turns `source` into `target`."""
-
-    kind: str
-    source: Scene
-    target: Scene
-    instruction: str
-
-
 def sample(
     rng: random.Random,
     subject_weights: Sequence[float] | None = None,
@@ -140,96 +120,8 @@ def sample(
     )
 
 
-def caption(scene: Scene, rng: random.Random | None = None) -> str:
-    """Describe `scene` in words.
-
-    Without `rng` the caption is complete but for words that go without saying (medium, middle).
-    With `rng` details are left out or worded differently at random, as people would.
-    """
-    size = "" if scene.size == "medium" else scene.size
-    position = "" if scene.position == "middle" else _POSITION_WORDS[scene.position]
-    ground = scene.ground
-    sky = _SKY_WORDS[scene.sky]
-    if rng is not None:
-        if rng.random() < 0.2:
-            size = ""
-        if scene.position == "middle":
-            position = _POSITION_WORDS["middle"] if rng.random() < 0.25 else ""
-        elif rng.random() < 0.15:
-            position = ""
-        if ground == "grass" and rng.random() < 0.4:
-            ground = "green grass"
-        if rng.random() < 0.08:
-            ground = ""
-        if rng.random() < 0.08:
-            sky = ""
-    above = "above" if scene.subject in _FLOATING else "on"
-    words = [w for w in (size, scene.colour, scene.subject) if w]
-    article = "an" if words[0][0] in "aeiou" else "a"
-    place = [f"{above} {ground}" if ground else "", position]
-    if rng is not None and rng.random() < 0.4:
-        place.reverse()
-    return " ".join(w for w in (article, *words, *place, sky) if w)
-
-
-def make_edit(scene: Scene, kind: str, value: str, rng: random.Random | None = None) -> Edit:
-    """Change one field of `scene` to `value` and word it as an instruction.
-
-    Raises:
-        ValueError: unknown `kind` (see `EDIT_KINDS`) or `value`.
-    """
-    second = rng is not None and rng.random() < 0.3
-    if kind == "sky":
-        target = replace(scene, sky=value)
-        instruction = f"make it {value}"
-    elif kind == "colour":
-        target = replace(scene, colour=value)
-        instruction = f"make the {scene.subject} {value}"
-    elif kind == "ground":
-        target = replace(scene, ground=value)
-        above = "above" if scene.subject in _FLOATING and second else "on"
-        instruction = f"put it {above} {value}"
-        if rng is not None and rng.random() < 0.5:
-            instruction = f"turn the ground into {value}"
-    elif kind == "subject":
-        target = replace(scene, subject=value)
-        article = "an" if value[0] in "aeiou" else "a"
-        verb = "replace the {} with" if second else "turn the {} into"
-        instruction = f"{verb.format(scene.subject)} {article} {value}"
-    else:
-        raise ValueError(f"kind={kind!r} is not one of {', '.join(EDIT_KINDS)}")
-    return Edit(kind, scene, target, instruction)
-
-
-def sample_edit(rng: random.Random, kind_weights: Sequence[float] | None = None) -> Edit:
-    """Draw an editing example; `kind_weights` has one weight per entry of `EDIT_KINDS`."""
-    scene = sample(rng)
-    kind = rng.choices(EDIT_KINDS, weights=kind_weights)[0]
-    values = {"sky": SKIES, "colour": COLOURS, "ground": GROUNDS, "subject": SUBJECTS}[kind]
-    value = rng.choice([v for v in values if v != getattr(scene, kind)])
-    return make_edit(scene, kind, value, rng)
-
-
-def vocabulary() -> tuple[str, ...]:
-    """Every word that a caption or an instruction can hold, sorted, plus a few common others."""
-    words = {*SUBJECTS, *COLOURS, *GROUNDS, *SKIES, *POSITIONS, *SIZES}
-    sentences = (
-        *_SKY_WORDS.values(),
-        *_POSITION_WORDS.values(),
-        "a an above make it put turn ground replace with and of photo picture drawing",
-        "into blurry low quality",
-    )
-    for sentence in sentences:
-        words.update(sentence.split())
-    return tuple(sorted(words))
-
-
 def render(scene: Scene, width: int = 128, height: int = 128) -> Image.Image:
-    """Draw `scene` as an antialiased RGB picture of `width` x `height` pixels.
-
-    Raises:
-        ValueError: a side is shorter than 1 pixel.
-    """
+    """Draw `scene` as an antialiased RGB picture of `width` x `height` pixels."""
     if width < 1 or height < 1:
         raise ValueError(f"cannot draw a picture of {width}x{height} pixels")
     factor = 3 if max(width, height) <= 256 else 2
@@ -246,13 +138,11 @@ def subject_mask(scene: Scene, width: int = 128, height: int = 128) -> np.ndarra
 
 
 def _lit(colour: Rgb, light: Rgb, shade: float = 1.0) -> tuple[int, int, int]:
-    """Apply light and shade to a colour and round to 8 bits."""
     r, g, b = (max(0, min(255, round(c * k * shade))) for c, k in zip(colour, light, strict=True))
     return r, g, b
 
 
 def _gradient(top: Rgb, bottom: Rgb, height: int) -> np.ndarray:
-    """A vertical blend, uint8 of shape (height, 1, 3)."""
     t = np.linspace(0.0, 1.0, max(height, 1), dtype=np.float32)[:, None]
     blend = (1 - t) * np.asarray(top, np.float32) + t * np.asarray(bottom, np.float32)
     column: np.ndarray = np.clip(np.rint(blend), 0, 255).astype(np.uint8)
@@ -281,11 +171,9 @@ class _Painter:
     # -- places on the canvas -----------------------------------------------------------------
 
     def at(self, x: float, y: float) -> Point:
-        """Pixel of a place given as fractions of width and height."""
         return x * self.width, y * self.height
 
     def ellipse(self, cx: float, cy: float, rx: float, ry: float, fill: object) -> None:
-        """Fill an ellipse; centre and radii in pixels."""
         box = (cx - rx, cy - ry, cx + rx, cy + ry)
         self.draw.ellipse(box, fill=fill)  # type: ignore[arg-type]
 
@@ -364,14 +252,14 @@ class _Painter:
         scene = self.scene
         x = _CENTRE[scene.position] + self.dx
         tall = _HEIGHT[scene.size]
-        if scene.subject in _FLOATING:
+        if scene.subject in FLOATING:
             cx, cy = self.at(x, 0.43 + self.dy)
             base = cy + tall / 2 * self.unit
         else:
             cx, base = self.at(x, 0.82 + self.dy + (tall - 0.46) * 0.25)
         self.cx, self.base, self.tall = cx, base, tall * self.unit
         self.colour = _RGB[scene.colour]
-        if shadow and scene.subject not in _FLOATING:
+        if shadow and scene.subject not in FLOATING:
             top, low = _GROUND[scene.ground]
             dark = _lit(_blend(top, low, 0.55), _GROUND_LIGHT[scene.sky], 0.72)
             wide = {"house": 0.56, "tree": 0.34, "tower": 0.36, "boat": 0.50}[scene.subject]
@@ -391,11 +279,9 @@ class _Painter:
         self.ellipse(self.cx + x * t, self.base - y * t, rx * t, ry * t, fill)
 
     def tone(self, shade: float = 1.0) -> tuple[int, int, int]:
-        """The subject's own colour, shaded."""
         return _lit(self.colour, _SUBJECT_LIGHT[self.scene.sky], shade)
 
     def dye(self, r: float, g: float, b: float) -> tuple[int, int, int]:
-        """A fixed colour (wood, glass) under the scene's light."""
         return _lit((r, g, b), _SUBJECT_LIGHT[self.scene.sky])
 
     def glass(self) -> tuple[int, int, int]:
@@ -452,7 +338,6 @@ class _Painter:
 
 
 def _blend(a: Rgb, b: Rgb, t: float) -> Rgb:
-    """Linear blend from `a` (t = 0) to `b` (t = 1)."""
     return (
         a[0] + (b[0] - a[0]) * t,
         a[1] + (b[1] - a[1]) * t,

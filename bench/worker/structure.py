@@ -84,7 +84,6 @@ def scopes_of(pipeline: Any) -> tuple[str, ...]:
 
 
 def changed_scopes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys under which two structures differ."""
     return tuple(
         key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)
     )

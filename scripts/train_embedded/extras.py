@@ -28,6 +28,7 @@ from PIL import Image
 from bench.worker import control, scenes
 from bench.worker.sources import embedded
 
+from . import wording
 from .common import log, make_optimizers, set_lr
 from .unet import Noise, sdxl_text, tokens_of
 from .vae import NATIVE, picture, to_tensor
@@ -72,7 +73,7 @@ class Pool:
     def __init__(self, pipeline: Any, count: int, tone: Callable[[np.ndarray], np.ndarray]) -> None:
         rng = random.Random(SEED)
         drawn = [scenes.sample(rng) for _ in range(count)]
-        self.captions = [scenes.caption(scene, rng) for scene in drawn]
+        self.captions = [wording.caption(scene, rng) for scene in drawn]
         latents, outlines = [], []
         for first in range(0, count, 25):
             pictures = [picture(scene) for scene in drawn[first : first + 25]]

@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from bench.worker import scenes
 
 from . import tokenizer as tok
+from . import wording
 from .common import Checkpoint, Ema, log, make_optimizers, set_lr
 from .vae import NATIVE, make_vae, picture, to_tensor
 
@@ -63,7 +64,7 @@ class Sdxl(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        ids, _ = tok.build(scenes.vocabulary())
+        ids, _ = tok.build(wording.vocabulary())
         self.text_encoder = CLIPTextModel(text_config(ids, tok.EOS))
         self.text_encoder_2 = CLIPTextModelWithProjection(text_config(ids, PAD_2))
         self.unet = UNet2DConditionModel(
@@ -92,7 +93,7 @@ class Pix2Pix(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        ids, _ = tok.build(scenes.vocabulary())
+        ids, _ = tok.build(wording.vocabulary())
         self.text_encoder = CLIPTextModel(text_config(ids, tok.EOS))
         self.unet = UNet2DConditionModel(
             sample_size=NATIVE // 8,
@@ -152,7 +153,7 @@ def edit_pool(vae: Any, groups: int) -> dict[str, Any]:
     """
     rng = random.Random(SEED + 7)
     records: list[scenes.Scene] = []
-    pairs: dict[str, list[tuple[int, int]]] = {kind: [] for kind in scenes.EDIT_KINDS}
+    pairs: dict[str, list[tuple[int, int]]] = {kind: [] for kind in wording.EDIT_KINDS}
     values = {
         "sky": scenes.SKIES,
         "colour": scenes.COLOURS,
@@ -164,7 +165,7 @@ def edit_pool(vae: Any, groups: int) -> dict[str, Any]:
         records.append(base)
         others = [s for s in scenes.SUBJECTS if s != base.subject]
         for subject in rng.sample(others, 3):
-            records.append(scenes.make_edit(base, "subject", subject).target)
+            records.append(wording.make_edit(base, "subject", subject).target)
         rows = range(first, first + 4)
         pairs["subject"] += [(a, b) for a in rows for b in rows if a != b]
         for kind, words in values.items():
@@ -172,7 +173,7 @@ def edit_pool(vae: Any, groups: int) -> dict[str, Any]:
             old = records[host]
             word = rng.choice([w for w in words if w != getattr(old, kind)])
             pairs[kind] += [(host, len(records)), (len(records), host)]
-            records.append(scenes.make_edit(old, kind, word).target)
+            records.append(wording.make_edit(old, kind, word).target)
     latents, masks = [], []
     for start in range(0, len(records), 500):
         part = records[start : start + 500]
@@ -226,7 +227,7 @@ def tokens_of(tokenizer: Any, texts: list[str]) -> torch.Tensor:
 
 def make_tokenizers(out: Path) -> tuple[Any, Any]:
     """Write both tokenizer folders and return the tokenizers (end-padded, "!"-padded)."""
-    words = scenes.vocabulary()
+    words = wording.vocabulary()
     tok.save(out / "tokenizer", words, tok.EOS)
     tok.save(out / "tokenizer_2", words, PAD_2)
     return tok.load(out / "tokenizer", tok.EOS), tok.load(out / "tokenizer_2", PAD_2)
@@ -251,7 +252,7 @@ def sdxl_step(out: Path, pool: dict[str, Any], batch: int) -> Step:
         texts, keep, ids = [], [], []
         for row in rows:
             draw = rng.random()
-            texts.append("" if draw < 0.06 else scenes.caption(pool["records"][row], rng))
+            texts.append("" if draw < 0.06 else wording.caption(pool["records"][row], rng))
             keep.append(0.0 if draw > 0.92 else 1.0)
             side = rng.choice(TIME_ID_SIDES)
             ids.append([side, side, 0, 0, side, side])
@@ -288,7 +289,7 @@ def pix2pix_step(out: Path, pool: dict[str, Any], batch: int) -> Step:
         sources, targets, texts, keep = [], [], [], []
         for kind in rng.choices(kinds, weights=list(EDIT_WEIGHTS.values()), k=batch):
             a, b = rng.choice(pool["pairs"][kind])
-            text = scenes.make_edit(records[a], kind, getattr(records[b], kind), rng).instruction
+            text = wording.make_edit(records[a], kind, getattr(records[b], kind), rng).instruction
             draw = rng.random()
             sources.append(a)
             targets.append(b)

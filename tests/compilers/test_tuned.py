@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.worker import evidence, sources, structure, tasks
+from bench.worker import evidence, sources, structure
+from bench.worker.inputs import prepare as inputs_of
 from compilers import attention, inductor, quantise, registry, tuned
 from compilers.base import UnsupportedPipelineError, Verdict
 from compilers.cuda_graphs import CaptureError
@@ -46,7 +47,7 @@ def load(kind: str, dtype: str = "float32", **changes: Any) -> tuple[Any, Any]:
         dtype=dtype,
         **changes,
     )
-    return pipeline, tasks.prepare_inputs(pipeline, workload, "cpu")
+    return pipeline, inputs_of(pipeline, workload, "cpu")
 
 
 def draw(pipeline: Any, inputs: Any) -> Any:

@@ -239,6 +239,7 @@ def test_paired_arms_may_differ_in_software_but_not_in_hardware(base: Any, new: 
     [
         (lambda c: c["asked"]["workload"].update(steps=4), "another workload: steps (4, base"),
         (lambda c: c["asked"]["workload"].update(prompt="x"), "another workload: prompt"),
+        (lambda c: c["asked"]["workload"].update(scheduler="Euler"), "scheduler (Euler, baseline"),
         (lambda c: c["asked"].update(threads=2), "another workload: threads (2, baseline 1)"),
         (lambda c: c["asked"]["backend"].update(options={"mode": "x"}), "backend differs: options"),
         (lambda c: c["asked"].update(cache="warm"), "cache differs: warm (baseline fresh)"),

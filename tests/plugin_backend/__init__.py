@@ -13,12 +13,13 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings it
 HERE = Path(__file__).parent
 
 
-def install(folder: Path) -> Path:
-    """Put the package into ``folder``, which then belongs on sys.path, and return ``folder``."""
-    with (HERE / "pyproject.toml").open("rb") as file:
+def install(folder: Path, package: Path = HERE) -> Path:
+    """Put a package's files into ``folder``, which then belongs on sys.path, and return it."""
+    with (package / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)["project"]
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(HERE / "plugin_backend.py", folder)
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, folder, ignore=skipped, dirs_exist_ok=True)
+    (folder / "__init__.py").unlink()
     write_metadata(folder, project["name"], project["version"], project["entry-points"])
     return folder
 

@@ -12,6 +12,7 @@ from typing import Any
 from bench.contract import SCHEMA_VERSION, Cell, Record
 from bench.runner import Program, Silent, Task
 from bench.runner.devices import Gpu, Machine
+from tests.worker import tiny
 
 HERE = "tests.runner.doubles"
 
@@ -35,27 +36,14 @@ def cell(name: str, **changes: Any) -> Cell:
         "schema": SCHEMA_VERSION,
         "cell_id": changes.pop("cell_id", f"{abs(hash_of(name, extra)):016x}"),
         "name": name,
-        "workload": {
-            "name": name,
-            "task": "text-to-image",
-            "model": "embedded:scenes",
-            "variant": None,
-            "scheduler": None,
-            "steps": 4,
-            "guidance": None,
-            "image_guidance": None,
-            "strength": None,
-            "height": 64,
-            "width": 64,
-            "batch": 1,
-            "seed": 333,
-            "prompt": "a red boat",
-            "negative_prompt": None,
-            "input_image": None,
-            "dtype": "float32",
-            "generator": "cpu",
-            "extra": extra,
-        },
+        "workload": tiny.workload(
+            name=name,
+            model="embedded:scenes",
+            steps=4,
+            seed=333,
+            prompt="a red boat",
+            extra=extra,
+        ),
         "backend": {"name": "none", "options": {}, "environment": "current"},
         "cache": "fresh",
         "protocol": {

@@ -43,7 +43,7 @@ def order_of(run_dir: Path) -> list[str]:
     return [f"{r['name']}{r['round']}" for r in lines(run_dir)]
 
 
-def test_rounds_are_interleaved_and_reversed(tmp_path: Path) -> None:
+def test_rounds_are_interleaved_and_reversed(tmp_path):
     summary = go(tmp_path, cell("a", rounds=3), cell("b", rounds=3), cell("c", rounds=1))
     assert order_of(tmp_path) == ["a0", "b0", "c0", "b1", "a1", "a2", "b2"]
     assert [r["sequence"] for r in lines(tmp_path)] == list(range(7))
@@ -51,7 +51,7 @@ def test_rounds_are_interleaved_and_reversed(tmp_path: Path) -> None:
     assert (summary.executed, summary.reused, summary.missing) == (7, 0, 0)
 
 
-def test_a_record_says_who_it_is(tmp_path: Path) -> None:
+def test_a_record_says_who_it_is(tmp_path):
     go(tmp_path, cell("t2i / none", rounds=2))
     folder = RunFolder.open(tmp_path)
     first, second = folder.records()
@@ -67,7 +67,7 @@ def test_a_record_says_who_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "pictures" / "t2i-none" / "r1").is_dir()
 
 
-def test_a_fork_is_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_fork_is_a_process_of_its_own(tmp_path):
     looks = [cell(n, rounds=2, extra={"do": "environment"}, threads=3) for n in ("a", "b")]
     go(tmp_path, *looks)
     go(tmp_path / "spawned", *looks, start="spawn")
@@ -89,9 +89,7 @@ def test_a_fork_is_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["fork", "auto"])
-def test_a_template_that_may_not_fork_spawns_or_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
-) -> None:
+def test_a_template_that_may_not_fork_spawns_or_says_so(tmp_path, monkeypatch, start):
     unsafe = program("by_extra")
     unsafe = type(unsafe)(entry=unsafe.entry, preload=("tests.runner.starts_thread",))
     if start == "fork":
@@ -105,7 +103,7 @@ def test_a_template_that_may_not_fork_spawns_or_says_so(
     assert len(watcher.notes) == 1
 
 
-def test_a_template_that_may_not_fork_keeps_nothing_of_its_imports(tmp_path: Path) -> None:
+def test_a_template_that_may_not_fork_keeps_nothing_of_its_imports(tmp_path):
     unsafe = program("tells_launchers_threads")
     unsafe = type(unsafe)(entry=unsafe.entry, preload=("tests.runner.starts_thread",))
     go(tmp_path, cell("a"), program=unsafe, start="auto")
@@ -114,7 +112,7 @@ def test_a_template_that_may_not_fork_keeps_nothing_of_its_imports(tmp_path: Pat
     assert record["fingerprint"]["launcher_threads"] == 1
 
 
-def test_a_template_whose_imports_crash_gives_way_to_fresh_interpreters(tmp_path: Path) -> None:
+def test_a_template_whose_imports_crash_gives_way_to_fresh_interpreters(tmp_path):
     crashing = program("by_extra")
     crashing = type(crashing)(entry=crashing.entry, preload=("tests.runner.crashes_template",))
     watcher = Watcher()
@@ -127,7 +125,7 @@ def test_a_template_whose_imports_crash_gives_way_to_fresh_interpreters(tmp_path
 # Refusing, resuming, retrying
 
 
-def test_records_are_not_added_to_without_being_asked(tmp_path: Path) -> None:
+def test_records_are_not_added_to_without_being_asked(tmp_path):
     go(tmp_path, cell("a"))
     before = (tmp_path / "records.jsonl").read_bytes()
     with pytest.raises(RunnerError, match=r"1 record.*--resume.*--out"):
@@ -135,7 +133,7 @@ def test_records_are_not_added_to_without_being_asked(tmp_path: Path) -> None:
     assert (tmp_path / "records.jsonl").read_bytes() == before
 
 
-def test_a_complete_run_is_not_measured_again(tmp_path: Path) -> None:
+def test_a_complete_run_is_not_measured_again(tmp_path):
     go(tmp_path, cell("a"), cell("bad", extra={"do": "raises"}))
     watcher = Watcher()
     again = go(tmp_path, cell("a"), cell("bad", extra={"do": "raises"}), resume=True, ui=watcher)
@@ -145,7 +143,7 @@ def test_a_complete_run_is_not_measured_again(tmp_path: Path) -> None:
     assert len(lines(tmp_path)) == 2
 
 
-def test_resuming_measures_what_a_changed_plan_invalidates(tmp_path: Path) -> None:
+def test_resuming_measures_what_a_changed_plan_invalidates(tmp_path):
     go(tmp_path, cell("a", cell_id="a1"), cell("b", cell_id="b1"))
     watcher = Watcher()
     summary = go(
@@ -161,7 +159,7 @@ def test_resuming_measures_what_a_changed_plan_invalidates(tmp_path: Path) -> No
     assert (old, new) == ("logs/b-r0.log", "logs/b-b2-r0.log")
 
 
-def test_more_rounds_add_and_fewer_rounds_hide(tmp_path: Path) -> None:
+def test_more_rounds_add_and_fewer_rounds_hide(tmp_path):
     go(tmp_path, cell("a", rounds=2))
     assert go(tmp_path, cell("a", rounds=3), resume=True).executed == 1
     shorter = go(tmp_path, cell("a", rounds=1), resume=True)
@@ -169,7 +167,7 @@ def test_more_rounds_add_and_fewer_rounds_hide(tmp_path: Path) -> None:
     assert [r.round for r in RunFolder.open(tmp_path).records()] == [0]
 
 
-def test_retrying_supersedes_and_keeps(tmp_path: Path) -> None:
+def test_retrying_supersedes_and_keeps(tmp_path):
     cells = [cell("a", cell_id="a"), cell("bad", cell_id="bad", extra={"do": "raises"})]
     assert go(tmp_path, *cells).exit_code == 1
     mended = [cells[0], cell("bad", cell_id="bad")]
@@ -184,19 +182,19 @@ def test_retrying_supersedes_and_keeps(tmp_path: Path) -> None:
     assert lines(tmp_path)[2]["process"]["log"] == "logs/bad-r0-a1.log"
 
 
-def test_only_outcomes_can_be_retried(tmp_path: Path) -> None:
+def test_only_outcomes_can_be_retried(tmp_path):
     with pytest.raises(RunnerError, match=r"'faild'.*failed"):
         go(tmp_path / "run", cell("a"), retry=["faild"])
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_run_there_is_nothing_to_retry(tmp_path: Path) -> None:
+def test_without_a_run_there_is_nothing_to_retry(tmp_path):
     with pytest.raises(RunnerError, match=r"no run in .*nothing to retry.*--out.*without --retry"):
         go(tmp_path / "run", cell("a"), retry=["failed"])
     assert not (tmp_path / "run").exists()
 
 
-def test_another_machine_is_refused_unless_allowed(tmp_path: Path) -> None:
+def test_another_machine_is_refused_unless_allowed(tmp_path):
     go(tmp_path, cell("a", cell_id="a"))
     plan_file = tmp_path / "plan.json"
     header = json.loads(plan_file.read_text())
@@ -209,14 +207,14 @@ def test_another_machine_is_refused_unless_allowed(tmp_path: Path) -> None:
     assert go(tmp_path, *cells, resume=True, allow_other_host=True).executed == 1
 
 
-def test_another_device_is_refused(tmp_path: Path) -> None:
+def test_another_device_is_refused(tmp_path):
     go(tmp_path, cell("a", cell_id="a", device="auto", rounds=2), machine=machine(2))
     both = cell("a", cell_id="a", device="auto", rounds=3)
     with pytest.raises(RunnerError, match="device of a: cuda:0 → cpu"):
         go(tmp_path, both, resume=True, machine=machine(2), devices=["cpu"])
 
 
-def test_a_torn_record_is_reported_and_measured_again(tmp_path: Path) -> None:
+def test_a_torn_record_is_reported_and_measured_again(tmp_path):
     go(tmp_path, cell("a", cell_id="a"), cell("b", cell_id="b"))
     path = tmp_path / "records.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
@@ -233,7 +231,7 @@ def test_a_torn_record_is_reported_and_measured_again(tmp_path: Path) -> None:
 # Devices and environments
 
 
-def test_a_missing_gpu_is_unsupported_at_once(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_unsupported_at_once(tmp_path):
     summary = go(tmp_path, cell("a", device="cuda:0"), cell("b"))
     first, second = lines(tmp_path)
     assert first["outcome"] == "unsupported"
@@ -244,7 +242,7 @@ def test_a_missing_gpu_is_unsupported_at_once(tmp_path: Path) -> None:
     assert summary.exit_code == 1
 
 
-def test_several_gpus_work_at_the_same_time(tmp_path: Path) -> None:
+def test_several_gpus_work_at_the_same_time(tmp_path):
     slow = {"do": "slow", "seconds": 1.0}
     cells = [
         cell(f"{name}-{backend}", device="cuda", extra={**slow, "w": name})
@@ -269,7 +267,7 @@ def test_several_gpus_work_at_the_same_time(tmp_path: Path) -> None:
     assert order_of(tmp_path)[-1] == "host0"
 
 
-def test_an_environment_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+def test_an_environment_that_is_not_there_is_unavailable(tmp_path):
     backend = {"name": "nexfort", "options": {}, "environment": "nexfort-291"}
     go(tmp_path, cell("a", backend=backend), cell("b"))
     first, second = lines(tmp_path)
@@ -278,7 +276,7 @@ def test_an_environment_that_is_not_there_is_unavailable(tmp_path: Path) -> None
     assert second["outcome"] == "ok"
 
 
-def test_another_interpreter_can_be_plugged_in(tmp_path: Path) -> None:
+def test_another_interpreter_can_be_plugged_in(tmp_path):
     def find(environment: str) -> Interpreter:
         if environment == "current":
             raise EnvironmentUnavailable("not today")
@@ -289,9 +287,7 @@ def test_another_interpreter_can_be_plugged_in(tmp_path: Path) -> None:
     assert [r["outcome"] for r in lines(tmp_path)] == ["ok", "unavailable"]
 
 
-def test_a_run_asks_once_for_each_environment_it_needs_and_keeps_who_it_was(
-    tmp_path: Path,
-) -> None:
+def test_a_run_asks_once_for_each_environment_it_needs_and_keeps_who_it_was(tmp_path):
     asked: list[str] = []
 
     def find(environment: str) -> Interpreter:
@@ -313,7 +309,7 @@ def test_a_run_asks_once_for_each_environment_it_needs_and_keeps_who_it_was(
         go(tmp_path, *more, interpreters=rebuilt, resume=True)
 
 
-def test_an_environment_that_was_built_meanwhile_does_not_forbid_to_resume(tmp_path: Path) -> None:
+def test_an_environment_that_was_built_meanwhile_does_not_forbid_to_resume(tmp_path):
     mine = {"name": "none", "options": {}, "environment": "mine"}
     cells = (cell("a", backend=mine), cell("b"))
 
@@ -329,9 +325,7 @@ def test_an_environment_that_was_built_meanwhile_does_not_forbid_to_resume(tmp_p
     assert summary.outcomes == {"ok": 2}
 
 
-def test_a_foreign_interpreter_sees_the_project_and_nothing_of_the_parents(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_foreign_interpreter_sees_the_project_and_nothing_of_the_parents(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "parents"))
     monkeypatch.setenv("VIRTUAL_ENV", "/somewhere")
     interpreter = Interpreter(sys.executable, name="mine", variables={"WORD": "hello"})
@@ -351,7 +345,7 @@ def test_a_foreign_interpreter_sees_the_project_and_nothing_of_the_parents(
     assert str(tmp_path / "parents") not in environment["PYTHONPATH"]
 
 
-def test_an_interpreter_that_does_not_start_fails_its_cells(tmp_path: Path) -> None:
+def test_an_interpreter_that_does_not_start_fails_its_cells(tmp_path):
     summary = go(tmp_path, cell("a"), interpreters=lambda _: Interpreter("/nowhere/python"))
     assert lines(tmp_path)[0]["reason"] == (
         "/nowhere/python could not be started: no such file or directory"
@@ -359,7 +353,7 @@ def test_an_interpreter_that_does_not_start_fails_its_cells(tmp_path: Path) -> N
     assert summary.exit_code == 1
 
 
-def test_a_device_that_is_no_device(tmp_path: Path) -> None:
+def test_a_device_that_is_no_device(tmp_path):
     with pytest.raises(RunnerError, match="'gpu' is not a device"):
         go(tmp_path, cell("a"), devices=["gpu"])
     with pytest.raises(RunnerError, match="only cuda:0 is visible"):
@@ -374,7 +368,7 @@ PATIENT_S = 120.0
 COMPILING = {"name": "torch-compile", "options": {}, "environment": "current"}
 
 
-def test_a_warm_cache_is_filled_once_and_kept(tmp_path: Path) -> None:
+def test_a_warm_cache_is_filled_once_and_kept(tmp_path):
     warm = cell("a", rounds=2, cache="warm", backend=COMPILING)
     watcher = Watcher()
     go(tmp_path, warm, ui=watcher)
@@ -387,25 +381,25 @@ def test_a_warm_cache_is_filled_once_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "a-r0-prime.log").exists()
 
 
-def test_a_fresh_cache_is_gone_afterwards(tmp_path: Path) -> None:
+def test_a_fresh_cache_is_gone_afterwards(tmp_path):
     go(tmp_path, cell("a", cache="fresh", backend=COMPILING))
     assert os.listdir(tmp_path / "cache") == []
 
 
-def test_without_a_compiler_there_is_nothing_to_fill(tmp_path: Path) -> None:
+def test_without_a_compiler_there_is_nothing_to_fill(tmp_path):
     watcher = Watcher()
     go(tmp_path, cell("a", cache="warm"), ui=watcher)
     assert "prime_s" not in lines(tmp_path)[0]["compile_cache"]
 
 
-def test_a_cache_that_cannot_be_filled_is_the_reason(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_filled_is_the_reason(tmp_path):
     go(tmp_path, cell("a", cache="warm", backend=COMPILING, extra={"do": "prime_fails"}))
     (record,) = lines(tmp_path)
     assert record["outcome"] == "failed"
     assert record["reason"] == "while filling the compile cache: no compiler"
 
 
-def test_an_unfinished_cache_is_filled_from_its_beginning(tmp_path: Path) -> None:
+def test_an_unfinished_cache_is_filled_from_its_beginning(tmp_path):
     warm = cell("a", cache="warm", backend=COMPILING)
     half = tmp_path / "cache" / warm["cell_id"] / "half"
     RunFolder.acquire(tmp_path).close()
@@ -467,9 +461,7 @@ def processes_of(run_dir: Path) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("do", ["hang", "hang_ignoring_sigterm"])
-def test_an_interruption_keeps_records_and_leaves_no_process(
-    tmp_path: Path, number: signal.Signals, do: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interruption_keeps_records_and_leaves_no_process(tmp_path, number, do, monkeypatch):
     monkeypatch.setenv("TEST_RUN", str(tmp_path))
     cells = [cell("good"), cell("hangs", extra={"do": do}), cell("never")]
     runner = child(tmp_path / "run", cells)
@@ -494,21 +486,21 @@ def test_an_interruption_keeps_records_and_leaves_no_process(
     assert go(tmp_path / "run", *mended, resume=True).executed == 1
 
 
-def test_runs_work_in_other_threads(tmp_path: Path) -> None:
+def test_runs_work_in_other_threads(tmp_path):
     thread = threading.Thread(target=go, args=(tmp_path, cell("a")))
     thread.start()
     thread.join(PATIENT_S)
     assert order_of(tmp_path) == ["a0"]
 
 
-def test_signal_handlers_are_given_back(tmp_path: Path) -> None:
+def test_signal_handlers_are_given_back(tmp_path):
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     go(tmp_path, cell("a"))
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_two_runners_at_once(tmp_path: Path) -> None:
+def test_two_runners_at_once(tmp_path):
     runner = child(tmp_path, [cell("hangs", extra={"do": "hang"})])
     assert runner.stdout is not None
     assert runner.stdout.readline() == "started hangs\n"
@@ -542,7 +534,7 @@ for line in sys.stdin:
 """
 
 
-def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     """Fifty runners, each forked from a process that has the imports done, and killed."""
     run_dir = tmp_path / "run"
     records = run_dir / "records.jsonl"
@@ -597,7 +589,7 @@ def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path: P
 # Disks
 
 
-def test_a_full_disk_stops_the_run_and_says_what_to_do(tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_and_says_what_to_do(tmp_path):
     many = cell("a", rounds=50)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Workers' own files are small; only records.jsonl, which grows, meets the limit.
@@ -612,9 +604,7 @@ def test_a_full_disk_stops_the_run_and_says_what_to_do(tmp_path: Path) -> None:
     assert go(tmp_path, cell("a", rounds=stored + 1), resume=True).executed == 1
 
 
-def test_a_folder_that_fills_up_between_cells_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_fills_up_between_cells_says_what_to_do(tmp_path, monkeypatch):
     def full(path: Path, *_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -625,7 +615,7 @@ def test_a_folder_that_fills_up_between_cells_says_what_to_do(
     assert len(lines(tmp_path)) == 1
 
 
-def test_a_plan_that_does_not_fit_on_the_disk_starts_nothing(tmp_path: Path) -> None:
+def test_a_plan_that_does_not_fit_on_the_disk_starts_nothing(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     watcher = Watcher()
@@ -640,7 +630,7 @@ def test_a_plan_that_does_not_fit_on_the_disk_starts_nothing(tmp_path: Path) -> 
 # Time
 
 
-def test_the_parent_sleeps_while_a_worker_measures(tmp_path: Path) -> None:
+def test_the_parent_sleeps_while_a_worker_measures(tmp_path):
     before: list[float] = []
     during: list[float] = []
     busy_s: list[float] = []
@@ -667,10 +657,10 @@ def test_the_parent_sleeps_while_a_worker_measures(tmp_path: Path) -> None:
     assert 0 < before[0] <= 30
 
 
-def test_the_machine_is_only_asked_once_needed() -> None:
+def test_the_machine_is_only_asked_once_needed():
     assert Machine({}, gpus=[], torch_cuda="", apple=True).resolve("auto") == "mps"
 
 
-def test_a_worker_that_needs_patience_gets_its_own_limits(tmp_path: Path) -> None:
+def test_a_worker_that_needs_patience_gets_its_own_limits(tmp_path):
     summary = go(tmp_path, cell("a"), patience=Patience(ready_s=30, launch_s=30))
     assert summary.exit_code == 0

@@ -101,7 +101,7 @@ def limited(memory_bytes: int) -> dict[str, Any]:
         ("raises", "ValueError: the backend fell over"),
     ],
 )
-def test_a_worker_that_dies(tmp_path: Path, start: str, do: str, reason: str) -> None:
+def test_a_worker_that_dies(tmp_path, start, do, reason):
     record = run_one(tmp_path, faulty(do), start)
     assert (record["outcome"], record["reason"]) == ("failed", reason)
     assert record["process"]["start"] == start
@@ -110,7 +110,7 @@ def test_a_worker_that_dies(tmp_path: Path, start: str, do: str, reason: str) ->
         assert record["last_phase"] == "warmup"
 
 
-def test_a_crash_leaves_its_stack_in_the_log(tmp_path: Path) -> None:
+def test_a_crash_leaves_its_stack_in_the_log(tmp_path):
     record = run_one(tmp_path, faulty("segfault"))
     log = (tmp_path / "run" / record["process"]["log"]).read_text()
     assert "Segmentation fault" in log
@@ -118,7 +118,7 @@ def test_a_crash_leaves_its_stack_in_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_a_worker_that_hangs_ends_at_its_time_limit(tmp_path: Path, start: str) -> None:
+def test_a_worker_that_hangs_ends_at_its_time_limit(tmp_path, start):
     record = run_one(tmp_path, faulty("hang"), start, impatient=True)
     assert record["outcome"] == "timeout"
     assert record["reason"] == "no end within the time limit of 60 s: during warmup"
@@ -127,7 +127,7 @@ def test_a_worker_that_hangs_ends_at_its_time_limit(tmp_path: Path, start: str) 
     assert "in hang" in log
 
 
-def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+def test_a_worker_that_ignores_sigterm_is_killed(tmp_path):
     record = run_one(
         tmp_path,
         faulty("hang_ignoring_sigterm"),
@@ -140,7 +140,7 @@ def test_a_worker_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_library_that_prints_and_exits_is_quoted(tmp_path: Path, start: str, code: int) -> None:
+def test_a_library_that_prints_and_exits_is_quoted(tmp_path, start, code):
     record = run_one(tmp_path, faulty("quiet_exit", extra={"code": code}), start)
     assert record["outcome"] == "failed"
     assert record["reason"] == (
@@ -149,37 +149,37 @@ def test_a_library_that_prints_and_exits_is_quoted(tmp_path: Path, start: str, c
 
 
 @pytest.mark.parametrize("code", [None, 0, 3, "out of licences"])
-def test_sys_exit_ends_the_worker_and_nothing_else(tmp_path: Path, code: Any) -> None:
+def test_sys_exit_ends_the_worker_and_nothing_else(tmp_path, code):
     record = run_one(tmp_path, faulty("exit_by_exception", extra={"code": code}), STARTS[0])  # type: ignore[arg-type]
     assert record["outcome"] == "failed"
     assert record["process"]["exit_code"] == {None: 0, 0: 0, 3: 3}.get(code, 1)
     assert "no licence" in record["reason"]
 
 
-def test_sys_exit_in_a_fork_does_not_reach_the_template(tmp_path: Path) -> None:
+def test_sys_exit_in_a_fork_does_not_reach_the_template(tmp_path):
     record = run_one(tmp_path, faulty("exit_by_exception", extra={"code": 3}), "fork")
     assert record["process"]["exit_code"] == 3
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_exhausted_memory_under_a_limit_is_oom(tmp_path: Path, start: str) -> None:
+def test_exhausted_memory_under_a_limit_is_oom(tmp_path, start):
     limits = limited(memory_bytes=512 * 2**20)
     record = run_one(tmp_path, faulty("memory", limits=limits), start)
     assert record["outcome"] == "oom"
     assert record["last_phase"] == "warmup"
 
 
-def test_an_abort_for_lack_of_memory_is_oom(tmp_path: Path) -> None:
+def test_an_abort_for_lack_of_memory_is_oom(tmp_path):
     record = run_one(tmp_path, faulty("memory_abort", limits=limited(memory_bytes=2**33)))
     assert record["outcome"] == "oom"
     assert "bad_alloc" in record["reason"]
 
 
-def test_an_abort_without_a_limit_is_not_called_oom(tmp_path: Path) -> None:
+def test_an_abort_without_a_limit_is_not_called_oom(tmp_path):
     assert run_one(tmp_path, faulty("memory_abort"))["outcome"] == "failed"
 
 
-def test_garbage_on_the_event_pipe_costs_a_warning(tmp_path: Path) -> None:
+def test_garbage_on_the_event_pipe_costs_a_warning(tmp_path):
     record = run_one(tmp_path, faulty("garbage"))
     assert record["outcome"] == "ok"
     assert record["load_s"] == 2.0
@@ -189,13 +189,13 @@ def test_garbage_on_the_event_pipe_costs_a_warning(tmp_path: Path) -> None:
     assert "from a C library" in warning
 
 
-def test_numbers_that_json_has_not_become_null_with_a_reason(tmp_path: Path) -> None:
+def test_numbers_that_json_has_not_become_null_with_a_reason(tmp_path):
     record = run_one(tmp_path, faulty("not_finite"))
     assert record["load_s"] is None
     assert "not a finite number" in record["null_reasons"]["load_s"]
 
 
-def test_a_hundred_megabytes_of_output_neither_block_nor_fill_memory(tmp_path: Path) -> None:
+def test_a_hundred_megabytes_of_output_neither_block_nor_fill_memory(tmp_path):
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -220,9 +220,7 @@ def _alive(*needles: str) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a launcher adopt orphans")
 @pytest.mark.parametrize("start", STARTS)
-def test_a_helper_that_holds_the_pipe_neither_hangs_nor_survives(
-    tmp_path: Path, start: str
-) -> None:
+def test_a_helper_that_holds_the_pipe_neither_hangs_nor_survives(tmp_path, start):
     ready = str(tmp_path / "ready")
     begun = time.monotonic()
     record = run_one(tmp_path, faulty("leaves_helper", extra={"ready": ready}), start)
@@ -232,22 +230,20 @@ def test_a_helper_that_holds_the_pipe_neither_hangs_nor_survives(
     assert _alive(ready) == []
 
 
-def test_a_worker_that_does_not_leave_after_its_end_is_made_to(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_leave_after_its_end_is_made_to(tmp_path):
     record = run_one(tmp_path, faulty("hangs_after_end"), patience=Patience(exit_s=0.1))
     assert record["outcome"] == "ok"
     assert "signal 9" in record["warnings"][0]
 
 
-def test_a_crash_after_the_end_does_not_change_the_result(tmp_path: Path) -> None:
+def test_a_crash_after_the_end_does_not_change_the_result(tmp_path):
     record = run_one(tmp_path, faulty("crashes_after_end"))
     assert record["outcome"] == "ok"
     assert "signal 6 (SIGABRT) after its result" in record["warnings"][0]
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_a_launcher_that_is_killed_fails_its_cell_and_is_replaced(
-    tmp_path: Path, start: str
-) -> None:
+def test_a_launcher_that_is_killed_fails_its_cell_and_is_replaced(tmp_path, start):
     record = run_one(tmp_path, faulty("kills_launcher"), start)
     assert record["outcome"] == "failed"
     assert record["reason"] == (
@@ -255,7 +251,7 @@ def test_a_launcher_that_is_killed_fails_its_cell_and_is_replaced(
     )
 
 
-def test_a_launcher_that_hangs_fails_its_cell_and_is_replaced(tmp_path: Path) -> None:
+def test_a_launcher_that_hangs_fails_its_cell_and_is_replaced(tmp_path):
     record = run_one(
         tmp_path,
         faulty("stops_launcher"),
@@ -267,9 +263,7 @@ def test_a_launcher_that_hangs_fails_its_cell_and_is_replaced(tmp_path: Path) ->
     assert "did not answer and was killed" in record["reason"]
 
 
-def test_a_secret_reaches_neither_record_nor_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_secret_reaches_neither_record_nor_log(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_notarealtoken123")
     record = run_one(tmp_path, faulty("tells_secret"))
     assert record["reason"] == "refused: [hidden]"

@@ -39,7 +39,7 @@ def drawn(bytes_: int, meter: str = "rss", outcome: str | None = "ok") -> Draft:
     return draft
 
 
-def test_a_worker_over_its_limit_is_ended_at_once(tmp_path: Path) -> None:
+def test_a_worker_over_its_limit_is_ended_at_once(tmp_path):
     limited: Any = cell("a", limits={**LIMITS, "rss_bytes": 200 * 2**20})
     execute(Plan([limited]), tmp_path / "run", program=program("hungry"), machine=machine())
     (record,) = lines(tmp_path / "run")
@@ -52,7 +52,7 @@ def test_a_worker_over_its_limit_is_ended_at_once(tmp_path: Path) -> None:
     assert record["memory_limit"]["limit_bytes"] == 200 * 2**20
 
 
-def test_a_peak_that_nobody_saw_counts_too() -> None:
+def test_a_peak_that_nobody_saw_counts_too():
     said = over(LIMITS, None, drawn(2 * GIB + 1))
     assert said is not None
     assert "and was ended" not in said
@@ -60,7 +60,7 @@ def test_a_peak_that_nobody_saw_counts_too() -> None:
     assert over(LIMITS, None, drawn(3 * GIB, "torch.max_memory_allocated")) is None
 
 
-def test_torchs_own_refusal_names_the_limit() -> None:
+def test_torchs_own_refusal_names_the_limit():
     limits: Any = {"timeout_s": 1.0, "memory_bytes": None, "device_bytes": 8 * GIB}
     draft = drawn(GIB, "torch.max_memory_reserved", "oom")
     draft.reason = "OutOfMemoryError: tried to allocate 2 GiB"
@@ -72,11 +72,11 @@ def test_torchs_own_refusal_names_the_limit() -> None:
     assert fields(limits, None, draft)["memory_limit"]["over_bytes"] is None
 
 
-def test_a_cell_without_a_limit_has_no_such_field() -> None:
+def test_a_cell_without_a_limit_has_no_such_field():
     assert fields({"timeout_s": 1.0, "memory_bytes": None}, None, drawn(GIB)) == {}
 
 
-def test_a_system_without_proc_refuses_a_limit(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_system_without_proc_refuses_a_limit(tmp_path, monkeypatch):
     limited: Any = cell("a", limits=LIMITS)
     assert blind([limited], tmp_path) is not None
     assert blind([cell("b")], tmp_path) is None
@@ -94,7 +94,7 @@ def outcomes(run: Path) -> dict[str, str]:
     return {record["name"]: record["outcome"] for record in lines(run)}
 
 
-def test_what_asks_for_more_is_skipped_and_says_so(tmp_path: Path) -> None:
+def test_what_asks_for_more_is_skipped_and_says_so(tmp_path):
     run = tmp_path / "run"
     execute(Plan(grid()), run, program=program("lawful"), machine=machine())
     # 1e9 + 1e4 x 65536 x 4 is over 2 GiB, and so is none of the smaller ones
@@ -109,13 +109,13 @@ def test_what_asks_for_more_is_skipped_and_says_so(tmp_path: Path) -> None:
     assert "batch 16 at 256x256 asks for more than batch 4 at 256x256" in skipped["reason"]
 
 
-def test_it_can_be_run_anyway(tmp_path: Path) -> None:
+def test_it_can_be_run_anyway(tmp_path):
     run = tmp_path / "run"
     execute(Plan(grid()), run, program=program("lawful"), machine=machine(), skip_dominated=False)
     assert outcomes(run)["b16s256"] == "oom"
 
 
-def test_a_later_run_remembers_what_ran_out(tmp_path: Path) -> None:
+def test_a_later_run_remembers_what_ran_out(tmp_path):
     run = tmp_path / "run"
     cells = grid()
     execute(Plan(cells[:4]), run, program=program("lawful"), machine=machine())
@@ -126,7 +126,7 @@ def test_a_later_run_remembers_what_ran_out(tmp_path: Path) -> None:
     assert outcomes(run)["b16s256"] == "ok"
 
 
-def test_only_what_is_alike_is_dominated() -> None:
+def test_only_what_is_alike_is_dominated():
     known = Dominance()
     small = sized("a", 4, 256)
     known.ran_out(small, "cpu", "r1")

@@ -8,7 +8,7 @@ from bench.runner.overhead import measure
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_cell_that_does_nothing_costs_little(start: str) -> None:
+def test_a_cell_that_does_nothing_costs_little(start):
     overhead = measure(8, start)  # type: ignore[arg-type]
     assert len(overhead.cell_s) == len(overhead.worker_s) == 8
     # The least of several is what the work itself takes, however busy the machine is.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.contract import OUTCOMES
-from bench.runner import host
+from bench.runner import host, lane
 from bench.runner.devices import (
     DeviceError,
     Gpu,
@@ -52,11 +50,11 @@ A, B, C = (Gpu(n, f"GPU-{n}{n}{n}", 2**30, "1") for n in "abc")
         ("1,1", []),
     ],
 )
-def test_cuda_visible_devices(setting: str | None, seen: list[Gpu]) -> None:
+def test_cuda_visible_devices(setting, seen):
     assert list(visible([A, B, C], setting)) == seen
 
 
-def test_a_mig_slice_is_taken_at_its_word() -> None:
+def test_a_mig_slice_is_taken_at_its_word():
     (gpu,) = visible([A], "MIG-0123")
     assert gpu.uuid == "MIG-0123"
 
@@ -79,9 +77,7 @@ def test_a_mig_slice_is_taken_at_its_word() -> None:
         (0, "", False, "mps", "no Mac"),
     ],
 )
-def test_a_device_is_resolved_or_refused(
-    gpus: int, cuda: str, apple: bool, requested: str, device: str
-) -> None:
+def test_a_device_is_resolved_or_refused(gpus, cuda, apple, requested, device):
     found = [A, B][:gpus]
     resolved = Machine({}, gpus=found, torch_cuda=cuda, apple=apple).resolve(requested)
     if isinstance(resolved, Unsupported):
@@ -91,12 +87,12 @@ def test_a_device_is_resolved_or_refused(
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "", "cuda:0,1"])
-def test_what_is_no_device_is_an_error(name: str) -> None:
+def test_what_is_no_device_is_an_error(name):
     with pytest.raises(DeviceError, match="is not a device"):
         machine(2).resolve(name)
 
 
-def test_hidden_gpus_are_the_reason() -> None:
+def test_hidden_gpus_are_the_reason():
     hidden = Machine({"CUDA_VISIBLE_DEVICES": ""}, gpus=[A], torch_cuda="12", apple=False)
     refused = hidden.resolve("cuda:0")
     assert isinstance(refused, Unsupported)
@@ -104,15 +100,13 @@ def test_hidden_gpus_are_the_reason() -> None:
     assert hidden.resolve("auto") == "cpu"
 
 
-def test_nvidia_smi_is_read() -> None:
+def test_nvidia_smi_is_read():
     text = "NVIDIA H200, GPU-1234, 143771, 570.1\nOld, with comma, GPU-5, [N/A], 570.1\n"
     assert parse_nvidia_smi(text) == [Gpu("NVIDIA H200", "GPU-1234", 143771 * 2**20, "570.1")]
     assert parse_nvidia_smi("X, GPU-5, [N/A], 1")[0].memory_bytes is None
 
 
-def test_the_drivers_own_files_are_the_last_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_drivers_own_files_are_the_last_source(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     file = tmp_path / "driver/nvidia/gpus/0000:01:00.0/information"
     file.parent.mkdir(parents=True)
@@ -130,9 +124,7 @@ def test_the_drivers_own_files_are_the_last_source(
         ("cuda: Optional[str] = None\nhip: Optional[str] = None\n", ""),
     ],
 )
-def test_torchs_build_is_read_without_importing_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, build: str
-) -> None:
+def test_torchs_build_is_read_without_importing_it(tmp_path, monkeypatch, text, build):
     import importlib.machinery
     import importlib.util
 
@@ -144,7 +136,7 @@ def test_torchs_build_is_read_without_importing_it(
     assert torch_build() == ""
 
 
-def test_the_host_names_what_changed_and_keeps_uuids_to_itself() -> None:
+def test_the_host_names_what_changed_and_keeps_uuids_to_itself():
     here = host.describe(Machine({}, gpus=[A], torch_cuda="12", apple=False))
     assert "GPU-aaa" not in json.dumps(here)
     assert host.differences(here, here) == []
@@ -161,7 +153,7 @@ def _entry(name: str, outcome: str = "ok", device: str = "cpu", round_: int = 0)
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6))
-def test_every_cell_runs_once_in_each_round(rounds: list[int]) -> None:
+def test_every_cell_runs_once_in_each_round(rounds):
     cells = [cell(f"c{i}", cell_id=f"c{i}", rounds=n) for i, n in enumerate(rounds)]
     tasks = order(cells, {c["cell_id"]: "cpu" for c in cells}, {}, ())
     keys = [task.key for task in tasks]
@@ -169,7 +161,7 @@ def test_every_cell_runs_once_in_each_round(rounds: list[int]) -> None:
     assert [r for _, r in keys] == sorted(r for _, r in keys)
 
 
-def test_a_free_gpu_goes_to_a_workload_not_to_a_cell() -> None:
+def test_a_free_gpu_goes_to_a_workload_not_to_a_cell():
     cells = [cell(f"w{i}-{b}", cell_id=f"{i}{b}", device="cuda") for i in range(3) for b in "nt"]
     for each in cells:
         each["workload"]["name"] = each["workload"]["prompt"] = each["name"][:2]
@@ -181,12 +173,12 @@ def test_a_free_gpu_goes_to_a_workload_not_to_a_cell() -> None:
     assert again["0n"] == again["0t"] == "cuda:1"
 
 
-def test_a_cell_that_names_its_device_gets_it() -> None:
+def test_a_cell_that_names_its_device_gets_it():
     cells = [cell("a", cell_id="a", device="cuda:1"), cell("b", cell_id="b", device="cpu")]
     assert assign_devices(cells, machine(2), ["cuda:0"], {}) == {"a": "cuda:1", "b": "cpu"}
 
 
-def test_one_gpu_is_one_lane_and_two_are_two_and_the_host_waits() -> None:
+def test_one_gpu_is_one_lane_and_two_are_two_and_the_host_waits():
     cells = [
         cell(n, cell_id=n, device=d)
         for n, d in [("a", "cuda:0"), ("b", "cpu"), ("c", "cuda:1"), ("d", "cuda:9")]
@@ -201,7 +193,7 @@ def test_one_gpu_is_one_lane_and_two_are_two_and_the_host_waits() -> None:
     assert [[list(stage) for stage in lanes(tasks[:2])], lanes([])] == [[["host"]], []]
 
 
-def test_file_names_are_unique_whatever_cells_are_called() -> None:
+def test_file_names_are_unique_whatever_cells_are_called():
     names = ["t2i / none", "t2i - none", "T2I none", "../../etc/passwd", "…", "x" * 300, "x" * 301]
     cells = [cell(n, cell_id=f"{i:016x}") for i, n in enumerate(names)]
     files = folder_names(cells, [])
@@ -217,7 +209,7 @@ EVENT = b'{"event": "append", "fields": {"e2e_s": 0.5}}\n'
 
 @settings(deadline=None)
 @given(st.data())
-def test_events_may_arrive_in_any_pieces(data: st.DataObject) -> None:
+def test_events_may_arrive_in_any_pieces(data):
     stream = EVENT * 5 + b'{"event": "phase", "phase": "steady"}\n' + EVENT
     draft, position = Draft(), 0
     while position < len(stream):
@@ -230,13 +222,13 @@ def test_events_may_arrive_in_any_pieces(data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=300))
-def test_no_garbage_breaks_a_draft(garbage: bytes) -> None:
+def test_no_garbage_breaks_a_draft(garbage):
     draft = Draft()
     draft.feed(garbage + b"\n" + EVENT)
     assert draft.fields == {"e2e_s": [0.5]}
 
 
-def test_an_endless_line_is_given_up_without_keeping_it() -> None:
+def test_an_endless_line_is_given_up_without_keeping_it():
     draft = Draft()
     for _ in range(MAX_LINE_BYTES // 2**20 + 3):
         draft.feed(b"x" * 2**20)
@@ -245,13 +237,13 @@ def test_an_endless_line_is_given_up_without_keeping_it() -> None:
     assert draft.warnings()[0].startswith("1 line(s)")
 
 
-def test_deep_nesting_is_garbage_too() -> None:
+def test_deep_nesting_is_garbage_too():
     draft = Draft()
     draft.feed(b"[" * 100_000 + b"\n")
     assert len(draft.warnings()) == 1
 
 
-def test_not_a_number_becomes_none_with_its_reason() -> None:
+def test_not_a_number_becomes_none_with_its_reason():
     clean = finite({"a": [1.0, float("inf")], "b": {"c": float("nan")}, "null_reasons": {"a": "x"}})
     assert clean["a"] == [1.0, None]
     assert clean["b"] == {"c": None}
@@ -286,7 +278,7 @@ def _conclude(
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_a_workers_last_word_counts(outcome: str) -> None:
+def test_a_workers_last_word_counts(outcome):
     assert _conclude(outcome=outcome, end=Exit(signal=11))[0] == outcome
 
 
@@ -297,9 +289,7 @@ def test_a_workers_last_word_counts(outcome: str) -> None:
         ({"timeout_s": 5.0}, "(timeout): no end within the time limit of 5 s: during sweep"),
     ],
 )
-def test_a_sweep_that_kills_its_worker_leaves_the_cell_as_it_was(
-    ending: dict[str, Any], words: str
-) -> None:
+def test_a_sweep_that_kills_its_worker_leaves_the_cell_as_it_was(ending, words):
     draft = Draft()
     draft.feed(
         b'{"event": "decided", "outcome": "ok", "reason": null}\n'
@@ -320,7 +310,7 @@ def test_a_sweep_that_kills_its_worker_leaves_the_cell_as_it_was(
     assert words in warning
 
 
-def test_the_last_word_counts_more_than_what_was_decided_before_the_sweep() -> None:
+def test_the_last_word_counts_more_than_what_was_decided_before_the_sweep():
     draft = Draft()
     draft.feed(b'{"event": "decided", "outcome": "ok", "reason": null}\n')
     draft.feed(b'{"event": "end", "outcome": "ok", "reason": null}\n')
@@ -328,7 +318,7 @@ def test_the_last_word_counts_more_than_what_was_decided_before_the_sweep() -> N
     assert draft.warnings() == []
 
 
-def test_the_kernels_count_tells_its_kill_from_others() -> None:
+def test_the_kernels_count_tells_its_kill_from_others():
     killed = Exit(signal=9)
     assert _conclude(end=killed, kills=1) == (
         "oom",
@@ -339,7 +329,7 @@ def test_the_kernels_count_tells_its_kill_from_others() -> None:
     assert _conclude(end=Exit(signal=15), kills=1)[0] == "failed"
 
 
-def test_before_the_first_phase() -> None:
+def test_before_the_first_phase():
     outcome, reason = _conclude(phase=None, end=Exit(code=1), tail="ModuleNotFoundError: no\n")
     assert outcome == "failed"
     assert reason == (
@@ -348,12 +338,12 @@ def test_before_the_first_phase() -> None:
     )
 
 
-def test_memory_words_need_a_failure() -> None:
+def test_memory_words_need_a_failure():
     assert _conclude(end=Exit(code=1), tail="MemoryError\n")[0] == "oom"
     assert _conclude(end=Exit(code=0), tail="warning: out of memory soon\n")[0] == "failed"
 
 
-def test_kernel_counters_are_read_where_they_are(tmp_path: Path) -> None:
+def test_kernel_counters_are_read_where_they_are(tmp_path):
     assert oom_kills(tmp_path) is None
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/vmstat").write_text("pgfault 7\noom_kill 3\n")
@@ -368,7 +358,7 @@ def test_kernel_counters_are_read_where_they_are(tmp_path: Path) -> None:
     assert oom_kills(tmp_path) == 113
 
 
-def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
+def test_only_the_end_of_a_log_is_read(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"x" * 100_000 + b"\nlast \xff word")
     tail = read_tail(path)
@@ -380,7 +370,7 @@ def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
 # Forecast
 
 
-def test_a_forecast_learns() -> None:
+def test_a_forecast_learns():
     none, compiled = cell("n", cell_id="n"), cell("c", cell_id="c")
     compiled["backend"] = {"name": "torch-compile", "options": {}, "environment": "current"}
     other = cell("o", cell_id="o")
@@ -400,7 +390,7 @@ def test_a_forecast_learns() -> None:
 # Secrets
 
 
-def test_secrets_are_hidden_wherever_they_are(tmp_path: Path) -> None:
+def test_secrets_are_hidden_wherever_they_are(tmp_path):
     (tmp_path / "token").write_text("hf_stored_token\n")
     redactor = Redactor(
         {
@@ -420,7 +410,7 @@ def test_secrets_are_hidden_wherever_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 2**20 - 5, 2**20, 3 * 2**20 - 1])
-def test_a_secret_in_a_log_is_found_at_any_place(tmp_path: Path, offset: int) -> None:
+def test_a_secret_in_a_log_is_found_at_any_place(tmp_path, offset):
     redactor = Redactor({"A_TOKEN": "0123456789", "HF_HOME": str(tmp_path)})
     path = tmp_path / "log"
     path.write_bytes(b"." * offset + b"0123456789\nrest")
@@ -429,7 +419,7 @@ def test_a_secret_in_a_log_is_found_at_any_place(tmp_path: Path, offset: int) ->
     assert [p.name for p in tmp_path.iterdir()] == ["log"]
 
 
-def test_a_log_without_secrets_is_not_touched(tmp_path: Path) -> None:
+def test_a_log_without_secrets_is_not_touched(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"fine")
     inode = path.stat().st_ino
@@ -437,8 +427,24 @@ def test_a_log_without_secrets_is_not_touched(tmp_path: Path) -> None:
     assert path.stat().st_ino == inode
 
 
-def test_folder_bytes(tmp_path: Path) -> None:
+def test_folder_bytes(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/b").write_bytes(b"12345")
     (tmp_path / "c").write_bytes(b"1")
     assert folder_bytes(tmp_path) == 6
+
+
+@pytest.mark.parametrize(
+    ("task", "cell_id", "continued"),
+    [
+        ("folder", "c", True),
+        ("folder", "d", False),
+        ("text-to-image", "c", False),
+        ("x", "c", False),
+    ],
+)
+def test_only_a_task_that_can_continues_what_its_cell_left(tmp_path, task, cell_id, continued):
+    (tmp_path / "rows.jsonl").write_text('{"cell_id": "c"}\n')
+    left = cell("a", cell_id=cell_id)
+    left["workload"]["task"] = task
+    assert lane._continued(left, tmp_path) is continued

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from bench.passes.telemetry import watch
 from bench.runner import execute
 from tests.runner.support import Plan, cell, machine, program
 
@@ -11,7 +14,7 @@ ASKED = {"period_s": 0.01, "time_s": 0.1, "min_calls": 1, "idle_s": 0.1}
 
 
 class Sampler:
-    def __init__(self, device, pid, period_s):
+    def __init__(self, device, pid, period_s, uuids):
         self.about = (device, period_s)
         self.pid = pid
         self.told = []
@@ -35,24 +38,27 @@ class Sampler:
         )
 
 
-def run(tmp_path, double, **changes):
+@pytest.fixture
+def run(tmp_path, monkeypatch):
     made = []
 
-    def sampler(*arguments):
+    def sampler_of(*arguments):
         made.append(Sampler(*arguments))
         return made[-1]
 
-    plan = Plan([cell("a", **changes)])
-    execute(
-        plan, tmp_path / "run", program=program(double), machine=machine(), sampler=sampler,
-        start="fork",
-    )  # fmt: skip
-    (line,) = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
-    return made, json.loads(line)
+    monkeypatch.setattr(watch, "sampler_of", sampler_of)
+
+    def run(double, **changes):
+        plan, folder = Plan([cell("a", **changes)]), tmp_path / "run"
+        execute(plan, folder, program=program(double), machine=machine(), start="fork")
+        (line,) = (folder / "records.jsonl").read_text().splitlines()
+        return made, json.loads(line)
+
+    return run
 
 
-def test_a_pass_is_sampled_and_stored(tmp_path):
-    (sampler,), record = run(tmp_path, "telemetry", telemetry=ASKED)
+def test_a_pass_is_sampled_and_stored(run):
+    (sampler,), record = run("telemetry", telemetry=ASKED)
     assert sampler.about == ("cpu", 0.01)
     assert sampler.pid == record["process"]["pid"]
     assert sampler.told[:2] == ["start", "stop"]
@@ -65,15 +71,15 @@ def test_a_pass_is_sampled_and_stored(tmp_path):
     assert record["outcome"] == "ok"
 
 
-def test_a_worker_that_dies_in_its_pass_keeps_figures_and_samples(tmp_path):
-    (sampler,), record = run(tmp_path, "dies_in_telemetry", telemetry=ASKED)
+def test_a_worker_that_dies_in_its_pass_keeps_figures_and_samples(run):
+    (sampler,), record = run("dies_in_telemetry", telemetry=ASKED)
     assert "stop" in sampler.told
     assert (record["outcome"], record["e2e_s"]) == ("ok", [0.1])
     assert record["telemetry"]["calls"] == [[6.0, 7.0, 1]]
     assert any("the telemetry is incomplete" in text for text in record["warnings"])
 
 
-def test_without_the_key_nothing_is_sampled(tmp_path):
-    made, record = run(tmp_path, "good")
+def test_without_the_key_nothing_is_sampled(run):
+    made, record = run("good")
     assert made == []
     assert "telemetry" not in record

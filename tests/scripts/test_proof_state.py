@@ -71,7 +71,7 @@ def test_the_machine_of_a_run_has_a_name(tmp_path: Path) -> None:
 
 def test_every_requirement_is_looked_for() -> None:
     names = {name for name, _ in proof_state.required()}
-    assert {"torch", "diffusers", "transformers", "pydantic", "orjson", "nvidia-ml-py"} <= names
+    assert {"torch", "diffusers", "transformers", "pydantic", "msgspec", "nvidia-ml-py"} <= names
     assert "hypothesis" not in names
     assert list(proof_state.packages()) == []
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from bench.telemetry import Sampler, Watcher, sampler, sources
+from bench.telemetry import Sampler, sampler, sources
 from scripts import record_nvml
 from tests.passes.test_telemetry import summary
 from tests.telemetry.nvml_replay import Replayer
@@ -55,8 +55,7 @@ def sample(monkeypatch, session=SESSION, samples=71, device="cuda:0", tree=Tree)
     monkeypatch.setattr(sources, "ProcessTree", tree)
     library = Replayer(session)
     time = Time(samples)
-    watcher = Watcher(lambda: ["GPU-1"], library)
-    opened = lambda: watcher._opened(device, 4242)  # noqa: E731
+    opened = lambda: sources.opened(device, 4242, lambda: ["GPU-1"], library)  # noqa: E731
     made = Sampler(opened, PERIOD_S, sources.COLUMNS, time.now, time.wait)
     made.run()
     assert library.open == 0
@@ -143,7 +142,7 @@ def test_without_a_gpu_it_is_cpu_and_memory(monkeypatch):
 
 def test_without_bindings_the_reason_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    with Watcher(lambda: ["GPU-1"])._opened("cuda:0", os.getpid()) as source:
+    with sources.opened("cuda:0", os.getpid(), lambda: ["GPU-1"]) as source:
         assert source.name == "psutil"
         assert source.reasons["power_w"] == "nvidia-ml-py is not installed"
 

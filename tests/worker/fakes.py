@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.worker import tiny
+
 STEP_S = 0.010
 ENCODE_S = 0.080
 IMAGE_ENCODE_S = 0.0
@@ -209,28 +211,9 @@ def make_job(root: Path, **changes: Any) -> Any:
         "threads": changes.pop("threads", 1),
         "limits": {"timeout_s": 60.0, "memory_bytes": None},
         "allow_remote_code": False,
-        "workload": {
-            "name": "test",
-            "task": "text-to-image",
-            "model": "embedded:test",
-            "variant": None,
-            "scheduler": None,
-            "steps": 4,
-            "guidance": None,
-            "image_guidance": None,
-            "strength": None,
-            "height": 64,
-            "width": 64,
-            "batch": 1,
-            "seed": 333,
-            "prompt": "a red house",
-            "negative_prompt": None,
-            "input_image": None,
-            "dtype": "float32",
-            "generator": "cpu",
-            "extra": {},
-            **changes,
-        },
+        "workload": tiny.workload(
+            **{"name": "test", "model": "embedded:test", "steps": 4, "seed": 333, **changes}
+        ),
     }
     pictures = root / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -300,4 +283,9 @@ def give(monkeypatch: pytest.MonkeyPatch, pipeline: Any, *, steps: int = 4) -> N
         )
 
     monkeypatch.setattr("bench.worker.sources.load", load)
-    monkeypatch.setattr("bench.worker.tasks.prepare_inputs", lambda *_: FakeInputs(steps))
+    give_inputs(monkeypatch, lambda *_: FakeInputs(steps))
+
+
+def give_inputs(monkeypatch: pytest.MonkeyPatch, prepare: Callable[..., Any]) -> None:
+    """Make workers turn workloads into inputs by ``prepare``."""
+    monkeypatch.setattr("bench.worker.inputs.prepare", prepare)

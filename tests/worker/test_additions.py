@@ -63,7 +63,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, fakes
     return found
 
 
-def test_without_additions_nothing_is_said_of_them(ran: Any) -> None:
+def test_without_additions_nothing_is_said_of_them(ran):
     _, told = ran["plain"]
     assert told.outcome == "ok"
     assert not {"lora", "controlnet", "control_images", "custom_pipeline"} & set(told)
@@ -71,7 +71,7 @@ def test_without_additions_nothing_is_said_of_them(ran: Any) -> None:
 
 @needs_peft
 @pytest.mark.parametrize("kind", ["fused", "unfused"])
-def test_a_lora_changes_the_layers_it_says(ran: Any, kind: str) -> None:
+def test_a_lora_changes_the_layers_it_says(ran, kind):
     root, told = ran[kind]
     assert (told.outcome, told.reason) == ("ok", None)
     lora = told["lora"]
@@ -86,12 +86,12 @@ def test_a_lora_changes_the_layers_it_says(ran: Any, kind: str) -> None:
 
 
 @needs_peft
-def test_fused_and_unfused_draw_the_same_picture(ran: Any) -> None:
+def test_fused_and_unfused_draw_the_same_picture(ran):
     one, other = (pixels(*ran[kind]) for kind in ("fused", "unfused"))
     assert np.abs(one - other).max() <= 2
 
 
-def test_a_control_net_steers_and_its_picture_is_kept(ran: Any) -> None:
+def test_a_control_net_steers_and_its_picture_is_kept(ran):
     root, told = ran["control"]
     assert (told.outcome, told.reason) == ("ok", None)
     assert told["pipeline_class"] == "StableDiffusionXLControlNetPipeline"
@@ -115,7 +115,7 @@ def test_a_control_net_steers_and_its_picture_is_kept(ran: Any) -> None:
     assert hit(pixels(root, told)) > hit(pixels(*ran["plain"])) + 0.15
 
 
-def test_image_to_image_has_both_pictures_for_each_of_a_batch(ran: Any) -> None:
+def test_image_to_image_has_both_pictures_for_each_of_a_batch(ran):
     root, told = ran["control-i2i"]
     assert (told.outcome, told.reason) == ("ok", None)
     assert told["pipeline_class"] == "StableDiffusionXLControlNetImg2ImgPipeline"
@@ -125,7 +125,7 @@ def test_image_to_image_has_both_pictures_for_each_of_a_batch(ran: Any) -> None:
         assert drawn.tobytes() == Image.open(root / steering).convert("RGB").tobytes()
 
 
-def test_a_control_picture_of_the_user_is_fitted(tmp_path: Path) -> None:
+def test_a_control_picture_of_the_user_is_fitted(tmp_path):
     file = tmp_path / "wide.png"
     control.edges(scenes.render(scenes.Scene(), 192, 128)).save(file)
     told = run(tmp_path, controlnet="embedded:edges", control_image=str(file), steps=1)
@@ -141,14 +141,14 @@ class Brighter(StableDiffusionXLPipeline):
 """
 
 
-def test_a_custom_pipeline_is_made_from_the_models_parts(tmp_path: Path) -> None:
+def test_a_custom_pipeline_is_made_from_the_models_parts(tmp_path):
     (tmp_path / "pipeline.py").write_text(OWN)
     told = run(tmp_path, custom_pipeline=str(tmp_path), steps=1, allow_remote_code=True)
     assert (told.outcome, told.reason) == ("ok", None)
     assert told["pipeline_class"] == told["custom_pipeline"]["class"] == "Brighter"
 
 
-def test_own_code_is_not_run_unasked(tmp_path: Path) -> None:
+def test_own_code_is_not_run_unasked(tmp_path):
     (tmp_path / "pipeline.py").write_text("import os; os._exit(3)")
     told = run(tmp_path, custom_pipeline=str(tmp_path))
     assert told.outcome == "failed"
@@ -158,7 +158,7 @@ def test_own_code_is_not_run_unasked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["x = 1", "import none_such_package", OWN + OWN.replace("Br", "D")]
 )
-def test_what_is_no_single_pipeline_says_so(tmp_path: Path, text: str) -> None:
+def test_what_is_no_single_pipeline_says_so(tmp_path, text):
     (tmp_path / "own.py").write_text(text)
     told = run(tmp_path, custom_pipeline=str(tmp_path / "own.py"), allow_remote_code=True)
     assert told.outcome == "failed"
@@ -181,7 +181,7 @@ def lora(file: Path, prefix: str, value: float) -> Path:
 
 
 @needs_peft
-def test_a_lora_of_another_model_is_an_error(tmp_path: Path) -> None:
+def test_a_lora_of_another_model_is_an_error(tmp_path):
     file = lora(tmp_path / "other.safetensors", "unet.none_such", 0.1)
     told = run(tmp_path, lora=str(file))
     assert told.outcome == "failed"
@@ -189,14 +189,14 @@ def test_a_lora_of_another_model_is_an_error(tmp_path: Path) -> None:
 
 
 @needs_peft
-def test_a_lora_of_zeros_is_an_error(tmp_path: Path) -> None:
+def test_a_lora_of_zeros_is_an_error(tmp_path):
     told = run(tmp_path, lora=str(lora(tmp_path / "zero.safetensors", "unet", 0.0)))
     assert told.outcome == "failed"
     assert "changes nothing" in str(told.reason)
 
 
 @needs_peft
-def test_the_alphas_of_a_lora_are_no_tensors_without_a_layer(tmp_path: Path) -> None:
+def test_the_alphas_of_a_lora_are_no_tensors_without_a_layer(tmp_path):
     import torch
     from safetensors.torch import save_file
 
@@ -212,15 +212,13 @@ def test_the_alphas_of_a_lora_are_no_tensors_without_a_layer(tmp_path: Path) -> 
 
 
 @needs_peft
-def test_a_small_lora_says_how_little_it_changes(tmp_path: Path) -> None:
+def test_a_small_lora_says_how_little_it_changes(tmp_path):
     told = run(tmp_path, lora=str(lora(tmp_path / "one.safetensors", "unet", 0.1)), steps=1)
     assert told.outcome == "ok"
     assert (told["lora"]["layers_changed"], told["lora"]["keys"]) == (1, 2)
 
 
-def test_without_peft_the_cell_is_unavailable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_peft_the_cell_is_unavailable(tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(
         additions.importlib.util,
@@ -240,12 +238,12 @@ def test_without_peft_the_cell_is_unavailable(
         ("embedded:none", "no embedded LoRA 'none'"),
     ],
 )
-def test_files_that_are_no_lora(text: str, said: str) -> None:
+def test_files_that_are_no_lora(text, said):
     with pytest.raises(SourceError, match=said):
         additions.lora_file(text)
 
 
-def test_a_control_net_of_another_width_is_refused(tmp_path: Path) -> None:
+def test_a_control_net_of_another_width_is_refused(tmp_path):
     from diffusers import ControlNetModel
 
     ControlNetModel(
@@ -261,7 +259,7 @@ def test_a_control_net_of_another_width_is_refused(tmp_path: Path) -> None:
     assert "is made for a UNet of widths [8, 8]" in str(told.reason)
 
 
-def test_a_pickled_control_net_is_refused(tmp_path: Path) -> None:
+def test_a_pickled_control_net_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
     told = run(tmp_path, controlnet=f"path:{tmp_path}")

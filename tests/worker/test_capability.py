@@ -56,7 +56,7 @@ class Nvml:
         return list(self.capabilities[handle])
 
 
-def test_the_capability_is_told_without_starting_cuda() -> None:
+def test_the_capability_is_told_without_starting_cuda():
     cuda = Cuda()
     with capability.told_by_nvml(cuda, lambda: (9, 0)):
         properties = cuda.get_device_properties(cuda.current_device())
@@ -64,7 +64,7 @@ def test_the_capability_is_told_without_starting_cuda() -> None:
         assert cuda.started == 0
 
 
-def test_what_nvml_was_not_asked_for_starts_cuda() -> None:
+def test_what_nvml_was_not_asked_for_starts_cuda():
     cuda = Cuda()
     with capability.told_by_nvml(cuda, lambda: (9, 0)):
         assert cuda.get_device_properties("cuda:0").name == "A GPU"
@@ -72,7 +72,7 @@ def test_what_nvml_was_not_asked_for_starts_cuda() -> None:
 
 
 @pytest.mark.parametrize("kept", ["get_device_properties", "current_device"])
-def test_what_a_module_kept_is_torchs_own_afterwards(kept: str) -> None:
+def test_what_a_module_kept_is_torchs_own_afterwards(kept):
     cuda = Cuda()
     with capability.told_by_nvml(cuda, lambda: (9, 0)):
         function: Callable[[], Any] = getattr(cuda, kept)
@@ -81,14 +81,14 @@ def test_what_a_module_kept_is_torchs_own_afterwards(kept: str) -> None:
     assert getattr(cuda, kept).__self__ is cuda, "torch's own is back in its place"
 
 
-def test_without_an_answer_torch_is_asked() -> None:
+def test_without_an_answer_torch_is_asked():
     cuda = Cuda()
     with capability.told_by_nvml(cuda, lambda: None):
         assert cuda.get_device_properties().major == 9
     assert cuda.started == 1
 
 
-def test_nvml_is_asked_once_and_only_when_somebody_asks() -> None:
+def test_nvml_is_asked_once_and_only_when_somebody_asks():
     asked = []
     cuda = Cuda()
     with capability.told_by_nvml(cuda, lambda: asked.append(1) or (9, 0)):  # type: ignore[func-returns-value]
@@ -98,9 +98,7 @@ def test_nvml_is_asked_once_and_only_when_somebody_asks() -> None:
     assert len(asked) == 1
 
 
-def test_properties_that_torchs_compiler_kept_are_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_properties_that_torchs_compiler_kept_are_forgotten(monkeypatch):
     interface = ModuleType("torch._dynamo.device_interface")
     kept: dict[str, Any] = {"cuda": ["of an import"], "xpu": ["stays"]}
     interface.caching_worker_device_properties = kept  # type: ignore[attr-defined]
@@ -114,19 +112,17 @@ def test_properties_that_torchs_compiler_kept_are_forgotten(
     ("gpus", "expected"),
     [([(9, 0)], (9, 0)), ([(9, 0), (9, 0)], (9, 0)), ([(9, 0), (8, 9)], None), ([], None)],
 )
-def test_only_gpus_that_are_alike_have_one_answer(
-    gpus: list[tuple[int, int]], expected: tuple[int, int] | None
-) -> None:
+def test_only_gpus_that_are_alike_have_one_answer(gpus, expected):
     library = Nvml(*gpus)
     assert capability.of_all_gpus(library) == expected
     assert library.open == 0
 
 
-def test_a_driver_that_fails_gives_no_answer() -> None:
+def test_a_driver_that_fails_gives_no_answer():
     assert capability.of_all_gpus(SimpleNamespace()) is None
 
 
-def test_imports_of_the_template_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imports_of_the_template_are_told(monkeypatch):
     """As torchao does: what is imported after torch looks at the GPU."""
     cuda = Cuda()
     torch = ModuleType("torch")

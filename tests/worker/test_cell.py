@@ -11,15 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.worker import profiling
+from bench.passes.profile import work as profiling
 from tests import plugin_backend
 from tests.cli.records import FIELDS
 from tests.worker import fakes
-
-
-@pytest.fixture
-def clock() -> fakes.FakeClock:
-    return fakes.FakeClock()
 
 
 @pytest.fixture
@@ -27,19 +22,9 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(plugin_backend.install(tmp_path / "plugins")))
 
 
-def run(
-    monkeypatch: pytest.MonkeyPatch, root: Path, clock: fakes.FakeClock, pipeline: Any, **job: Any
-) -> fakes.Told:
-    fakes.give(monkeypatch, pipeline, steps=job.get("steps", 4))
-    return fakes.run(fakes.make_job(root, **job), clock)
-
-
-def test_known_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_known_answers(cell, tmp_path):
     first_extra = 5.0
-    pipeline = fakes.FakePipeline(clock, extra_s=lambda call: first_extra if call == 1 else 0.0)
-    told = run(monkeypatch, tmp_path, clock, pipeline, steps=10)
+    told = cell({"extra_s": lambda call: first_extra if call == 1 else 0.0}, steps=10)
     e2e_s = 10 * fakes.STEP_S + fakes.FIXED_S
     assert (told.outcome, told.reason) == ("ok", None)
     assert told.phases == ["load", "prepare", "warmup", "steady", "finish"]
@@ -68,10 +53,8 @@ def test_known_answers(
     assert (tmp_path / image["path"]).is_file()
 
 
-def test_every_field_is_one_of_the_contract(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
-    told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock))
+def test_every_field_is_one_of_the_contract(cell):
+    told = cell()
     assert set(told) <= FIELDS
     json.dumps(told, allow_nan=False)
 
@@ -79,26 +62,22 @@ def test_every_field_is_one_of_the_contract(
 class TestProfile:
     """A pass of its own: nothing in it changes a measured figure or an outcome."""
 
-    CEILINGS = {"matmul_flops_per_s": 1.0}  # noqa: RUF012 - read only
+    CEILINGS = {"matmul_flops_per_s": 1.0}
 
     @pytest.fixture(autouse=True)
     def _quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(profiling, "ceilings", lambda device, dtype, clock: self.CEILINGS)
 
-    def test_a_torch_that_counts_nothing_says_so(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-    ) -> None:
+    def test_a_torch_that_counts_nothing_says_so(self, cell, monkeypatch):
         monkeypatch.setattr(profiling, "counts_work", lambda: False)
-        told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
+        told = cell(profile=True)
         assert told.outcome == "ok"
         assert told["work"] is None
         assert "torch 2.1" in told["null_reasons"]["work"]
 
     @pytest.mark.skipif(not profiling.counts_work(), reason="torch 2.0 counts no operations")
-    def test_the_baseline_counts_work(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-    ) -> None:
-        told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
+    def test_the_baseline_counts_work(self, cell):
+        told = cell(profile=True)
         assert told.outcome == "ok"
         assert told.phases[-2:] == ["finish", "profile"]
         assert told["work"]["unet"]["calls"] == 4
@@ -107,131 +86,95 @@ class TestProfile:
         assert "only CUDA" in told["null_reasons"]["device_busy"]
         assert len(told["e2e_s"]) == 3
 
-    def test_others_leave_the_count_to_the_baseline(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        clock: fakes.FakeClock,
-        plugins: None,
-    ) -> None:
-        pipeline = fakes.FakePipeline(clock)
-        told = run(monkeypatch, tmp_path, clock, pipeline, profile=True, backend="plugin-modules")
+    def test_others_leave_the_count_to_the_baseline(self, cell, plugins):
+        told = cell(profile=True, backend="plugin-modules")
         assert told["work"] is None
         assert "backend none" in told["null_reasons"]["work"]
 
-    def test_what_fails_is_said_and_ends_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-    ) -> None:
+    def test_what_fails_is_said_and_ends_nothing(self, cell, monkeypatch):
         def no_counter() -> None:
             raise ImportError("this torch counts nothing")
 
         monkeypatch.setattr(profiling, "counts_work", lambda: True)
         monkeypatch.setattr(profiling, "WorkWatch", no_counter)
-        told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), profile=True)
+        told = cell(profile=True)
         assert told.outcome == "ok"
         assert told["work"] is None
         assert told["null_reasons"]["work"] == "ImportError: this torch counts nothing"
         assert told["ceilings"] == self.CEILINGS
 
-    def test_later_rounds_are_not_profiled(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-    ) -> None:
-        fakes.give(monkeypatch, fakes.FakePipeline(clock), steps=4)
-        job = {**fakes.make_job(tmp_path, profile=True), "round": 1}
-        told = fakes.run(job, clock)
+    def test_later_rounds_are_not_profiled(self, cell):
+        told = cell(profile=True, round=1)
         assert "profile" not in told.phases
         assert "ceilings" not in told
 
 
-def test_three_calls_of_four_steps_give_exactly_nine_intervals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
-    told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), steps=4)
+def test_three_calls_of_four_steps_give_exactly_nine_intervals(cell):
+    told = cell(steps=4)
     intervals = list(itertools.chain.from_iterable(told["step_s"]))
     assert intervals == pytest.approx([fakes.STEP_S] * 9)
 
 
-def test_heun_at_ten_steps_makes_nineteen_calls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
-    pipeline = fakes.FakePipeline(clock, scheduler=fakes.FakeScheduler(fakes.heun, order=2))
-    told = run(monkeypatch, tmp_path, clock, pipeline, steps=10)
+def test_heun_at_ten_steps_makes_nineteen_calls(cell):
+    told = cell({"scheduler": fakes.FakeScheduler(fakes.heun, order=2)}, steps=10)
     numbers = [told[f] for f in ("steps_requested", "steps_effective", "denoiser_calls")]
     assert numbers == [10, 10, 19]
     assert told.outcome == "ok"
 
 
-def test_device_times_are_reported_where_there_are_device_events(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = fakes.FakeClock(device_events=True)
-    told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock))
+def test_device_times_are_reported_where_there_are_device_events(cell, clock):
+    clock.device_events, clock.no_events_reason = True, None
+    told = cell()
     assert told["device_e2e_s"] == pytest.approx(told["e2e_s"])
     assert "device_e2e_s" not in told.get("null_reasons", {})
 
 
-def test_warm_up_lasts_until_calls_are_stable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_warm_up_lasts_until_calls_are_stable(cell):
     extra = {1: 60.0, 2: 4.0, 3: 0.5}
-    pipeline = fakes.FakePipeline(clock, extra_s=lambda call: extra.get(call, 0.0))
-    told = run(monkeypatch, tmp_path, clock, pipeline, warmup={"max_calls": 9})
+    told = cell({"extra_s": lambda call: extra.get(call, 0.0)}, warmup={"max_calls": 9})
     assert len(told["warmup_s"]) == 5
     assert told["warmup_stable"] is True
     assert told["e2e_s"] == pytest.approx([told["e2e_s"][0]] * 3)
 
 
-def test_warm_up_that_never_settles_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
-    pipeline = fakes.FakePipeline(clock, extra_s=lambda call: call % 2)
-    told = run(monkeypatch, tmp_path, clock, pipeline)
+def test_warm_up_that_never_settles_is_said(cell):
+    told = cell({"extra_s": lambda call: call % 2})
     assert told.outcome == "ok"
     assert told["warmup_stable"] is False
     assert len(told["warmup_s"]) == 5
     assert any("warmup.max_calls" in text for text in told["warnings"])
 
 
-def test_measuring_goes_on_until_the_noise_target(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
-    told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), calls={"max_calls": 50})
+def test_measuring_goes_on_until_the_noise_target(cell):
+    told = cell(calls={"max_calls": 50})
     assert told["stop_reason"] == "noise_target"
     assert len(told["e2e_s"]) == 6
 
 
-def test_priming_a_cache_calls_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_priming_a_cache_calls_once(cell, tmp_path, clock):
     pipeline = fakes.FakePipeline(clock)
-    told = run(monkeypatch, tmp_path, clock, pipeline, cache="warm", prime_only=True)
+    told = cell(pipeline, cache="warm", prime_only=True)
     assert told.outcome == "ok"
     assert pipeline.calls == 1
     assert told.phases == ["load", "prepare", "warmup"]
     assert not list((tmp_path / "pictures").iterdir())
 
 
-def test_a_pipeline_without_step_callback_is_measured_at_its_scheduler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
-    told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock, callbacks=False))
+def test_a_pipeline_without_step_callback_is_measured_at_its_scheduler(cell):
+    told = cell({"callbacks": False})
     assert told["it_per_s"] == pytest.approx([1 / fakes.STEP_S] * 3)
     assert any("no step callback" in text for text in told["warnings"])
 
 
-def test_one_step_has_no_rate_and_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
-    told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), steps=1)
+def test_one_step_has_no_rate_and_a_reason(cell):
+    told = cell(steps=1)
     assert told["it_per_s"] == [None] * 3
     assert told["step_s"] == [[]] * 3
     assert "it_per_s" in told["null_reasons"]
 
 
-def test_a_size_that_the_pipeline_ignored_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
-    told = run(monkeypatch, tmp_path, clock, fakes.FakePipeline(clock), height=128)
+def test_a_size_that_the_pipeline_ignored_is_a_warning(cell):
+    told = cell(height=128)
     assert (told["output_height"], told["output_width"]) == (64, 64)
     assert any("64x128 was asked for" in text for text in told["warnings"])
 
@@ -239,47 +182,35 @@ def test_a_size_that_the_pipeline_ignored_is_a_warning(
 @pytest.mark.parametrize(
     ("colour", "words"), [((0, 0, 0), "black"), ((128, 128, 128), "single colour")]
 )
-def test_a_black_or_constant_picture_is_invalid_and_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock, colour: Any, words: str
-) -> None:
-    pipeline = fakes.FakePipeline(clock, picture=lambda: Image.new("RGB", (64, 64), colour))
-    told = run(monkeypatch, tmp_path, clock, pipeline)
+def test_a_black_or_constant_picture_is_invalid_and_kept(cell, tmp_path, colour, words):
+    told = cell({"picture": lambda: Image.new("RGB", (64, 64), colour)})
     assert told.outcome == "invalid"
     assert words in (told.reason or "")
     assert (tmp_path / told["images"][0]["path"]).is_file()
 
 
-def test_nan_in_the_decoded_picture_is_invalid_even_if_the_picture_has_colours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_nan_in_the_decoded_picture_is_invalid_even_if_the_picture_has_colours(cell):
     import torch
 
-    pipeline = fakes.FakePipeline(clock, decoded=torch.tensor([0.5, float("nan")]))
-    told = run(monkeypatch, tmp_path, clock, pipeline)
+    told = cell({"decoded": torch.tensor([0.5, float("nan")])})
     assert told.outcome == "invalid"
     assert "NaN" in (told.reason or "")
 
 
-def test_calls_that_do_not_do_the_same_are_invalid(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_calls_that_do_not_do_the_same_are_invalid(cell):
     counter = itertools.count()
 
     def levels(steps: int) -> list[float]:
         return [float(i) for i in range(steps + (next(counter) == 4))]
 
-    pipeline = fakes.FakePipeline(clock, scheduler=fakes.FakeScheduler(levels))
-    told = run(monkeypatch, tmp_path, clock, pipeline)
+    told = cell({"scheduler": fakes.FakeScheduler(levels)})
     assert told.outcome == "invalid"
     assert "4, 5" in (told.reason or "")
 
 
-def test_pictures_that_differ_between_equal_calls_are_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_pictures_that_differ_between_equal_calls_are_a_warning(cell):
     seeds = itertools.count()
-    pipeline = fakes.FakePipeline(clock, picture=lambda: fakes.colourful(next(seeds)))
-    told = run(monkeypatch, tmp_path, clock, pipeline)
+    told = cell({"picture": lambda: fakes.colourful(next(seeds))})
     assert told.outcome == "ok"
     assert any("not deterministic" in text for text in told["warnings"])
 
@@ -302,18 +233,8 @@ def _raise(error: BaseException, at: int) -> Any:
     ],
 )
 @pytest.mark.parametrize(("call", "doing"), [(1, "warming up"), (4, "measuring")])
-def test_errors_in_a_call(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    clock: fakes.FakeClock,
-    error: BaseException,
-    outcome: str,
-    call: int,
-    doing: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    pipeline = fakes.FakePipeline(clock, before=_raise(error, call))
-    told = run(monkeypatch, tmp_path, clock, pipeline)
+def test_errors_in_a_call(cell, error, outcome, call, doing, capsys):
+    told = cell({"before": _raise(error, call)})
     assert told.outcome == outcome
     assert doing in (told.reason or "")
     assert "\n" not in (told.reason or "")
@@ -322,19 +243,17 @@ def test_errors_in_a_call(
     assert reported == ((0, 0) if call == 1 else (2, 1)), "what was reported is kept"
 
 
-def test_a_source_that_knows_its_outcome_keeps_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_a_source_that_knows_its_outcome_keeps_it(cell):
     class SourceError(Exception):
         outcome = "unavailable"
 
-    told = run(monkeypatch, tmp_path, clock, SourceError("no such model: try another"))
+    told = cell(SourceError("no such model: try another"))
     assert (told.outcome, told.reason) == ("unavailable", "no such model: try another")
 
 
 def test_a_folder_that_cannot_be_written_is_failed_with_the_figures_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+    tmp_path, monkeypatch, clock
+):
     fakes.give(monkeypatch, fakes.FakePipeline(clock))
     job = fakes.make_job(tmp_path)
     job["pictures_dir"] = str(tmp_path / "not there")
@@ -344,9 +263,7 @@ def test_a_folder_that_cannot_be_written_is_failed_with_the_figures_kept(
     assert len(told["e2e_s"]) == 3
 
 
-def test_a_parent_that_is_gone_is_no_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_a_parent_that_is_gone_is_no_crash(tmp_path, monkeypatch, clock):
     from bench.worker.cell import run_job
 
     def gone(event: Any) -> None:
@@ -372,17 +289,9 @@ class TestPlugins:
             ("plugin-nowhere", "failed", "no backend is called"),
         ],
     )
-    def test_outcomes(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        clock: fakes.FakeClock,
-        name: str,
-        outcome: str,
-        words: str,
-    ) -> None:
+    def test_outcomes(self, cell, clock, name, outcome, words):
         pipeline = fakes.FakePipeline(clock)
-        told = run(monkeypatch, tmp_path, clock, pipeline, backend=name)
+        told = cell(pipeline, backend=name)
         assert told.outcome == outcome
         assert words in (told.reason or "")
         if outcome in ("unsupported", "unavailable"):
@@ -392,12 +301,9 @@ class TestPlugins:
             assert len(told["e2e_s"]) == 3
 
 
-def test_medians_decide_the_compile_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock
-) -> None:
+def test_medians_decide_the_compile_time(cell):
     extra = {1: 10.0, 5: 3.0}
-    pipeline = fakes.FakePipeline(clock, extra_s=lambda call: extra.get(call, 0.0))
-    told = run(monkeypatch, tmp_path, clock, pipeline)
+    told = cell({"extra_s": lambda call: extra.get(call, 0.0)})
     median = statistics.median(told["e2e_s"])
     assert told["compile_s"] == pytest.approx(told["first_call_s"] - median)
     assert told["compile_s"] == pytest.approx(10.0)

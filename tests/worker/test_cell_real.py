@@ -49,7 +49,7 @@ def numbers(told: fakes.Told) -> tuple[Any, ...]:
     )
 
 
-def test_text_to_image(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_text_to_image(tmp_path, models):
     told = run(tmp_path, models["sdxl"], steps=4)
     assert (told.outcome, told.reason) == ("ok", None)
     assert numbers(told) == (4, 4, 4, 2)
@@ -66,20 +66,18 @@ def test_text_to_image(tmp_path: Path, models: dict[str, Path]) -> None:
     assert (tmp_path / image["path"]).is_file()
 
 
-def test_two_runs_give_the_same_picture(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_two_runs_give_the_same_picture(tmp_path, models):
     digests = {run(tmp_path / str(n), models["sdxl"])["images"][0]["sha256"] for n in range(2)}
     assert len(digests) == 1
 
 
-def test_heun_at_ten_steps_makes_nineteen_calls(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_heun_at_ten_steps_makes_nineteen_calls(tmp_path, models):
     told = run(tmp_path, models["sdxl"], steps=10, scheduler="HeunDiscreteScheduler")
     assert numbers(told) == (10, 10, 19, 2)
     assert told.outcome == "ok"
 
 
-def test_image_to_image_at_strength_0_3_takes_9_of_30_steps(
-    tmp_path: Path, models: dict[str, Path]
-) -> None:
+def test_image_to_image_at_strength_0_3_takes_9_of_30_steps(tmp_path, models):
     told = run(tmp_path, models["sdxl"], task="image-to-image", steps=30, strength=0.3)
     assert numbers(told) == (30, 9, 9, 2)
     (path,) = told["input_images"]
@@ -88,34 +86,30 @@ def test_image_to_image_at_strength_0_3_takes_9_of_30_steps(
     assert all(stages["image_encode_s"] > 0 for stages in told["stages"])
 
 
-def test_guidance_of_one_halves_the_batch(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_guidance_of_one_halves_the_batch(tmp_path, models):
     assert numbers(run(tmp_path, models["sdxl"], guidance=1.0))[3] == 1
     assert numbers(run(tmp_path, models["sdxl"], batch=2, guidance=5.0))[3] == 4
 
 
-def test_instruct_pix2pix_runs_the_unet_at_batch_three(
-    tmp_path: Path, models: dict[str, Path]
-) -> None:
+def test_instruct_pix2pix_runs_the_unet_at_batch_three(tmp_path, models):
     told = run(tmp_path, models["sd15-pix2pix"], task="edit")
     assert told.outcome == "ok"
     assert numbers(told) == (4, 4, 4, 3)
 
 
-def test_a_batch_has_a_picture_for_each_seed(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_a_batch_has_a_picture_for_each_seed(tmp_path, models):
     told = run(tmp_path, models["sdxl"], batch=2)
     assert [image["seed"] for image in told["images"]] == [333, 334]
     assert len({image["sha256"] for image in told["images"]}) == 2
 
 
-def test_a_transformer_pipeline(tmp_path: Path) -> None:
+def test_a_transformer_pipeline(tmp_path):
     told = run(tmp_path, tiny.shared("flux"))
     assert told.outcome == "ok"
     assert numbers(told)[:3] == (4, 4, 4)
 
 
-def test_nan_weights_are_invalid(
-    tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nan_weights_are_invalid(tmp_path, models, monkeypatch):
     import torch
 
     from bench.worker import sources
@@ -133,7 +127,7 @@ def test_nan_weights_are_invalid(
     assert "NaN" in (told.reason or "")
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there(tmp_path):
     told = run(tmp_path, tmp_path / "nothing")
     assert told.outcome in ("failed", "unavailable")
     assert told.reason
@@ -144,9 +138,7 @@ class TestProof:
     def _plugins(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(str(plugin_backend.install(tmp_path / "plugins")))
 
-    def test_each_scope_is_proved_by_its_own_graphs(
-        self, tmp_path: Path, models: dict[str, Path]
-    ) -> None:
+    def test_each_scope_is_proved_by_its_own_graphs(self, tmp_path, models):
         scope = ["vae.decode", "text_encoder_2"]
         told = run(tmp_path, models["sdxl"], backend="plugin-good", options={"scope": scope})
         assert (told.outcome, told.reason) == ("ok", None)
@@ -156,40 +148,32 @@ class TestProof:
         assert "text_encoder" not in by_scope
         assert numbers(told) == (4, 4, 4, 2)
 
-    def test_counting_calls_breaks_no_graph(self, tmp_path: Path, models: dict[str, Path]) -> None:
+    def test_counting_calls_breaks_no_graph(self, tmp_path, models):
         told = run(tmp_path, models["sd15"], backend="plugin-good", options={"fullgraph": True})
         assert (told.outcome, told.reason) == ("ok", None)
         assert told["backend"]["evidence"]["graphs"] == 1
         assert told["backend"]["evidence"]["graph_breaks"] == 0
 
-    def test_a_scope_that_the_task_does_not_use_is_a_warning(
-        self, tmp_path: Path, models: dict[str, Path]
-    ) -> None:
+    def test_a_scope_that_the_task_does_not_use_is_a_warning(self, tmp_path, models):
         scope = ["text_encoder", "vae.encode"]
         told = run(tmp_path, models["sd15"], backend="plugin-good", options={"scope": scope})
         assert told.outcome == "ok"
         assert told["backend"]["scope"] == ["text_encoder"]
         assert any("vae.encode" in text for text in told["warnings"])
 
-    def test_wrapping_the_vae_is_a_fallback_that_names_decode(
-        self, tmp_path: Path, models: dict[str, Path]
-    ) -> None:
+    def test_wrapping_the_vae_is_a_fallback_that_names_decode(self, tmp_path, models):
         told = run(tmp_path, models["sd15"], backend="plugin-wrong-vae")
         assert told.outcome == "fallback"
         assert "vae.decode" in (told.reason or "")
         assert told["backend"]["scope"] == ["text_encoder"]
 
-    def test_recompiling_while_measured_is_invalid(
-        self, tmp_path: Path, models: dict[str, Path]
-    ) -> None:
+    def test_recompiling_while_measured_is_invalid(self, tmp_path, models):
         told = run(tmp_path, models["sd15"], backend="plugin-restless")
         assert told.outcome == "invalid"
         assert "compiled 12 more time(s) during the measured calls" in (told.reason or "")
         assert len(told["e2e_s"]) == 3
 
-    def test_graph_breaks_are_counted_with_their_reason(
-        self, tmp_path: Path, models: dict[str, Path]
-    ) -> None:
+    def test_graph_breaks_are_counted_with_their_reason(self, tmp_path, models):
         told = run(tmp_path, models["sd15"], backend="plugin-breaks")
         evidence = told["backend"]["evidence"]
         assert told.outcome == "ok"
@@ -197,24 +181,18 @@ class TestProof:
         assert evidence["graphs"] == 2
         assert sum(entry["count"] for entry in evidence["graph_break_reasons"]) == 1
 
-    def test_a_swallowed_compile_error_is_a_fallback(
-        self, tmp_path: Path, models: dict[str, Path]
-    ) -> None:
+    def test_a_swallowed_compile_error_is_a_fallback(self, tmp_path, models):
         told = run(tmp_path, models["sd15"], backend="plugin-suppresses")
         assert told.outcome == "fallback"
         assert "BackendCompilerFailed" in (told.reason or "")
 
     @pytest.mark.parametrize("name", ["plugin-silent", "plugin-liar"])
-    def test_a_backend_that_stays_eager_is_a_fallback(
-        self, tmp_path: Path, models: dict[str, Path], name: str
-    ) -> None:
+    def test_a_backend_that_stays_eager_is_a_fallback(self, tmp_path, models, name):
         told = run(tmp_path, models["sd15"], backend=name)
         assert told.outcome == "fallback"
         assert told["backend"]["active"] is False
 
-    def test_torch_compile_switched_off_is_a_fallback(
-        self, tmp_path: Path, models: dict[str, Path]
-    ) -> None:
+    def test_torch_compile_switched_off_is_a_fallback(self, tmp_path, models):
         import torch
 
         with torch._dynamo.config.patch(disable=True):
@@ -222,9 +200,7 @@ class TestProof:
         assert told.outcome == "fallback"
 
 
-def test_regional_compilation_and_a_warm_cache(
-    tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_regional_compilation_and_a_warm_cache(tmp_path, models, monkeypatch):
     import diffusers
     import torch
     import torch._inductor.config

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench.worker import chain, pictures, sources, tasks
+from bench.tasks.base import Run
+from bench.tasks.chain import work as chain
+from bench.worker import families, pictures, sources
 from bench.worker.memory import Meters
 from bench.worker.sources import SourceError
 from tests.worker import fakes, tiny
@@ -50,7 +52,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) 
     return root, run(root, models["sdxl"], start_from="previous", steps=8)
 
 
-def test_a_chain_is_one_call_of_all_its_rounds(measured: Any) -> None:
+def test_a_chain_is_one_call_of_all_its_rounds(measured):
     _, told = measured
     assert (told.outcome, told.reason) == ("ok", None)
     assert [each["batch"] for each in told["chain_rounds"]] == [2, 2, 1]
@@ -87,7 +89,7 @@ def test_a_chain_is_one_call_of_all_its_rounds(measured: Any) -> None:
     )
 
 
-def test_lineage_leads_to_the_pictures_on_the_disk(measured: Any) -> None:
+def test_lineage_leads_to_the_pictures_on_the_disk(measured):
     root, told = measured
     saved = []
     for entry in told["images"]:
@@ -103,9 +105,7 @@ def test_lineage_leads_to_the_pictures_on_the_disk(measured: Any) -> None:
     assert len(set(saved)) == 5
 
 
-def test_a_picture_is_what_image_to_image_alone_makes_of_its_parent(
-    measured: Any, models: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_picture_is_what_image_to_image_alone_makes_of_its_parent(measured, models, tmp_path):
     """Nothing leaks from round to round: not the scheduler's state, nor a generator's."""
     root, told = measured
     parent = root / told["images"][2]["path"]
@@ -130,9 +130,7 @@ def test_a_picture_is_what_image_to_image_alone_makes_of_its_parent(
         ("HeunDiscreteScheduler", 10, [19, 13]),
     ],
 )
-def test_calls_are_counted_by_hooks_of_each_round(
-    tmp_path: Path, models: dict[str, Path], scheduler: str, steps: int, counts: list[int]
-) -> None:
+def test_calls_are_counted_by_hooks_of_each_round(tmp_path, models, scheduler, steps, counts):
     told = run(
         tmp_path,
         models["sd15"],
@@ -148,14 +146,14 @@ def test_calls_are_counted_by_hooks_of_each_round(
     assert told["chain_rounds"][1]["pipeline_class"] == "StableDiffusionImg2ImgPipeline"
 
 
-def test_one_round_has_no_gap(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_one_round_has_no_gap(tmp_path, models):
     told = run(tmp_path, models["sdxl"], samples=2, steps=2)
     assert told["tbb_s"] == [None, None]
     assert "one round" in told["null_reasons"]["tbb_s"]
     assert told["gaps_s"] == [[], []]
 
 
-def test_both_pipelines_call_what_the_backend_changed(models: dict[str, Path]) -> None:
+def test_both_pipelines_call_what_the_backend_changed(models):
     workload = job(Path("."), models["sdxl"])["cell"]["workload"]
     pipeline = sources.load(workload, "cpu", allow_remote_code=False).pipeline
     relative = chain.make_relative(pipeline)
@@ -166,9 +164,7 @@ def test_both_pipelines_call_what_the_backend_changed(models: dict[str, Path]) -
     assert chain.unshared(pipeline, relative, ("unet", "vae.decode")) == []
 
 
-def test_running_out_of_memory_keeps_the_rounds_before(
-    tmp_path: Path, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_out_of_memory_keeps_the_rounds_before(tmp_path, models, monkeypatch):
     from diffusers import StableDiffusionXLImg2ImgPipeline as Later
 
     calls = []
@@ -192,7 +188,7 @@ def test_running_out_of_memory_keeps_the_rounds_before(
     assert told["lineage"][3]["parent_index"] == 1
 
 
-def test_a_round_is_told_as_it_begins_so_that_a_killed_worker_leaves_it() -> None:
+def test_a_round_is_told_as_it_begins_so_that_a_killed_worker_leaves_it():
     told: list[Any] = []
 
     class Said:
@@ -206,33 +202,33 @@ def test_a_round_is_told_as_it_begins_so_that_a_killed_worker_leaves_it() -> Non
             return []
 
     made = job(Path("/tmp"), "embedded:sdxl")
-    teller = chain.Teller(made, Said(), Laps())
+    progress = chain.Progress(Run(made, Said(), None, Laps(), {}))  # type: ignore[arg-type]
     first, second, _ = chain.chains.of(made["cell"]["workload"])
-    teller.begin_call()
-    teller.begin_round(first)
-    teller.end_round(first, 4, {4})
-    teller.begin_round(second)
+    progress.begin_call()
+    progress.begin_round(first)
+    progress.end_round(first, 4, {4})
+    progress.begin_round(second)
     assert [each.get("outcome") for each in told[-1]] == ["ok", None]
 
 
 @pytest.mark.parametrize("class_name", ["StableDiffusionInstructPix2PixPipeline", "NoSuchPipeline"])
-def test_a_class_that_cannot_is_refused(class_name: str) -> None:
+def test_a_class_that_cannot_is_refused(class_name):
     with pytest.raises(SourceError):
-        tasks.Chain().pipeline_class(class_name, "chain", 4)
+        chain.Chain.pipeline_class(class_name, 4)
 
 
-def test_a_class_without_relative_is_refused_with_the_reason() -> None:
+def test_a_class_without_relative_is_refused_with_the_reason():
     with pytest.raises(SourceError) as error:
-        tasks.Chain().pipeline_class("PixArtAlphaPipeline", "chain", 4)
+        chain.Chain.pipeline_class("PixArtAlphaPipeline", 4)
     assert "cannot do a chain, whose later rounds are image-to-image" in str(error.value)
 
 
-def test_relatives_of_other_names_are_found_where_diffusers_files_them() -> None:
-    found = tasks.relative("KandinskyV22CombinedPipeline", 4)
+def test_relatives_of_other_names_are_found_where_diffusers_files_them():
+    found = families.pipeline_class("KandinskyV22CombinedPipeline", "image-to-image", 4)
     assert found.__name__ == "KandinskyV22Img2ImgCombinedPipeline"
 
 
-def test_a_lap_ends_a_round_and_not_the_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lap_ends_a_round_and_not_the_phase(monkeypatch):
     import torch
 
     peaks = iter([9, 4, 6])
@@ -251,7 +247,7 @@ def test_a_lap_ends_a_round_and_not_the_phase(monkeypatch: pytest.MonkeyPatch) -
     assert allocated(meters.read("warmup")) == 9
 
 
-def test_ddim_does_not_clip_latents(models: dict[str, Path]) -> None:
+def test_ddim_does_not_clip_latents(models):
     workload = job(Path("."), "embedded:sdxl")["cell"]["workload"]
     pipeline = sources.load(workload, "cpu", allow_remote_code=False).pipeline
     assert type(pipeline.scheduler).__name__ == "DDIMScheduler"

@@ -59,7 +59,7 @@ def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answers:
     return Answers(tmp_path, monkeypatch)
 
 
-def test_a_backend_that_works(answers: Answers) -> None:
+def test_a_backend_that_works(answers):
     answer = answers(Double(factor=1.000001))
     assert (answer["ok"], answer["reason"]) == (True, None)
     assert 0 < answer["max_abs_diff"] <= answer["tolerance"]
@@ -81,7 +81,7 @@ def test_a_backend_that_works(answers: Answers) -> None:
         (Double(error=SystemExit(3)), "something ended the process with status 3"),
     ],
 )
-def test_backends_that_do_not(backend: Double, words: str, answers: Answers) -> None:
+def test_backends_that_do_not(backend, words, answers):
     answer = answers(backend)
     assert answer["ok"] is False
     assert words in answer["reason"]
@@ -103,7 +103,7 @@ class Large(Double):
         return super().prepare(pipeline, options)
 
 
-def test_layers_as_small_as_the_checked_denoisers_are_not_spared(answers: Answers) -> None:
+def test_layers_as_small_as_the_checked_denoisers_are_not_spared(answers):
     backend = Large(factor=1.000001)
     assert answers(backend)["ok"]
     pipeline = check.TinyPipeline("cpu")
@@ -112,13 +112,11 @@ def test_layers_as_small_as_the_checked_denoisers_are_not_spared(answers: Answer
     assert backend.asked.min_features <= min(sides)
 
 
-def test_what_is_lossy_may_differ_more(answers: Answers) -> None:
+def test_what_is_lossy_may_differ_more(answers):
     assert answers(Double(factor=1.3, lossy=True))["ok"]
 
 
-def test_command_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_line(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(
         check, "check", lambda name, device, options, folder: {"ok": False, "seen": options}
     )
@@ -132,6 +130,6 @@ def test_command_line(
 
 
 @pytest.mark.usefixtures("answers")
-def test_an_unknown_backend_is_named(tmp_path: Path) -> None:
+def test_an_unknown_backend_is_named(tmp_path):
     answer = check.check("nexfrt", "cpu", {}, tmp_path)
     assert "no backend is called 'nexfrt'" in answer["reason"]

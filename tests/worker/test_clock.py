@@ -5,7 +5,7 @@ import pytest
 from bench.worker import clock as clocks
 
 
-def test_a_cpu_reads_the_monotonic_clock_with_both_hands() -> None:
+def test_a_cpu_reads_the_monotonic_clock_with_both_hands():
     clock = clocks.for_device("cpu")
     first, mark, last = clock.now(), clock.mark(), clock.now()
     assert first <= clock.seconds([mark])[0] <= last
@@ -30,9 +30,7 @@ class FakeEvent:
         return later.at_ms - self.at_ms
 
 
-def test_cuda_marks_are_events_in_seconds_and_are_used_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_cuda_marks_are_events_in_seconds_and_are_used_again(monkeypatch):
     import torch
 
     waits: list[str] = []
@@ -49,7 +47,7 @@ def test_cuda_marks_are_events_in_seconds_and_are_used_again(
     assert clock.seconds([]) == []
 
 
-def test_a_second_runtime_is_waited_for_before_torch_and_marks_stay_torchs() -> None:
+def test_a_second_runtime_is_waited_for_before_torch_and_marks_stay_torchs():
     waits: list[str] = []
 
     class Torch(clocks.HostClock):

@@ -14,14 +14,14 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "unchanged")
 
 
-def test_every_cache_goes_into_the_cells_own_folder(tmp_path: Path) -> None:
+def test_every_cache_goes_into_the_cells_own_folder(tmp_path):
     assert compile_cache.use(tmp_path / "new", "fresh") is False
     for name in compile_cache.FOLDERS:
         assert Path(os.environ[name]).is_relative_to(tmp_path / "new")
         assert Path(os.environ[name]).is_dir()
 
 
-def test_inductor_and_triton_really_use_it(tmp_path: Path) -> None:
+def test_inductor_and_triton_really_use_it(tmp_path):
     from torch._inductor import config
 
     if not hasattr(config, "fx_graph_cache"):
@@ -33,7 +33,7 @@ def test_inductor_and_triton_really_use_it(tmp_path: Path) -> None:
     assert config.fx_graph_cache
 
 
-def test_a_fresh_cache_is_empty_even_in_a_folder_that_is_not(tmp_path: Path) -> None:
+def test_a_fresh_cache_is_empty_even_in_a_folder_that_is_not(tmp_path):
     (tmp_path / "left-over").write_text("x")
     assert compile_cache.use(tmp_path, "fresh") is False
     folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
@@ -41,7 +41,7 @@ def test_a_fresh_cache_is_empty_even_in_a_folder_that_is_not(tmp_path: Path) -> 
     assert (tmp_path / "left-over").exists()
 
 
-def test_a_warm_cache_keeps_what_is_there(tmp_path: Path) -> None:
+def test_a_warm_cache_keeps_what_is_there(tmp_path):
     assert compile_cache.use(tmp_path, "warm") is False
     (tmp_path / "inductor" / "graph").write_text("x")
     assert compile_cache.use(tmp_path, "warm") is True
@@ -52,7 +52,7 @@ def lookups(hits: int, misses: int) -> dict[str, int]:
     return {"hits": hits, "misses": misses}
 
 
-def test_warm_is_what_was_found_and_not_what_was_asked() -> None:
+def test_warm_is_what_was_found_and_not_what_was_asked():
     assert compile_cache.found("fresh", False, lookups(1, 3)) == ("fresh", None)
     assert compile_cache.found("warm", True, lookups(3, 0)) == ("warm", None)
     assert compile_cache.found("warm", True, None) == ("warm", None)
@@ -75,9 +75,7 @@ def test_warm_is_what_was_found_and_not_what_was_asked() -> None:
         ({"hits": 0, "misses": 8}, "fresh", "none of 8 lookups found anything"),
     ],
 )
-def test_brought_code_that_does_not_fit_warms_nothing(
-    lookups: dict[str, int] | None, cache: str, said: str
-) -> None:
+def test_brought_code_that_does_not_fit_warms_nothing(lookups, cache, said):
     found, why = compile_cache.found_brought(100, lookups)
     assert found == cache
     assert why is not None

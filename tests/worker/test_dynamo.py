@@ -12,9 +12,7 @@ from bench.worker.dynamo import Counts
 
 
 class TestWatch:
-    def test_what_compiles_is_credited_to_the_innermost_scope(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_compiles_is_credited_to_the_innermost_scope(self, monkeypatch):
         now = Counts()
         monkeypatch.setattr(dynamo, "read_counts", lambda: now)
         watch = dynamo.ScopeWatch()
@@ -38,9 +36,7 @@ class TestWatch:
         assert watch.entered == {"unet", "text_encoder"}
         assert watch.total().graphs == 31
 
-    def test_counters_that_were_reset_never_count_backwards(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_counters_that_were_reset_never_count_backwards(self, monkeypatch):
         values = iter([Counts(9, 9, 9, 9), Counts(1, 0, 1, 0), Counts(2, 0, 2, 0)])
         monkeypatch.setattr(dynamo, "read_counts", lambda: next(values))
         watch = dynamo.ScopeWatch()
@@ -57,9 +53,7 @@ class TestCompilerLog:
         monkeypatch.setattr(dynamo, "_compilation_metrics", lambda: [*old, *made])
         return log
 
-    def test_errors_that_only_skip_a_frame_are_no_failures(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_errors_that_only_skip_a_frame_are_no_failures(self, monkeypatch):
         log = self.metrics(
             monkeypatch,
             {"fail_type": "Unsupported", "fail_reason": "a print"},
@@ -68,7 +62,7 @@ class TestCompilerLog:
         )
         assert log.failures() == ["forward: BackendCompilerFailed: no code"]
 
-    def test_the_recompile_limit_is_recognised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_recompile_limit_is_recognised(self, monkeypatch):
         log = self.metrics(
             monkeypatch,
             {"fail_type": "Unsupported", "fail_reason": "Dynamo recompile limit exceeded\n x"},
@@ -76,9 +70,7 @@ class TestCompilerLog:
         assert log.limits_hit() == ["forward"]
         assert log.failures() == []
 
-    def test_what_older_torches_tell_in_their_log_alone(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_older_torches_tell_in_their_log_alone(self, monkeypatch):
         monkeypatch.setattr(dynamo, "_metrics_tell", lambda name: False)
         told = logging.getLogger("torch._dynamo.convert_frame")
         dynamo.CompilerLog()
@@ -105,9 +97,7 @@ class TestCompilerLog:
         )
         assert log.limits_hit() == ["decode"]
 
-    def test_older_torches_tell_by_failed_guards_why_they_compiled_again(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_older_torches_tell_by_failed_guards_why_they_compiled_again(self, monkeypatch):
         guards: dict[Any, list[str | None]] = {compile("1", "x.py", "eval"): ["an old one"]}
         monkeypatch.setattr(dynamo, "_guard_failures", lambda: guards)
         log = dynamo.CompilerLog()
@@ -116,14 +106,12 @@ class TestCompilerLog:
         reasons += ["sizes mismatch # in forward", None]
         assert log.recompile_reasons() == ["<module>: sizes mismatch", "<module>: a guard"]
 
-    def test_a_torch_without_a_compilation_log_gives_none(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_torch_without_a_compilation_log_gives_none(self, monkeypatch):
         log = self.metrics(monkeypatch)
         assert (log.failures(), log.limits_hit(), log.recompile_reasons()) == ([], [], [])
 
 
-def test_real_counters_see_graphs_breaks_and_recompiles() -> None:
+def test_real_counters_see_graphs_breaks_and_recompiles():
     import torch
     import torch._dynamo
 
@@ -150,7 +138,7 @@ def test_real_counters_see_graphs_breaks_and_recompiles() -> None:
     assert any("work" in reason for reason in log.recompile_reasons())
 
 
-def test_reading_the_counters_loads_no_compiler() -> None:
+def test_reading_the_counters_loads_no_compiler():
     import subprocess
     import sys
 

@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 
 from bench.worker import scenes
-from bench.worker.scenes import Edit, Scene
+from bench.worker.scenes import Scene
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from bench.worker.sources import SourceError, embedded  # noqa: E402
+from scripts.train_embedded import wording  # noqa: E402
 
 Picture = np.ndarray
 
@@ -47,8 +48,8 @@ PROMPTS = (
 )
 
 
-def _edits() -> tuple[Edit, ...]:
-    make = scenes.make_edit
+def _edits() -> tuple[wording.Edit, ...]:
+    make = wording.make_edit
     return (
         make(Scene("balloon", "yellow", "grass", "cloudy", "right", "medium", 901), "sky", "night"),
         make(Scene("boat", "orange", "sand", "day", "left", "medium", 902), "subject", "star"),
@@ -185,7 +186,7 @@ def pix2pix() -> Any:
 def draw(pipeline: Any, wanted: Sequence[Scene], steps: int = 10) -> list[Any]:
     with torch.inference_mode():
         return pipeline(
-            [scenes.caption(scene) for scene in wanted],
+            [wording.caption(scene) for scene in wanted],
             height=128,
             width=128,
             num_inference_steps=steps,
@@ -194,7 +195,7 @@ def draw(pipeline: Any, wanted: Sequence[Scene], steps: int = 10) -> list[Any]:
         ).images
 
 
-def edit(pipeline: Any, edits: Sequence[Edit], texts: Sequence[str]) -> list[Any]:
+def edit(pipeline: Any, edits: Sequence[wording.Edit], texts: Sequence[str]) -> list[Any]:
     with torch.inference_mode():
         return pipeline(
             list(texts),
@@ -221,7 +222,7 @@ def shown(drawn: list[Any]) -> list[Scene]:
     return [judge(small(picture)) for picture in drawn]
 
 
-def test_the_judge_knows_the_drawings() -> None:
+def test_the_judge_knows_the_drawings():
     """Drawings with jitter the judge has not seen are named correctly."""
     wanted = [replace(scene, seed=4000 + i) for i, scene in enumerate(PROMPTS)]
     count = hits([judge(small(scenes.render(s))) for s in wanted], wanted)
@@ -229,7 +230,7 @@ def test_the_judge_knows_the_drawings() -> None:
     assert count["side"] == 8, count
 
 
-def test_prompts_are_followed(shown: list[Scene]) -> None:
+def test_prompts_are_followed(shown):
     count = hits(shown, PROMPTS)
     assert count["subject"] >= 10, count
     assert count["colour"] >= 11, count
@@ -237,7 +238,7 @@ def test_prompts_are_followed(shown: list[Scene]) -> None:
     assert count["ground"] >= 11, count
 
 
-def test_pictures_do_not_pass_for_those_of_other_prompts(shown: list[Scene]) -> None:
+def test_pictures_do_not_pass_for_those_of_other_prompts(shown):
     """The same pictures held against the neighbour's prompt are wrong."""
     count = hits(shown, (*PROMPTS[1:], PROMPTS[0]))
     assert count["subject"] <= 2, count
@@ -245,7 +246,7 @@ def test_pictures_do_not_pass_for_those_of_other_prompts(shown: list[Scene]) -> 
     assert count["all"] == 0, count
 
 
-def test_untrained_weights_do_not_pass() -> None:
+def test_untrained_weights_do_not_pass():
     pipeline = loaded("sdxl", "StableDiffusionXLPipeline")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -258,17 +259,17 @@ def test_untrained_weights_do_not_pass() -> None:
     assert count["all"] == 0, count
 
 
-def shown_edits(pictures: Sequence[Any], edits: Sequence[Edit]) -> list[Scene]:
+def shown_edits(pictures: Sequence[Any], edits: Sequence[wording.Edit]) -> list[Scene]:
     return [judge(small(p), e.target) for p, e in zip(pictures, edits, strict=True)]
 
 
-def test_instructions_are_followed_and_the_rest_is_kept(edited: list[Any]) -> None:
+def test_instructions_are_followed_and_the_rest_is_kept(edited):
     """The picture shows everything of the source but what the instruction names."""
     count = hits(shown_edits(edited, EDITS), [e.target for e in EDITS])
     assert count["all"] >= 10, count
 
 
-def test_edits_leave_the_rest_alone(edited: list[Any]) -> None:
+def test_edits_leave_the_rest_alone(edited):
     """Where source and target drawings agree, the edited picture stays close to them."""
     errors = []
     for picture, e in zip(edited, EDITS, strict=True):
@@ -281,7 +282,7 @@ def test_edits_leave_the_rest_alone(edited: list[Any]) -> None:
     assert max(errors) < 14.0, errors
 
 
-def test_without_the_right_instruction_the_target_does_not_appear(pix2pix: Any) -> None:
+def test_without_the_right_instruction_the_target_does_not_appear(pix2pix):
     """Sources as they are, and edits by someone else's instruction, miss the target."""
     sources = [scenes.render(e.source) for e in EDITS]
     assert hits(shown_edits(sources, EDITS), [e.target for e in EDITS])["all"] == 0
@@ -291,12 +292,12 @@ def test_without_the_right_instruction_the_target_does_not_appear(pix2pix: Any) 
     assert hits(wrong, [e.target for e in some])["all"] == 0
 
 
-def test_same_seed_same_picture_and_another_seed_another(sdxl: Any, drawn: list[Any]) -> None:
+def test_same_seed_same_picture_and_another_seed_another(sdxl, drawn):
     again = draw(sdxl, PROMPTS[:1])[0]
     assert np.abs(small(again) - small(drawn[0])).max() < 3.0
     with torch.inference_mode():
         other = sdxl(
-            scenes.caption(PROMPTS[0]),
+            wording.caption(PROMPTS[0]),
             height=128,
             width=128,
             num_inference_steps=10,
@@ -305,13 +306,13 @@ def test_same_seed_same_picture_and_another_seed_another(sdxl: Any, drawn: list[
     assert np.abs(small(other) - small(again)).mean() > 0.3
 
 
-def test_image_to_image_follows_picture_and_prompt() -> None:
+def test_image_to_image_follows_picture_and_prompt():
     pipeline = loaded("sdxl", "StableDiffusionXLImg2ImgPipeline")
     source = Scene("house", "red", "grass", "day", "left", "big", seed=11)
     wanted = replace(source, colour="blue")
     with torch.inference_mode():
         picture = pipeline(
-            scenes.caption(wanted),
+            wording.caption(wanted),
             image=scenes.render(source),
             strength=0.8,
             num_inference_steps=12,
@@ -323,7 +324,7 @@ def test_image_to_image_follows_picture_and_prompt() -> None:
     assert (seen.subject, seen.colour, seen.ground, seen.sky) == ("house", "blue", "grass", "day")
 
 
-def test_bfloat16_stays_close(drawn: list[Any]) -> None:
+def test_bfloat16_stays_close(drawn):
     pipeline = loaded("sdxl", "StableDiffusionXLPipeline", torch.bfloat16)
     for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
         part = getattr(pipeline, name)
@@ -344,9 +345,9 @@ def tokenizers() -> list[tuple[str, Any, Any]]:
     ]
 
 
-def test_each_word_is_one_token_and_unknown_words_are_spelt() -> None:
+def test_each_word_is_one_token_and_unknown_words_are_spelt():
     for label, tokenizer, encoder in tokenizers():
-        for word in scenes.vocabulary():
+        for word in wording.vocabulary():
             assert len(tokenizer(word).input_ids) == 3, (label, word)
         ids = tokenizer("A ZEBRA, ünder the 日本 🦓!").input_ids
         assert 20 < len(ids) < 60
@@ -354,7 +355,7 @@ def test_each_word_is_one_token_and_unknown_words_are_spelt() -> None:
         assert len(tokenizer("red " * 200, truncation=True).input_ids) == 77
 
 
-def test_special_tokens_agree_with_the_text_encoder() -> None:
+def test_special_tokens_agree_with_the_text_encoder():
     for label, tokenizer, encoder in tokenizers():
         config = encoder.config
         assert config.bos_token_id == tokenizer.bos_token_id, label
@@ -366,7 +367,7 @@ def test_special_tokens_agree_with_the_text_encoder() -> None:
         assert (ids[0], ids[-1]) == (config.bos_token_id, config.eos_token_id)
 
 
-def test_pooling_reads_the_end_token(sdxl: Any) -> None:
+def test_pooling_reads_the_end_token(sdxl):
     ids = sdxl.tokenizer_2(
         ["a red boat"], padding="max_length", max_length=77, return_tensors="pt"
     ).input_ids
@@ -378,7 +379,7 @@ def test_pooling_reads_the_end_token(sdxl: Any) -> None:
     assert torch.allclose(out.text_embeds, expected, atol=1e-5)
 
 
-def test_unknown_words_do_not_crash(sdxl: Any) -> None:
+def test_unknown_words_do_not_crash(sdxl):
     with torch.inference_mode():
         picture = sdxl(
             "a photo of an astronaut riding a horse, 日本 🦓",
@@ -401,7 +402,7 @@ ADDITIONS = ("controlnet-edges", "lora-sepia.safetensors")
 """What may be added to a pipeline; everything else is the pipelines."""
 
 
-def test_sizes_of_the_pipelines_and_of_what_may_be_added() -> None:
+def test_sizes_of_the_pipelines_and_of_what_may_be_added():
     size = {False: 0, True: 0}
     for path in files():
         size[path.relative_to(embedded.ASSETS).parts[0] in ADDITIONS] += path.stat().st_size
@@ -409,7 +410,7 @@ def test_sizes_of_the_pipelines_and_of_what_may_be_added() -> None:
     assert 0 < size[True] <= 2_500_000
 
 
-def test_weights_are_safetensors_that_everybody_can_read() -> None:
+def test_weights_are_safetensors_that_everybody_can_read():
     kinds = {p.suffix for p in files()}
     assert kinds <= {".safetensors", ".json", ".txt", ".md"}
     for path in files():
@@ -418,7 +419,7 @@ def test_weights_are_safetensors_that_everybody_can_read() -> None:
     assert (embedded.ASSETS / "MODEL_CARD.md").is_file()
 
 
-def test_weights_are_half_precision_and_finite() -> None:
+def test_weights_are_half_precision_and_finite():
     from safetensors.torch import load_file
 
     for path in files():
@@ -428,7 +429,7 @@ def test_weights_are_half_precision_and_finite() -> None:
                 assert torch.isfinite(tensor).all(), (path, name)
 
 
-def test_configs_name_no_path_of_another_machine() -> None:
+def test_configs_name_no_path_of_another_machine():
     for path in files():
         if path.suffix == ".json":
             text = path.read_text(encoding="utf-8")
@@ -437,7 +438,7 @@ def test_configs_name_no_path_of_another_machine() -> None:
             json.loads(text)
 
 
-def test_number_of_parameters(sdxl: Any, pix2pix: Any) -> None:
+def test_number_of_parameters(sdxl, pix2pix):
     def count(module: Any) -> float:
         return sum(p.numel() for p in module.parameters()) / 1e6
 
@@ -449,7 +450,7 @@ def test_number_of_parameters(sdxl: Any, pix2pix: Any) -> None:
     assert pix2pix.unet.config.in_channels == 8
 
 
-def test_autoencoder_gives_pictures_back(sdxl: Any) -> None:
+def test_autoencoder_gives_pictures_back(sdxl):
     rng = random.Random(77)
     pictures = np.stack([np.asarray(scenes.render(scenes.sample(rng))) for _ in range(8)])
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1.0
@@ -465,17 +466,17 @@ def test_autoencoder_gives_pictures_back(sdxl: Any) -> None:
 # -- errors ----------------------------------------------------------------------------------------
 
 
-def test_unknown_name() -> None:
+def test_unknown_name():
     with pytest.raises(SourceError, match="sdxl, pix2pix"):
         embedded.load("flux", diffusers.StableDiffusionXLPipeline)
 
 
-def test_class_that_cannot_be_built_from_the_parts() -> None:
+def test_class_that_cannot_be_built_from_the_parts():
     with pytest.raises(SourceError, match="StableDiffusionPipeline"):
         embedded.load("sdxl", diffusers.StableDiffusionPipeline)
 
 
-def test_missing_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_files(monkeypatch, tmp_path):
     monkeypatch.setattr(embedded, "ASSETS", tmp_path / "nowhere")
     with pytest.raises(SourceError, match="missing"):
         embedded.load("sdxl", diffusers.StableDiffusionXLPipeline)

@@ -30,13 +30,13 @@ from bench.worker.events import plain, sanitised
         (int, "<class 'int'>"),
     ],
 )
-def test_values_become_what_json_can_hold(value: Any, expected: Any) -> None:
+def test_values_become_what_json_can_hold(value, expected):
     found = plain(value)
     assert found == expected
     assert type(found) is type(expected)
 
 
-def test_a_torch_scalar_becomes_a_number() -> None:
+def test_a_torch_scalar_becomes_a_number():
     import torch
 
     assert plain(torch.tensor(2)) == 2
@@ -50,7 +50,7 @@ def test_a_torch_scalar_becomes_a_number() -> None:
         max_leaves=20,
     )
 )
-def test_any_value_survives_strict_json(value: Any) -> None:
+def test_any_value_survives_strict_json(value):
     sent: list[Any] = []
     sanitised(sent.append)({"event": "set", "fields": {"x": value}})
     assert json.loads(json.dumps(sent[0], allow_nan=False)) == sent[0]

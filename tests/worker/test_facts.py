@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 
 from bench.worker import facts
 
 
-def test_cuda_is_started_before_its_peaks_are_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_started_before_its_peaks_are_reset(monkeypatch):
     started = []
 
     def name(_device: str) -> str:

@@ -23,18 +23,18 @@ def sample(**fields: Any) -> Sample:
     return Sample(**(given | fields))
 
 
-def test_equal_counts_are_no_fault() -> None:
+def test_equal_counts_are_no_fault():
     assert faults.of_counts([sample(), sample()]) == []
 
 
-def test_counts_that_differ_are_named() -> None:
+def test_counts_that_differ_are_named():
     found = faults.of_counts([sample(), sample(denoiser_calls=7), sample(denoiser_batches=(1, 2))])
     assert len(found) == 2
     assert "10, 7" in found[0]
     assert "(1, 2)" in found[1]
 
 
-def test_compiling_while_measuring_is_a_fault_with_its_reason() -> None:
+def test_compiling_while_measuring_is_a_fault_with_its_reason():
     assert faults.of_compiling(Counts(), ["forward: from warm-up"]) == []
     (text,) = faults.of_compiling(Counts(graphs=2, attempts=3), ["forward: size changed"])
     assert "3 more" in text
@@ -42,7 +42,7 @@ def test_compiling_while_measuring_is_a_fault_with_its_reason() -> None:
     assert faults.of_compiling(Counts(attempts=1), []), "an attempt costs time without a graph"
 
 
-def test_pictures() -> None:
+def test_pictures():
     assert faults.of_pictures([], False, [["a"], ["a"]]) == ([], [])
     invalid, doubts = faults.of_pictures(["picture 1 is black"], True, [["a"], ["b"]])
     assert "NaN" in invalid[0]
@@ -50,7 +50,8 @@ def test_pictures() -> None:
     assert "2 different results in 2 calls" in doubts[0]
 
 
-def test_time_outside_every_stage_is_flagged_when_large() -> None:
-    assert faults.of_stages([{"unaccounted_s": 0.09}], [1.0]) == []
-    (text,) = faults.of_stages([{"unaccounted_s": 0.25}, {"unaccounted_s": 0.35}], [1.0, 1.0])
+def test_time_outside_every_stage_is_flagged_when_large():
+    few, more, much = (sample(stages={"unaccounted_s": share}) for share in (0.09, 0.25, 0.35))
+    assert faults.of_stages([few]) == []
+    (text,) = faults.of_stages([more, much])
     assert text.startswith("30 %")

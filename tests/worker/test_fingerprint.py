@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from bench.worker import fingerprint
 
 
-def test_it_says_what_figures_depend_on() -> None:
+def test_it_says_what_figures_depend_on():
     import torch
 
     found = fingerprint.collect("cpu")
@@ -24,7 +23,7 @@ def test_it_says_what_figures_depend_on() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_secrets_in_the_environment_stay_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_in_the_environment_stay_there(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_do_not_tell")
     monkeypatch.setenv("PYTORCH_SECRET", "do_not_tell")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
@@ -33,15 +32,13 @@ def test_secrets_in_the_environment_stay_there(monkeypatch: pytest.MonkeyPatch) 
     assert found["settings"]["OMP_NUM_THREADS"] == "7"
 
 
-def test_no_listed_setting_is_named_like_a_secret() -> None:
+def test_no_listed_setting_is_named_like_a_secret():
     from bench.worker.failure import SECRET_NAME
 
     assert not [name for name in fingerprint.ENVIRONMENT if SECRET_NAME.search(name)]
 
 
-def test_another_package_or_version_is_another_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_package_or_version_is_another_environment(tmp_path, monkeypatch):
     before = fingerprint.environment_hash()
     assert fingerprint.environment_hash() == before
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
@@ -89,7 +86,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, nvml: Any, uuid: str | None) -> Any:
     return fingerprint.collect("cuda:0")
 
 
-def test_a_gpu_is_described_and_its_uuid_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_described_and_its_uuid_hashed(monkeypatch):
     found = gpu(monkeypatch, FakeNvml(), FakeNvml.uuid.removeprefix("GPU-"))
     assert found["gpu"]["name"] == "Fake GPU"
     assert found["gpu"]["driver"] == "570.1"
@@ -103,14 +100,14 @@ def test_a_gpu_is_described_and_its_uuid_hashed(monkeypatch: pytest.MonkeyPatch)
     }
 
 
-def test_without_nvml_the_figures_are_none_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvml_the_figures_are_none_with_the_reason(monkeypatch):
     found = gpu(monkeypatch, None, "12345678")
     assert found["gpu"]["driver"] is None
     assert "nvidia-ml-py" in found["null_reasons"]["gpu.driver"]
     assert "gpu.uuid_hash" not in found["null_reasons"]
 
 
-def test_a_torch_that_hides_the_uuid_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_that_hides_the_uuid_says_so(monkeypatch):
     found = gpu(monkeypatch, FakeNvml(), None)
     assert found["gpu"]["uuid_hash"] is None
     assert "UUID" in found["null_reasons"]["gpu.uuid_hash"]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench import folder
-from bench.worker import folder as worker
-from bench.worker import scenes
+from bench.tasks.folder import work as worker
+from bench.worker import memory, scenes
 from bench.worker.sources import SourceError
 from tests.worker import fakes
 
@@ -35,7 +35,7 @@ SIDE = st.integers(1, 4000)
         ((128, 128), False, (128, 128)),
     ],
 )
-def test_sizes(own: worker.Size, enlarge: bool, size: worker.Size) -> None:
+def test_sizes(own, enlarge, size):
     assert worker.fitted(own, (128, 128), 8, enlarge) == size
 
 
@@ -47,15 +47,13 @@ def test_sizes(own: worker.Size, enlarge: bool, size: worker.Size) -> None:
         ((4000, 20), True, "too narrow"),
     ],
 )
-def test_sizes_that_no_pipeline_takes(own: worker.Size, enlarge: bool, said: str) -> None:
+def test_sizes_that_no_pipeline_takes(own, enlarge, said):
     with pytest.raises(SourceError, match=said):
         worker.fitted(own, (128, 128), 8, enlarge)
 
 
 @given(SIDE, SIDE, st.sampled_from([8, 16, 64]), st.booleans())
-def test_sizes_keep_the_aspect_and_their_bounds(
-    width: int, height: int, multiple: int, enlarge: bool
-) -> None:
+def test_sizes_keep_the_aspect_and_their_bounds(width, height, multiple, enlarge):
     box = (512, 384)
     try:
         made = worker.fitted((width, height), box, multiple, enlarge)
@@ -70,7 +68,7 @@ def test_sizes_keep_the_aspect_and_their_bounds(
         assert abs(side - own * scale) < multiple
 
 
-def test_padding_is_the_edge_and_comes_off_again() -> None:
+def test_padding_is_the_edge_and_comes_off_again():
     picture = Image.fromarray(np.arange(3 * 4 * 3, dtype=np.uint8).reshape(3, 4, 3))
     made = worker.padded(picture, (8, 8))
     assert made.size == (8, 8)
@@ -79,7 +77,7 @@ def test_padding_is_the_edge_and_comes_off_again() -> None:
     assert made.getpixel((7, 7)) == picture.getpixel((3, 2))
 
 
-def test_drift_finds_the_slope_and_says_when_it_cannot() -> None:
+def test_drift_finds_the_slope_and_says_when_it_cannot():
     rising = worker.drift(array("q", [1000 + 7 * n for n in range(400)]))
     assert rising["rss_slope_bytes_per_picture"] == pytest.approx(7)
     assert (rising["rss_start_bytes"], rising["rss_end_bytes"]) == (1000, 1000 + 7 * 399)
@@ -93,10 +91,10 @@ def test_drift_finds_the_slope_and_says_when_it_cannot() -> None:
     assert worker.drift(array("q"))["rss_start_bytes"] is None
 
 
-def test_resident_memory_is_this_processes(tmp_path: Path) -> None:
+def test_resident_memory_is_this_processes(tmp_path):
     (tmp_path / "status").write_text("Name: x\nVmRSS:\t   2048 kB\n")
-    assert worker.resident_bytes(tmp_path / "status") == 2048 * 1024
-    assert worker.resident_bytes(tmp_path / "none") is None
+    assert memory.resident_bytes(tmp_path / "status") == 2048 * 1024
+    assert memory.resident_bytes(tmp_path / "none") is None
 
 
 # ------------------------------------------------------------------- whole cells
@@ -151,7 +149,7 @@ def ran(broken: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[fakes.T
     return fakes.run(job(root, broken)), root
 
 
-def test_broken_pictures_are_failed_rows_and_the_rest_goes_on(ran: Any) -> None:
+def test_broken_pictures_are_failed_rows_and_the_rest_goes_on(ran):
     told, root = ran
     assert (told.outcome, told.reason) == ("ok", None)
     said = told["folder"]
@@ -171,7 +169,7 @@ def test_broken_pictures_are_failed_rows_and_the_rest_goes_on(ran: Any) -> None:
     assert any("6 of 9 pictures failed; the first: 0-torn.png" in w for w in told["warnings"])
 
 
-def test_results_have_their_pictures_own_size_and_names(ran: Any, broken: Path) -> None:
+def test_results_have_their_pictures_own_size_and_names(ran, broken):
     told, root = ran
     rows = rows_of(told, root)
     for name, own, inner in (
@@ -195,9 +193,7 @@ def test_results_have_their_pictures_own_size_and_names(ran: Any, broken: Path) 
     assert told["stop_reason"] == "pictures"
 
 
-def test_an_interrupted_folder_goes_on_where_it_stopped(
-    ran: Any, broken: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_folder_goes_on_where_it_stopped(ran, broken, tmp_path):
     told, root = ran
     lines = (root / told["folder"]["rows"]).read_text().splitlines(keepends=True)
     asked = job(tmp_path, broken)
@@ -213,7 +209,7 @@ def test_an_interrupted_folder_goes_on_where_it_stopped(
     assert [r.get("output_sha256") for r in made] == [r.get("output_sha256") for r in kept]
 
 
-def test_rows_of_another_cell_are_not_gone_on_with(broken: Path, tmp_path: Path) -> None:
+def test_rows_of_another_cell_are_not_gone_on_with(broken, tmp_path):
     (tmp_path / "pictures").mkdir()
     rows = tmp_path / "pictures" / folder.ROWS
     rows.write_text('{"cell_id": "other", "machine": "x"}\n{"picture": "a.png"}\n')
@@ -221,7 +217,7 @@ def test_rows_of_another_cell_are_not_gone_on_with(broken: Path, tmp_path: Path)
     assert (told["folder"]["pictures"], told["folder"]["carried"]) == (1, 0)
 
 
-def test_a_folder_of_nothing_but_broken_pictures_fails(broken: Path, tmp_path: Path) -> None:
+def test_a_folder_of_nothing_but_broken_pictures_fails(broken, tmp_path):
     told = fakes.run(job(tmp_path, broken / "1-empty.png"))
     assert told.outcome == "failed"
     assert "no picture of the folder could be processed; the first: 1-empty.png" in told.reason
@@ -229,9 +225,7 @@ def test_a_folder_of_nothing_but_broken_pictures_fails(broken: Path, tmp_path: P
     assert not told.get("e2e_s")
 
 
-def test_a_folder_that_changed_since_the_plan_is_not_processed(
-    broken: Path, tmp_path: Path
-) -> None:
+def test_a_folder_that_changed_since_the_plan_is_not_processed(broken, tmp_path):
     asked = job(tmp_path, broken)
     asked["cell"]["inputs"] = {"pictures": {"path": str(broken), "content": "0" * 16}}
     told = fakes.run(asked)
@@ -239,7 +233,7 @@ def test_a_folder_that_changed_since_the_plan_is_not_processed(
     assert "have changed since the plan was made" in told.reason
 
 
-def test_an_edit_padded_to_one_shape_takes_its_drawn_prompts(tmp_path: Path) -> None:
+def test_an_edit_padded_to_one_shape_takes_its_drawn_prompts(tmp_path):
     place = tmp_path / "in"
     place.mkdir()
     for n, size in enumerate([(90, 40), (40, 64)]):
@@ -267,9 +261,7 @@ def test_an_edit_padded_to_one_shape_takes_its_drawn_prompts(tmp_path: Path) -> 
             assert made.size == (row["width"], row["height"])
 
 
-def test_more_calls_than_a_record_holds_are_thinned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_calls_than_a_record_holds_are_thinned(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "MOST_KEPT", 2)
     place = tmp_path / "in"
     place.mkdir()

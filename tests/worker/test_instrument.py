@@ -18,7 +18,7 @@ def measure(steps: int = 4, device_events: bool = False, **options: Any) -> inst
     return instruments.measure({"steps": steps, "on_step": instruments.on_step})
 
 
-def test_ten_ms_steps_and_200_ms_besides() -> None:
+def test_ten_ms_steps_and_200_ms_besides():
     sample = measure(10)
     assert sample.e2e_s == pytest.approx(10 * fakes.STEP_S + fakes.FIXED_S)
     assert sample.step_s == pytest.approx([fakes.STEP_S] * 9)
@@ -37,7 +37,7 @@ def test_ten_ms_steps_and_200_ms_besides() -> None:
     assert sum(value or 0.0 for value in sample.stages.values()) == pytest.approx(sample.e2e_s)
 
 
-def test_three_calls_of_four_steps_give_nine_intervals_and_none_across_calls() -> None:
+def test_three_calls_of_four_steps_give_nine_intervals_and_none_across_calls():
     clock = fakes.FakeClock()
     instruments = Instruments(fakes.FakePipeline(clock), clock)
     intervals = []
@@ -48,7 +48,7 @@ def test_three_calls_of_four_steps_give_nine_intervals_and_none_across_calls() -
     assert intervals == pytest.approx([fakes.STEP_S] * 9)
 
 
-def test_one_callback_has_no_rate() -> None:
+def test_one_callback_has_no_rate():
     sample = measure(1)
     assert sample.it_per_s is None
     assert sample.step_s == []
@@ -71,7 +71,7 @@ def test_one_callback_has_no_rate() -> None:
         (fakes.FakeScheduler(lambda n: [float(i) for i in range(3)]), 3, 3),
     ],
 )
-def test_three_step_numbers(scheduler: Any, calls: int, effective: int) -> None:
+def test_three_step_numbers(scheduler, calls, effective):
     sample = measure(10, scheduler=scheduler)
     assert (sample.denoiser_calls, sample.steps_effective) == (calls, effective)
     assert sample.denoiser_batches == (2,)
@@ -108,9 +108,7 @@ def test_three_step_numbers(scheduler: Any, calls: int, effective: int) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_steps_of_real_schedulers(
-    name: str, settings: dict[str, Any], steps: int, calls: int
-) -> None:
+def test_steps_of_real_schedulers(name, settings, steps, calls):
     import diffusers
     import torch
 
@@ -137,14 +135,14 @@ def test_steps_of_real_schedulers(
     assert len(sample.step_s) == calls - 1
 
 
-def test_without_callbacks_the_scheduler_gives_the_step_events() -> None:
+def test_without_callbacks_the_scheduler_gives_the_step_events():
     sample = measure(4, callbacks=False)
     assert sample.step_source == "scheduler"
     assert sample.step_s == pytest.approx([fakes.STEP_S] * 3)
     assert sample.stages["denoise_s"] == pytest.approx(4 * fakes.STEP_S)
 
 
-def test_callbacks_are_preferred_and_counted_once() -> None:
+def test_callbacks_are_preferred_and_counted_once():
     clock = fakes.FakeClock()
     instruments = Instruments(fakes.FakePipeline(clock), clock)
     for _ in range(2):
@@ -153,7 +151,7 @@ def test_callbacks_are_preferred_and_counted_once() -> None:
         assert len(sample.step_s) == 3
 
 
-def test_one_synchronise_at_each_end_and_none_between() -> None:
+def test_one_synchronise_at_each_end_and_none_between():
     clock = fakes.FakeClock(device_events=True)
     instruments = Instruments(fakes.FakePipeline(clock), clock)
     sample = instruments.measure({"steps": 50, "on_step": instruments.on_step})
@@ -161,11 +159,11 @@ def test_one_synchronise_at_each_end_and_none_between() -> None:
     assert sample.device_e2e_s == pytest.approx(sample.e2e_s)
 
 
-def test_device_time_is_none_without_device_events() -> None:
+def test_device_time_is_none_without_device_events():
     assert measure().device_e2e_s is None
 
 
-def test_nested_borders_count_once() -> None:
+def test_nested_borders_count_once():
     events = [
         ("enter", "text_encode_s", 0.0),
         ("enter", "text_encode_s", 1.0),
@@ -192,7 +190,7 @@ def test_nested_borders_count_once() -> None:
     }
 
 
-def test_a_pipeline_without_a_border_gets_none_and_a_reason() -> None:
+def test_a_pipeline_without_a_border_gets_none_and_a_reason():
     clock = fakes.FakeClock()
     pipeline = fakes.FakePipeline(clock)
     pipeline.image_processor = None
@@ -212,14 +210,14 @@ def test_a_pipeline_without_a_border_gets_none_and_a_reason() -> None:
     assert sample.steps_effective is None
 
 
-def test_a_wrapped_scheduler_keeps_the_signature_that_pipelines_ask_for() -> None:
+def test_a_wrapped_scheduler_keeps_the_signature_that_pipelines_ask_for():
     clock = fakes.FakeClock()
     pipeline = fakes.FakePipeline(clock)
     Instruments(pipeline, clock)
     assert "eta" in inspect.signature(pipeline.scheduler.step).parameters
 
 
-def test_a_callable_without_hooks_is_replaced_by_what_passes_for_it() -> None:
+def test_a_callable_without_hooks_is_replaced_by_what_passes_for_it():
     clock = fakes.FakeClock()
     pipeline = fakes.FakePipeline(clock)
     unet = pipeline.unet
@@ -260,7 +258,7 @@ class TestModules:
         return seen, owner
 
     @pytest.mark.parametrize("way", ["eager", "wrapped", "in place", "regional", "forward"])
-    def test_calls_are_seen_outside_the_graph(self, way: str) -> None:
+    def test_calls_are_seen_outside_the_graph(self, way):
         import torch
         from torch._dynamo.utils import counters
 
@@ -290,7 +288,7 @@ class TestModules:
         assert sum(counters["graph_break"].values()) == breaks
 
     @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-    def test_a_traced_module_is_seen_too(self) -> None:
+    def test_a_traced_module_is_seen_too(self):
         import torch
 
         example = (torch.ones(2, 4), torch.tensor(0))
@@ -308,7 +306,5 @@ class TestModules:
         ((), {"timestep": 1}, None),
     ],
 )
-def test_the_batch_is_the_first_dimension_of_the_latents(
-    args: Any, kwargs: Any, batch: int | None
-) -> None:
+def test_the_batch_is_the_first_dimension_of_the_latents(args, kwargs, batch):
     assert instrument._batch_size(args, kwargs) == batch

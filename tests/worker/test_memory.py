@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from bench.worker.memory import Meters
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
-def test_the_peak_of_a_phase_forgets_the_phase_before() -> None:
+def test_the_peak_of_a_phase_forgets_the_phase_before():
     size = 200 * 2**20
     meters = Meters("cpu")
     meters.start()
@@ -28,7 +27,7 @@ def test_the_peak_of_a_phase_forgets_the_phase_before() -> None:
     assert loading["bytes"] - steady["bytes"] > size / 2
 
 
-def test_where_the_peak_cannot_be_reset_it_is_none_with_a_reason(tmp_path: Path) -> None:
+def test_where_the_peak_cannot_be_reset_it_is_none_with_a_reason(tmp_path):
     status = tmp_path / "status"
     status.write_text("VmHWM:\t 10 kB\n")
     forbidden = tmp_path / "not-a-folder" / "clear_refs"
@@ -39,7 +38,7 @@ def test_where_the_peak_cannot_be_reset_it_is_none_with_a_reason(tmp_path: Path)
         assert "peak" in meters.null_reasons["memory.rss"]
 
 
-def test_a_kernel_without_peaks_is_none_with_a_reason(tmp_path: Path) -> None:
+def test_a_kernel_without_peaks_is_none_with_a_reason(tmp_path):
     (tmp_path / "status").write_text("Name: x\n")
     meters = Meters("cpu", tmp_path / "status", tmp_path / "clear_refs")
     meters.start()
@@ -47,7 +46,7 @@ def test_a_kernel_without_peaks_is_none_with_a_reason(tmp_path: Path) -> None:
     assert "VmHWM" in meters.null_reasons["memory.rss"]
 
 
-def test_cuda_meters_are_kept_apart_and_peaks_are_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_meters_are_kept_apart_and_peaks_are_reset(monkeypatch):
     import torch
 
     resets: list[Any] = []
@@ -75,9 +74,7 @@ def test_cuda_meters_are_kept_apart_and_peaks_are_reset(monkeypatch: pytest.Monk
     ("pool", "allocated", "counted"),
     [((0, 0), 10, True), ((0, 1), 10, False), ((0, 1), 100, True), (None, 10, True)],
 )
-def test_what_a_replay_uses_is_not_left_out_of_a_peak(
-    monkeypatch: pytest.MonkeyPatch, pool: Any, allocated: int, counted: bool
-) -> None:
+def test_what_a_replay_uses_is_not_left_out_of_a_peak(monkeypatch, pool, allocated, counted):
     """The pool of a captured graph is idle to torch's allocator, however much replays need."""
     import torch
 
@@ -103,7 +100,7 @@ def test_what_a_replay_uses_is_not_left_out_of_a_peak(
     assert ("memory.torch.max_memory_allocated" in meters.null_reasons) is not counted
 
 
-def test_a_backends_own_runtime_has_a_meter_of_its_own() -> None:
+def test_a_backends_own_runtime_has_a_meter_of_its_own():
     class Runtime:
         known = True
 

@@ -30,15 +30,15 @@ def limited(device: str, allowed: int | None) -> tuple[list[Any], list[str]]:
 
 
 @pytest.mark.parametrize(("allowed", "share"), [(25, 0.25), (100, 1.0), (300, 1.0)])
-def test_torch_may_reserve_the_share_that_the_limit_is(allowed: int, share: float) -> None:
+def test_torch_may_reserve_the_share_that_the_limit_is(allowed, share):
     assert limited("cuda:1", allowed) == ([(share, "cuda:1")], [])
 
 
-def test_without_a_limit_nothing_is_set() -> None:
+def test_without_a_limit_nothing_is_set():
     assert limited("cuda:0", None) == ([], [])
 
 
-def test_elsewhere_it_is_said_that_it_means_nothing() -> None:
+def test_elsewhere_it_is_said_that_it_means_nothing():
     calls, warnings = limited("cpu", 25)
     assert calls == []
     assert warnings == ["limits.device_memory limits CUDA devices, and this is cpu"]

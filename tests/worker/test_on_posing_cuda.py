@@ -73,7 +73,7 @@ def upcasting(root: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("name", list(CELLS))
-def test_a_cell_ends_well_and_its_record_is_filled(told: dict[str, Any], name: str) -> None:
+def test_a_cell_ends_well_and_its_record_is_filled(told, name):
     record = told[name]
     assert (record["outcome"], record["reason"]) == ("ok", None)
     graphs = record["backend"]["name"] == "tuned"
@@ -96,9 +96,7 @@ def test_a_cell_ends_well_and_its_record_is_filled(told: dict[str, Any], name: s
 
 
 @pytest.mark.parametrize(("plain", "tuned"), [("edit", "edit-tuned"), ("sdxl", "sdxl-tuned")])
-def test_a_tuned_call_draws_the_same_and_waits_for_its_picture_alone(
-    told: dict[str, Any], plain: str, tuned: str
-) -> None:
+def test_a_tuned_call_draws_the_same_and_waits_for_its_picture_alone(told, plain, tuned):
     assert told[tuned]["images"][0]["sha256"] == told[plain]["images"][0]["sha256"]
     waits = dict(told[tuned]["waits"][-1])
     waits.pop("copy from pageable memory")  # prompt, picture and noise go up
@@ -110,7 +108,7 @@ def test_a_tuned_call_draws_the_same_and_waits_for_its_picture_alone(
     assert all(each["captures"] == 1 and not each["uncaptured"] for each in graphs.values())
 
 
-def test_a_vae_is_held_only_where_its_pipeline_converts_it(told: dict[str, Any]) -> None:
+def test_a_vae_is_held_only_where_its_pipeline_converts_it(told):
     said = {
         name: told[name]["backend"]["evidence"]["details"]["techniques"]["hold_vae"]
         for name in ("sdxl-tuned", "edit-tuned")
@@ -121,7 +119,7 @@ def test_a_vae_is_held_only_where_its_pipeline_converts_it(told: dict[str, Any])
     }
 
 
-def test_a_decoder_that_moves_with_every_picture_is_captured_no_more(told: dict[str, Any]) -> None:
+def test_a_decoder_that_moves_with_every_picture_is_captured_no_more(told):
     graphs = told["sdxl-graphs"]["backend"]["evidence"]["details"]["cuda_graphs"]
     assert graphs["vae.decode"] == {
         "captures": 2, "replays": 2, "uncaptured": {"its weights move from call to call": 1},

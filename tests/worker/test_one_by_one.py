@@ -29,7 +29,7 @@ def made(root: Path, **changes: Any) -> fakes.Told:
     ],
     ids=lambda what: what.get("task", "text-to-image"),
 )
-def test_a_picture_of_a_batch_is_the_same_alone(tmp_path: Path, what: dict[str, Any]) -> None:
+def test_a_picture_of_a_batch_is_the_same_alone(tmp_path, what):
     batch = made(tmp_path / "batch", **what, batch=3, one_by_one=True)["images"]
     assert [image["seed"] for image in batch] == [333, 334, 335]
     for image in batch:
@@ -42,7 +42,7 @@ def test_a_picture_of_a_batch_is_the_same_alone(tmp_path: Path, what: dict[str, 
         ).read_bytes()
 
 
-def test_iterations_number_all_pictures_of_the_cell(tmp_path: Path) -> None:
+def test_iterations_number_all_pictures_of_the_cell(tmp_path):
     small = {"model": "embedded:sdxl", "height": 32, "width": 32, "one_by_one": True}
     several = made(tmp_path / "n", **small, batch=2, iterations=3)
     names = [Path(image["path"]).name for image in several["images"]]
@@ -52,7 +52,7 @@ def test_iterations_number_all_pictures_of_the_cell(tmp_path: Path) -> None:
     assert [i["sha256"] for i in several["images"]] == [i["sha256"] for i in whole["images"]]
 
 
-def test_every_model_sees_one_picture_at_a_time() -> None:
+def test_every_model_sees_one_picture_at_a_time():
     import torch
     from diffusers.models.modeling_outputs import Transformer2DModelOutput
 

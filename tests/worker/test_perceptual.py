@@ -57,7 +57,7 @@ def by_hand(clip: Clip, image: Image.Image, prompt: str) -> float:
 
 
 @pytest.mark.parametrize("size", [(64, 48), (32, 90), (40, 40)])
-def test_clip_score_is_a_hundred_times_the_cosine(clip: Clip, size: tuple[int, int]) -> None:
+def test_clip_score_is_a_hundred_times_the_cosine(clip, size):
     import torch
 
     scores = []
@@ -71,7 +71,7 @@ def test_clip_score_is_a_hundred_times_the_cosine(clip: Clip, size: tuple[int, i
     assert min(scores) > 0
 
 
-def test_a_picture_that_points_away_from_its_prompt_scores_zero(folder: Path) -> None:
+def test_a_picture_that_points_away_from_its_prompt_scores_zero(folder):
     import torch
 
     turned = Clip(str(folder / "clip"))
@@ -80,7 +80,7 @@ def test_a_picture_that_points_away_from_its_prompt_scores_zero(folder: Path) ->
         assert turned(picture(1), PROMPT)[0] == 0.0
 
 
-def test_pictures_are_prepared_as_transformers_does_with_pil(folder: Path, clip: Clip) -> None:
+def test_pictures_are_prepared_as_transformers_does_with_pil(folder, clip):
     module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
     processor = module.CLIPImageProcessorPil.from_pretrained(str(folder / "clip"))
     for seed, size in enumerate([(64, 48), (33, 97), (128, 128)]):
@@ -89,7 +89,7 @@ def test_pictures_are_prepared_as_transformers_does_with_pil(folder: Path, clip:
         assert np.abs(wanted - clip.prepared(image).numpy()).max() < 1e-6
 
 
-def test_a_prompt_that_is_too_long_is_cut_and_said(clip: Clip) -> None:
+def test_a_prompt_that_is_too_long_is_cut_and_said(clip):
     import torch
 
     with torch.inference_mode():
@@ -99,7 +99,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_said(clip: Clip) -> None:
     assert long == longer
 
 
-def test_weights_that_lack_something_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_weights_that_lack_something_are_refused(folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
     broken = tiny_clip.clip(tmp_path / "clip")
@@ -138,7 +138,7 @@ def alexnet(image: Image.Image, w: dict[str, Any]) -> list[Any]:
     return [f / np.sqrt((f**2).sum(axis=0) + 1e-20) for f in (one, two, three, four, five)]
 
 
-def test_lpips_is_its_formula(folder: Path) -> None:
+def test_lpips_is_its_formula(folder):
     from safetensors.numpy import load_file
 
     weights = load_file(folder / "alex.safetensors")
@@ -155,7 +155,7 @@ def test_lpips_is_its_formula(folder: Path) -> None:
         own(one, picture(1, 64, 64))
 
 
-def test_the_trunks_are_as_large_as_the_published_ones() -> None:
+def test_the_trunks_are_as_large_as_the_published_ones():
     """Parameters of the features of torchvision's alexnet and vgg16, with the linear layers."""
     sizes = {
         net: sum(int(np.prod(shape)) for shape in perceptual.tensors_of(net).values())
@@ -190,16 +190,14 @@ def answers(asked: Request) -> list[Answer]:
     return found
 
 
-def test_each_task_is_answered_by_its_number(folder: Path, tmp_path: Path) -> None:
+def test_each_task_is_answered_by_its_number(folder, tmp_path):
     found = {each["task"]: each for each in answers(request(folder, tmp_path))}
     assert found.keys() == {0, 1}
     assert 0 < found[0]["value"] < 100
     assert found[1]["value"] > 0
 
 
-def test_a_picture_that_is_gone_or_another_costs_its_task_alone(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_picture_that_is_gone_or_another_costs_its_task_alone(folder, tmp_path):
     asked = request(folder, tmp_path)
     good = asked["tasks"][0]
     gone = {**good, "picture": {"path": str(tmp_path / "no.png"), "sha256": "0"}}
@@ -211,7 +209,7 @@ def test_a_picture_that_is_gone_or_another_costs_its_task_alone(
     assert "value" in third
 
 
-def test_numbers_that_are_none_are_never_a_score(folder: Path, tmp_path: Path) -> None:
+def test_numbers_that_are_none_are_never_a_score(folder, tmp_path):
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -222,7 +220,7 @@ def test_numbers_that_are_none_are_never_a_score(folder: Path, tmp_path: Path) -
     assert told == {"task": 1, "reason": "the result is not a finite number"}
 
 
-def test_weights_that_cannot_be_read_are_the_metrics_reason(folder: Path, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_read_are_the_metrics_reason(folder, tmp_path):
     (tmp_path / "torn").write_bytes((folder / "alex.safetensors").read_bytes()[:1000])
     found = answers(request(folder, tmp_path, lpips=str(tmp_path / "torn")))
     (told,) = (each for each in found if "task" not in each)

@@ -36,11 +36,11 @@ def dark_but_for_one_pixel() -> Image.Image:
         (Image.new("L", (4, 4), 7), "a single colour"),
     ],
 )
-def test_pictures_that_cannot_be_right(image: Image.Image, expected: str | None) -> None:
+def test_pictures_that_cannot_be_right(image, expected):
     assert pictures.defect(image) == expected
 
 
-def test_different_input_pictures_are_kept_once_each(tmp_path: Path) -> None:
+def test_different_input_pictures_are_kept_once_each(tmp_path):
     given = [colourful(0), colourful(0), colourful(1)]
     paths = pictures.save_inputs(given, tmp_path, tmp_path)
     assert paths == ["input_00000.png", "input_00001.png"]
@@ -50,7 +50,7 @@ def test_different_input_pictures_are_kept_once_each(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == paths
 
 
-def test_files_are_named_by_seed_and_index_and_described_by_their_pixels(tmp_path: Path) -> None:
+def test_files_are_named_by_seed_and_index_and_described_by_their_pixels(tmp_path):
     folder = tmp_path / "pictures" / "r0"
     folder.mkdir(parents=True)
     images = [colourful(0), colourful(1)]
@@ -70,7 +70,7 @@ def test_files_are_named_by_seed_and_index_and_described_by_their_pixels(tmp_pat
     ]
 
 
-def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     class Full:
         def convert(self, mode: str) -> Any:
             return self
@@ -84,7 +84,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+def test_files_can_be_read_by_others(tmp_path):
     pictures.save([colourful()], 1, tmp_path, tmp_path)
     (file,) = tmp_path.iterdir()
     assert file.stat().st_mode & stat.S_IRUSR
@@ -98,7 +98,7 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
         [[colourful()]],
     ],
 )
-def test_pictures_are_found_in_what_pipelines_return(output: Any) -> None:
+def test_pictures_are_found_in_what_pipelines_return(output):
     assert len(pictures.of_output(output)) == 1
 
 
@@ -112,7 +112,7 @@ def test_pictures_are_found_in_what_pipelines_return(output: Any) -> None:
         (None, "NoneType"),
     ],
 )
-def test_anything_else_is_refused_by_name(output: Any, what: str) -> None:
+def test_anything_else_is_refused_by_name(output, what):
     with pytest.raises(pictures.NoPicturesError, match=what):
         pictures.of_output(output)
 
@@ -121,7 +121,7 @@ def test_anything_else_is_refused_by_name(output: Any, what: str) -> None:
     ("values", "finite"),
     [([0.0, 1.0], True), ([0.0, float("nan")], False), ([float("inf")], False)],
 )
-def test_decoded_tensors_and_arrays_are_checked_for_nan(values: list[float], finite: bool) -> None:
+def test_decoded_tensors_and_arrays_are_checked_for_nan(values, finite):
     import torch
 
     assert pictures.is_finite(torch.tensor(values)) is finite

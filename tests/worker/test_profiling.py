@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bench.worker import profiling
-from bench.worker.profiling import Span
+from bench.passes.profile import work as profiling
+from bench.passes.profile.work import Span
 
 needs_counter = pytest.mark.skipif(
     not profiling.counts_work(), reason="torch 2.0 has no counter of operations"
@@ -28,7 +28,7 @@ def count(call: Any, scope: str = "unet") -> dict[str, Any]:
 
 
 @needs_counter
-def test_a_linear_layer_is_counted_to_the_byte() -> None:
+def test_a_linear_layer_is_counted_to_the_byte():
     layer = torch.nn.Linear(8, 16, bias=True)
     value = torch.randn(4, 8)
     found = count(lambda: layer(value))
@@ -42,7 +42,7 @@ def test_a_linear_layer_is_counted_to_the_byte() -> None:
 
 
 @needs_counter
-def test_a_convolution_and_attention_are_counted() -> None:
+def test_a_convolution_and_attention_are_counted():
     layer = torch.nn.Conv2d(3, 5, 3, padding=1, bias=False)
     assert count(lambda: layer(torch.randn(2, 3, 7, 7)))["flops"] == 2 * 2 * 7 * 7 * 5 * 3 * 9
     query, key = torch.randn(2, 3, 10, 8), torch.randn(2, 3, 6, 8)
@@ -51,7 +51,7 @@ def test_a_convolution_and_attention_are_counted() -> None:
 
 
 @needs_counter
-def test_the_count_is_torchs_own_where_it_has_one() -> None:
+def test_the_count_is_torchs_own_where_it_has_one():
     from torch.utils.flop_counter import FlopCounterMode
 
     from tests.worker import tiny
@@ -82,7 +82,7 @@ def profiling_flops(model: Any) -> list[int]:
 
 
 @needs_counter
-def test_scopes_are_told_apart_and_the_rest_is_elsewhere() -> None:
+def test_scopes_are_told_apart_and_the_rest_is_elsewhere():
     watch = profiling.WorkWatch()
     value = torch.ones(4, 4)
     with watch.counting():
@@ -116,7 +116,7 @@ class Clock:
         return marks
 
 
-def test_ceilings_are_what_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ceilings_are_what_the_clock_says(monkeypatch):
     monkeypatch.setattr(profiling, "MATRIX_SIDE", {"cpu": 16})
     monkeypatch.setattr(profiling, "COPY_BYTES", {"cpu": 4096})
     clock: Any = Clock()
@@ -142,7 +142,7 @@ def trace(*, linked: bool = True, marks: int = 3) -> list[Span]:
     return found
 
 
-def test_the_loop_is_cut_out_between_the_ends_of_kernels() -> None:
+def test_the_loop_is_cut_out_between_the_ends_of_kernels():
     found = profiling.read_trace(trace())
     assert found["kernels"] == 6
     assert found["busy_s"] == pytest.approx(3.0)
@@ -150,7 +150,7 @@ def test_the_loop_is_cut_out_between_the_ends_of_kernels() -> None:
     assert found["loop_busy_s"] == pytest.approx(2.0)
 
 
-def test_gaps_are_not_busy() -> None:
+def test_gaps_are_not_busy():
     events = [
         Span("k", True, 0.0, 1.0, 1),
         Span("k", True, 0.5, 0.7, 2),
@@ -160,12 +160,12 @@ def test_gaps_are_not_busy() -> None:
 
 
 @pytest.mark.parametrize("events", [trace(linked=False), trace(marks=1), []])
-def test_a_trace_that_cannot_be_matched_gives_no_loop(events: list[Span]) -> None:
+def test_a_trace_that_cannot_be_matched_gives_no_loop(events):
     found = profiling.read_trace(events)
     assert found["loop_kernel_s"] is found["loop_busy_s"] is None
 
 
-def test_a_kernel_of_inductors_counts_though_its_launch_is_called_like_it() -> None:
+def test_a_kernel_of_inductors_counts_though_its_launch_is_called_like_it():
     name = "triton_poi_fused_add_0"
     for marked in (False, None):
         events = [
@@ -178,7 +178,7 @@ def test_a_kernel_of_inductors_counts_though_its_launch_is_called_like_it() -> N
         assert (found["kernels"], found["busy_s"]) == (1, pytest.approx(1.0))
 
 
-def test_a_traced_call_keeps_its_own_clock() -> None:
+def test_a_traced_call_keeps_its_own_clock():
     sample = SimpleNamespace(e2e_s=4.0, step_s=[1.0, 1.5])
 
     def measure(mark: Any) -> Any:
@@ -192,13 +192,13 @@ def test_a_traced_call_keeps_its_own_clock() -> None:
     assert found["loop_kernel_s"] is None
 
 
-def test_a_trace_without_a_kernel_is_no_idle_device() -> None:
+def test_a_trace_without_a_kernel_is_no_idle_device():
     sample = SimpleNamespace(e2e_s=4.0, step_s=[1.0, 1.5])
     with pytest.raises(RuntimeError, match="saw no kernel"):
         profiling.device_busy(lambda mark: sample)
 
 
-def test_a_real_trace_has_the_marks() -> None:
+def test_a_real_trace_has_the_marks():
     from torch.profiler import ProfilerActivity, profile, record_function
 
     with profile(activities=[ProfilerActivity.CPU]) as trace_:
@@ -259,7 +259,7 @@ def by_hand(module: torch.nn.Module, call: Callable[[], Any]) -> int:
     ("name", "batch"), [("sdxl", 2), ("sdxl-small", 8), ("sdxl-pix2pix-small", 3),
                         ("sd15-pix2pix-small", 3)],
 )  # fmt: skip
-def test_whole_parts_are_counted_as_on_paper(name: str, batch: int) -> None:
+def test_whole_parts_are_counted_as_on_paper(name, batch):
     from bench.worker.sources import synthetic
 
     parts = synthetic.on_meta(name)

@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from bench.contract import PHASES
+from bench.passes.repeat import work as repeat
 from bench.passes.repeat.judge import judge
-from bench.worker import determinism, repeat, telemetry
+from bench.passes.telemetry import work as telemetry
+from bench.worker import determinism
 from tests.cli.records import FIELDS, typed_of
 from tests.worker import fakes
 

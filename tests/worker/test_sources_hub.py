@@ -181,7 +181,7 @@ def refusal(model: str = REPO, **changes: Any) -> SourceError:
     return caught.value
 
 
-def test_a_model_is_fetched_once_and_its_commit_recorded(served: Hub) -> None:
+def test_a_model_is_fetched_once_and_its_commit_recorded(served):
     served.files["sd-v1.safetensors"] = b"gigabytes that no pipeline reads"
     served.files["unet/diffusion_pytorch_model.bin"] = b"pickled"
     served.files["unet/diffusion_pytorch_model.fp16.safetensors"] = b"another variant"
@@ -200,14 +200,14 @@ def test_a_model_is_fetched_once_and_its_commit_recorded(served: Hub) -> None:
     assert len(after) == before
 
 
-def test_a_cached_commit_needs_no_network(served: Hub) -> None:
+def test_a_cached_commit_needs_no_network(served):
     load()
     served.asked.clear()
     assert load(f"{REPO}@{COMMIT}").revision == COMMIT
     assert served.asked == []
 
 
-def test_offline_with_a_cached_copy(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_with_a_cached_copy(served, monkeypatch):
     from huggingface_hub import constants
 
     load()
@@ -219,7 +219,7 @@ def test_offline_with_a_cached_copy(served: Hub, monkeypatch: pytest.MonkeyPatch
     assert load().revision == COMMIT
 
 
-def test_offline_by_choice_without_a_copy(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_by_choice_without_a_copy(served, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -244,16 +244,14 @@ def test_offline_by_choice_without_a_copy(served: Hub, monkeypatch: pytest.Monke
         (503, "", "unavailable", "failed with status 503"),
     ],
 )
-def test_refusals_of_the_hub(served: Hub, status: int, code: str, outcome: str, text: str) -> None:
+def test_refusals_of_the_hub(served, status, code, outcome, text):
     served.status, served.error_code = status, code
     error = refusal(f"{REPO}@v9")
     assert error.outcome == outcome
     assert text in str(error)
 
 
-def test_a_gated_model_whose_description_is_public(
-    served: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gated_model_whose_description_is_public(served, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     served.file_status, served.error_code = 403, "GatedRepo"
     error = refusal()
@@ -261,7 +259,7 @@ def test_a_gated_model_whose_description_is_public(
     assert "your token has no access: accept its licence" in str(error)
 
 
-def test_a_hub_that_hangs(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_hangs(served, monkeypatch):
     monkeypatch.setattr(hub, "ANSWER_S", 0.2)
     monkeypatch.setattr(hub, "DEADLINE_S", 2.0)
     served.release = threading.Event()
@@ -270,7 +268,7 @@ def test_a_hub_that_hangs(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot be fetched" in str(error)
 
 
-def test_nobody_listens(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_listens(served, monkeypatch):
     use("http://me:secret@127.0.0.1:9", monkeypatch)
     error = refusal()
     assert error.outcome == "unavailable"
@@ -278,7 +276,7 @@ def test_nobody_listens(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(error)
 
 
-def test_a_name_that_cannot_be_resolved(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_cannot_be_resolved(served, monkeypatch):
     use("http://hub.invalid", monkeypatch)
     error = refusal()
     assert error.outcome == "unavailable"
@@ -286,31 +284,31 @@ def test_a_name_that_cannot_be_resolved(served: Hub, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("model", ["model", "a/b/c", "a b/c", "/x", "a/", "../x/y", "a/b@"])
-def test_names_that_are_no_models(served: Hub, model: str) -> None:
+def test_names_that_are_no_models(served, model):
     if model == "a/b@":
         served.status = 404
     assert "hub:" in str(refusal(model))
 
 
-def test_a_repository_without_a_pipeline(served: Hub) -> None:
+def test_a_repository_without_a_pipeline(served):
     served.files = {"sd_xl_base.safetensors": b"", "README.md": b""}
     text = str(refusal())
     assert "has no model_index.json" in text
     assert "sd_xl_base.safetensors" in text
 
 
-def test_pickled_weights_are_refused_before_anything_large(served: Hub) -> None:
+def test_pickled_weights_are_refused_before_anything_large(served):
     weights = served.files.pop("unet/diffusion_pytorch_model.safetensors")
     served.files["unet/diffusion_pytorch_model.bin"] = weights
     assert "no safetensors for unet" in str(refusal())
     assert not any(each.endswith((".safetensors", ".bin")) for each in served.asked)
 
 
-def test_a_variant_that_is_not_there(served: Hub) -> None:
+def test_a_variant_that_is_not_there(served):
     assert "has no variant 'fp16'" in str(refusal(variant="fp16"))
 
 
-def test_a_task_that_does_not_fit_is_refused_before_anything_large(served: Hub) -> None:
+def test_a_task_that_does_not_fit_is_refused_before_anything_large(served):
     index = json.loads(served.files["model_index.json"])
     index["_class_name"] = "DDPMPipeline"
     served.files["model_index.json"] = json.dumps(index).encode()
@@ -318,7 +316,7 @@ def test_a_task_that_does_not_fit_is_refused_before_anything_large(served: Hub) 
     assert not any(each.endswith(".safetensors") for each in served.asked)
 
 
-def test_code_of_the_repository_is_not_run(served: Hub) -> None:
+def test_code_of_the_repository_is_not_run(served):
     index = json.loads(served.files["model_index.json"])
     index["_class_name"] = ["pipeline", "Mine"]
     served.files["model_index.json"] = json.dumps(index).encode()
@@ -326,7 +324,7 @@ def test_code_of_the_repository_is_not_run(served: Hub) -> None:
     assert "allow_remote_code: true" in str(refusal())
 
 
-def test_no_room_on_the_disk(served: Hub) -> None:
+def test_no_room_on_the_disk(served):
     served.sizes["unet/diffusion_pytorch_model.safetensors"] = 2**60
     error = refusal()
     assert error.outcome == "unavailable"
@@ -334,7 +332,7 @@ def test_no_room_on_the_disk(served: Hub) -> None:
     assert "HF_HOME" in str(error)
 
 
-def test_the_disk_fills_up_while_fetching(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disk_fills_up_while_fetching(served, monkeypatch):
     import huggingface_hub
 
     def full(*_: Any, **__: Any) -> Any:
@@ -344,7 +342,7 @@ def test_the_disk_fills_up_while_fetching(served: Hub, monkeypatch: pytest.Monke
     assert "no room for the download" in str(refusal())
 
 
-def test_a_download_that_breaks_off(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_breaks_off(served, monkeypatch):
     import huggingface_hub
 
     def broken(*_: Any, **__: Any) -> Any:
@@ -357,7 +355,7 @@ def test_a_download_that_breaks_off(served: Hub, monkeypatch: pytest.MonkeyPatch
     assert "run again" in str(error)
 
 
-def test_a_fresh_process_says_nothing_of_its_token(tmp_path: Path) -> None:
+def test_a_fresh_process_says_nothing_of_its_token(tmp_path):
     """With HF_ENDPOINT, as a user sets it; a 401 answer; the whole output is searched."""
     script = (
         "import json, sys\n"
@@ -388,9 +386,7 @@ def test_a_fresh_process_says_nothing_of_its_token(tmp_path: Path) -> None:
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_single_files_are_fetched_once_and_kept(
-    served: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_single_files_are_fetched_once_and_kept(served, monkeypatch):
     from huggingface_hub import constants
 
     served.files["own/style.safetensors"] = b"weights"

@@ -43,7 +43,7 @@ def edit_json(file: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("model", ["sdxl", "file:x", "hub:", "path: ", ""])
-def test_a_model_without_a_source_is_refused(model: str) -> None:
+def test_a_model_without_a_source_is_refused(model):
     with pytest.raises(SourceError, match="names no source"):
         sources.load(tiny.workload(model=model), "cpu", allow_remote_code=False)
 
@@ -64,7 +64,7 @@ def test_a_model_without_a_source_is_refused(model: str) -> None:
         ("pixart", "text-to-image", "PixArtAlphaPipeline"),
     ],
 )
-def test_the_task_chooses_the_class(kind: str, task: str, expected: str) -> None:
+def test_the_task_chooses_the_class(kind, task, expected):
     loaded = load(tiny.shared(kind), task=task)
     assert type(loaded.pipeline).__name__ == expected
     assert not loaded.synthetic
@@ -85,11 +85,11 @@ def test_the_task_chooses_the_class(kind: str, task: str, expected: str) -> None
         ("sdxl-pix2pix", "text-to-image", "task: edit"),
     ],
 )
-def test_a_class_that_cannot_do_the_task_is_refused(kind: str, task: str, reason: str) -> None:
+def test_a_class_that_cannot_do_the_task_is_refused(kind, task, reason):
     assert reason in refusal(tiny.shared(kind), task=task)
 
 
-def test_a_pix2pix_unet_under_a_text_to_image_class_edits(tmp_path: Path) -> None:
+def test_a_pix2pix_unet_under_a_text_to_image_class_edits(tmp_path):
     folder = shutil.copytree(tiny.shared("sd15-pix2pix"), tmp_path / "model")
     edit_json(folder / "model_index.json", _class_name="StableDiffusionPipeline")
     loaded = load(folder, task="edit")
@@ -105,13 +105,13 @@ def test_a_pix2pix_unet_under_a_text_to_image_class_edits(tmp_path: Path) -> Non
         "KandinskyPipeline",
     ],
 )
-def test_other_kinds_of_pipeline_are_refused_by_name(sd15: Path, class_name: str) -> None:
+def test_other_kinds_of_pipeline_are_refused_by_name(sd15, class_name):
     edit_json(sd15 / "model_index.json", _class_name=class_name)
     assert f"{class_name} cannot do text-to-image: it" in refusal(sd15)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_every_module_has_the_asked_dtype(dtype: str, tmp_path: Path) -> None:
+def test_every_module_has_the_asked_dtype(dtype, tmp_path):
     half = load(tiny.shared("sdxl"), dtype="float16").pipeline
     half.save_pretrained(str(tmp_path))
     pipeline = load(tmp_path, dtype=dtype).pipeline
@@ -119,46 +119,46 @@ def test_every_module_has_the_asked_dtype(dtype: str, tmp_path: Path) -> None:
         assert {p.dtype for p in getattr(pipeline, name).parameters()} == {getattr(torch, dtype)}
 
 
-def test_a_relative_folder_counts_from_here(monkeypatch: pytest.MonkeyPatch, sd15: Path) -> None:
+def test_a_relative_folder_counts_from_here(monkeypatch, sd15):
     monkeypatch.chdir(sd15.parent)
     assert load("sd15").revision == load(sd15).revision
     assert str(sd15.parent / "sd16") in refusal("sd16")
     assert "(nearest: sd15)" in refusal("sd16")
 
 
-def test_the_progress_bar_is_off(sd15: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_bar_is_off(sd15, capsys):
     pipeline = load(sd15).pipeline
     capsys.readouterr()
     pipeline("a house", num_inference_steps=1, height=64, width=64)
     assert "it/s" not in capsys.readouterr().err
 
 
-def test_a_folder_of_pipelines_names_the_one_inside(sd15: Path) -> None:
+def test_a_folder_of_pipelines_names_the_one_inside(sd15):
     message = refusal(sd15.parent)
     assert "has no model_index.json; did you mean sd15 inside it?" in message
 
 
-def test_one_component_is_no_pipeline(sd15: Path) -> None:
+def test_one_component_is_no_pipeline(sd15):
     assert "one component" in refusal(sd15 / "unet")
 
 
-def test_an_empty_folder(tmp_path: Path) -> None:
+def test_an_empty_folder(tmp_path):
     assert "has no model_index.json." in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "v1-5.ckpt"])
-def test_a_single_file_is_told_how_to_become_a_folder(name: str, tmp_path: Path) -> None:
+def test_a_single_file_is_told_how_to_become_a_folder(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     assert "from_single_file" in refusal(tmp_path / name)
     assert "from_single_file" in refusal(tmp_path)
 
 
-def test_any_other_file(tmp_path: Path) -> None:
+def test_any_other_file(tmp_path):
     (tmp_path / "notes.md").write_text("x")
     assert "is a file" in refusal(tmp_path / "notes.md")
 
 
-def test_an_unreadable_folder(sd15: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder(sd15, monkeypatch):
     def denied(self: Path) -> Any:
         raise PermissionError(13, "Permission denied")
 
@@ -167,12 +167,12 @@ def test_an_unreadable_folder(sd15: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"_class_name": 3}', "\x00"])
-def test_a_broken_index(sd15: Path, text: str) -> None:
+def test_a_broken_index(sd15, text):
     (sd15 / "model_index.json").write_text(text)
     assert "model_index.json" in refusal(sd15)
 
 
-def test_pickled_weights_are_never_read(sd15: Path) -> None:
+def test_pickled_weights_are_never_read(sd15):
     safe = sd15 / "unet" / f"{UNET}.safetensors"
     torch.save(load_file(safe), sd15 / "unet" / f"{UNET}.bin")
     assert load(sd15).pipeline is not None
@@ -181,7 +181,7 @@ def test_pickled_weights_are_never_read(sd15: Path) -> None:
     assert f"no safetensors for unet, only {UNET}.bin" in message
 
 
-def test_missing_weights_and_missing_components(sd15: Path) -> None:
+def test_missing_weights_and_missing_components(sd15):
     (sd15 / "unet" / f"{UNET}.safetensors").unlink()
     assert "no weights in unet/" in refusal(sd15)
     shutil.rmtree(sd15 / "unet")
@@ -189,7 +189,7 @@ def test_missing_weights_and_missing_components(sd15: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1, -1000])
-def test_truncated_weights(sd15: Path, keep: int) -> None:
+def test_truncated_weights(sd15, keep):
     file = sd15 / "unet" / f"{UNET}.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     message = refusal(sd15)
@@ -206,19 +206,17 @@ def test_truncated_weights(sd15: Path, keep: int) -> None:
         (b'\x0b\x00\x00\x00\x00\x00\x00\x00{"a": null}', "no safetensors file"),
     ],
 )
-def test_other_files_by_the_name_of_weights(sd15: Path, content: bytes, reason: str) -> None:
+def test_other_files_by_the_name_of_weights(sd15, content, reason):
     (sd15 / "vae" / f"{UNET}.safetensors").write_bytes(content)
     assert reason in refusal(sd15)
 
 
-def test_weights_of_another_shape_are_one_sentence(sd15: Path) -> None:
+def test_weights_of_another_shape_are_one_sentence(sd15):
     edit_json(sd15 / "unet" / "config.json", block_out_channels=[16, 64])
     assert "cannot be loaded as StableDiffusionPipeline" in refusal(sd15)
 
 
-def test_running_out_of_memory_is_not_a_broken_folder(
-    sd15: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_out_of_memory_is_not_a_broken_folder(sd15, monkeypatch):
     import diffusers
 
     def full(*_: Any, **__: Any) -> Any:
@@ -229,7 +227,7 @@ def test_running_out_of_memory_is_not_a_broken_folder(
         load(sd15)
 
 
-def test_unknown_classes_get_the_nearest_known(sd15: Path) -> None:
+def test_unknown_classes_get_the_nearest_known(sd15):
     edit_json(sd15 / "model_index.json", _class_name="StableDiffusionPipelin")
     assert "(nearest: StableDiffusionPipeline" in refusal(sd15)
     edit_json(
@@ -242,7 +240,7 @@ def test_unknown_classes_get_the_nearest_known(sd15: Path) -> None:
     assert "UNet2DConditionModel" in message
 
 
-def test_code_in_the_folder_runs_only_if_allowed(sd15: Path, tmp_path: Path) -> None:
+def test_code_in_the_folder_runs_only_if_allowed(sd15, tmp_path):
     witness = tmp_path / "ran"
     (sd15 / "my_pipeline.py").write_text(
         "from pathlib import Path\n"
@@ -261,13 +259,13 @@ def test_code_in_the_folder_runs_only_if_allowed(sd15: Path, tmp_path: Path) -> 
     assert witness.exists()
 
 
-def test_code_beside_a_component_counts_too(sd15: Path) -> None:
+def test_code_beside_a_component_counts_too(sd15):
     (sd15 / "unet" / "my_unet.py").write_text("class MyUNet: pass\n")
     edit_json(sd15 / "model_index.json", unet=["my_unet", "MyUNet"])
     assert "unet/my_unet.py" in refusal(sd15)
 
 
-def test_variants(sd15: Path) -> None:
+def test_variants(sd15):
     assert "has no variant 'fp16': it has none" in refusal(sd15, variant="fp16")
     half = load(sd15, dtype="float16").pipeline
     half.save_pretrained(str(sd15), variant="fp16")
@@ -277,7 +275,7 @@ def test_variants(sd15: Path) -> None:
     assert "has unet as variant fp16 only: set variant: fp16" in refusal(sd15)
 
 
-def test_parts_of_weights_must_be_complete(sd15: Path) -> None:
+def test_parts_of_weights_must_be_complete(sd15):
     file = sd15 / "unet" / f"{UNET}.safetensors"
     state = load_file(file)
     file.unlink()
@@ -298,11 +296,11 @@ def test_parts_of_weights_must_be_complete(sd15: Path) -> None:
         ("sdxl_base.safetensors", ""),
     ],
 )
-def test_variant_of_a_file_name(name: str, variant: str | None) -> None:
+def test_variant_of_a_file_name(name, variant):
     assert path.variant_of(name) == variant
 
 
-def test_schedulers_are_swapped_by_name_and_keep_their_settings() -> None:
+def test_schedulers_are_swapped_by_name_and_keep_their_settings():
     pipeline = load(tiny.shared("sdxl"), scheduler="EulerAncestralDiscreteScheduler").pipeline
     assert type(pipeline.scheduler).__name__ == "EulerAncestralDiscreteScheduler"
     assert pipeline.scheduler.config.beta_schedule == "scaled_linear"
@@ -318,11 +316,11 @@ def test_schedulers_are_swapped_by_name_and_keep_their_settings() -> None:
         ("sd3", "EulerDiscreteScheduler", "with flow matching"),
     ],
 )
-def test_schedulers_that_do_not_fit(kind: str, scheduler: str, reason: str) -> None:
+def test_schedulers_that_do_not_fit(kind, scheduler, reason):
     assert reason in refusal(tiny.shared(kind), scheduler=scheduler)
 
 
-def test_tokens_are_taken_out_of_messages() -> None:
+def test_tokens_are_taken_out_of_messages():
     secret = "hf_" + "A1b2" * 8
     error = ValueError(f"GET https://me:pw@host/x?sig=abc failed, Bearer {secret}, token={secret}")
     shown = sources.one_line(error)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.worker import sources, tasks
+from bench.worker import sources
+from bench.worker.inputs import prepare
 from bench.worker.sources import SourceError, synthetic
 from tests.worker import tiny
 
@@ -26,7 +27,7 @@ CLIP_L, BIG_G, VAE = 123_060_480, 694_659_840, 83_653_863
         ("sd15-pix2pix", 859_532_484, None),
     ],
 )
-def test_parameter_counts_are_the_published_ones(name: str, unet: int, second: int | None) -> None:
+def test_parameter_counts_are_the_published_ones(name, unet, second):
     counts = {
         part: None if module is None else sum(p.numel() for p in module.parameters())
         for part, module in synthetic.on_meta(name).items()
@@ -34,7 +35,7 @@ def test_parameter_counts_are_the_published_ones(name: str, unet: int, second: i
     assert counts == {"unet": unet, "vae": VAE, "text_encoder": CLIP_L, "text_encoder_2": second}
 
 
-def test_names_need_no_torch() -> None:
+def test_names_need_no_torch():
     script = (
         "import sys; from bench.worker.sources import synthetic; print(*synthetic.names());"
         "assert not {'torch', 'diffusers', 'transformers'} & sys.modules.keys()"
@@ -46,12 +47,12 @@ def test_names_need_no_torch() -> None:
     assert done.stdout.split() == [*full, *(f"{name}-small" for name in full)]
 
 
-def test_unknown_names_get_the_nearest() -> None:
+def test_unknown_names_get_the_nearest():
     with pytest.raises(SourceError, match="nearest: sdxl"):
         sources.load(tiny.workload(model="synthetic:sdx"), "cpu", allow_remote_code=False)
 
 
-def test_the_tokenizer_has_the_size_and_special_ids_of_clip() -> None:
+def test_the_tokenizer_has_the_size_and_special_ids_of_clip():
     tokenizer = synthetic.clip_tokenizer(pad="!")
     assert len(tokenizer) == 49408
     ids = tokenizer(["a cat"], padding="max_length", max_length=77, truncation=True).input_ids[0]
@@ -86,7 +87,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def picture_of(pipeline: Any, given: dict[str, Any]) -> np.ndarray[Any, Any]:
-    inputs = tasks.prepare_inputs(pipeline, given, "cpu")
+    inputs = prepare(pipeline, given, "cpu")
     return np.asarray(pipeline(**inputs.call_kwargs()).images[0])
 
 
@@ -100,9 +101,7 @@ def picture_of(pipeline: Any, given: dict[str, Any]) -> np.ndarray[Any, Any]:
         ("sd15-pix2pix", "edit"),
     ],
 )
-def test_pictures_are_finite_and_activations_far_from_the_limit_of_fp16(
-    name: str, task: str
-) -> None:
+def test_pictures_are_finite_and_activations_far_from_the_limit_of_fp16(name, task):
     given = tiny.workload(
         model=f"synthetic:{name}",
         task=task,
@@ -132,7 +131,7 @@ def test_pictures_are_finite_and_activations_far_from_the_limit_of_fp16(
 
 
 @pytest.mark.usefixtures("small")
-def test_weights_are_the_same_every_time_and_have_no_holes() -> None:
+def test_weights_are_the_same_every_time_and_have_no_holes():
     given = tiny.workload(model="synthetic:sdxl", dtype="bfloat16")
     first, second = (sources.load(given, "cpu", allow_remote_code=False).pipeline for _ in range(2))
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
@@ -147,7 +146,7 @@ def test_weights_are_the_same_every_time_and_have_no_holes() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_an_architecture_that_cannot_do_the_task() -> None:
+def test_an_architecture_that_cannot_do_the_task():
     with pytest.raises(SourceError, match="this one has 4"):
         sources.load(
             tiny.workload(model="synthetic:sdxl", task="edit"), "cpu", allow_remote_code=False
@@ -156,7 +155,7 @@ def test_an_architecture_that_cannot_do_the_task() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_whole_sdxl_makes_a_picture() -> None:
+def test_the_whole_sdxl_makes_a_picture():
     """About 7.2 GiB of memory and some minutes on two CPU cores."""
     given = tiny.workload(model="synthetic:sdxl", dtype="bfloat16", steps=1, height=256, width=256)
     pipeline = sources.load(given, "cpu", allow_remote_code=False).pipeline
@@ -172,9 +171,7 @@ def test_the_whole_sdxl_makes_a_picture() -> None:
         ("sd15-pix2pix-small", "edit"),
     ],
 )
-def test_a_narrowed_architecture_has_every_kind_of_block_and_says_what_it_is(
-    name: str, task: str
-) -> None:
+def test_a_narrowed_architecture_has_every_kind_of_block_and_says_what_it_is(name, task):
     given = tiny.workload(
         model=f"synthetic:{name}",
         task=task,

@@ -54,11 +54,11 @@ def changed(pipeline: Any, change: Any) -> tuple[str, ...]:
     return structure.changed_scopes(before, structure.of(pipeline))
 
 
-def test_nothing_changed(pipeline: Any) -> None:
+def test_nothing_changed(pipeline):
     assert changed(pipeline, lambda p: None) == ()
 
 
-def test_an_equal_copy_is_no_change(pipeline: Any) -> None:
+def test_an_equal_copy_is_no_change(pipeline):
     assert changed(pipeline, lambda p: setattr(p, "unet", type(p.unet)())) == ()
 
 
@@ -106,24 +106,24 @@ def _processor(pipeline: Any) -> None:
 @pytest.mark.parametrize(
     "change", [_compile_in_place, _patch_forward, _hook, _precision, _swap_layer, _processor]
 )
-def test_what_a_backend_can_do_to_a_module_is_seen_there_alone(pipeline: Any, change: Any) -> None:
+def test_what_a_backend_can_do_to_a_module_is_seen_there_alone(pipeline, change):
     assert changed(pipeline, change) == ("unet",)
 
 
-def test_a_wrapped_module_is_seen(pipeline: Any) -> None:
+def test_a_wrapped_module_is_seen(pipeline):
     assert set(changed(pipeline, _wrap)) == {"pipeline", "unet"}
     names = structure.module_names(pipeline, ("unet", "vae.decode"))
     assert names == {"unet": "OptimizedModule of Unet", "vae.decode": "Vae"}
 
 
-def test_a_patched_class_is_seen(pipeline: Any) -> None:
+def test_a_patched_class_is_seen(pipeline):
     def change(p: Any) -> None:
         type(p.unet).forward = lambda self, sample: sample
 
     assert changed(pipeline, change) == ("unet",)
 
 
-def test_the_vae_is_judged_by_method(pipeline: Any) -> None:
+def test_the_vae_is_judged_by_method(pipeline):
     import torch
 
     def method(p: Any) -> None:
@@ -133,7 +133,7 @@ def test_the_vae_is_judged_by_method(pipeline: Any) -> None:
     assert changed(pipeline, lambda p: p.vae.encoder.to(torch.bfloat16)) == ("vae.encode",)
 
 
-def test_wrapping_the_vae_changes_neither_of_its_methods(pipeline: Any) -> None:
+def test_wrapping_the_vae_changes_neither_of_its_methods(pipeline):
     import torch
 
     def wrap(p: Any) -> None:

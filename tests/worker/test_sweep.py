@@ -14,9 +14,9 @@ from PIL import Image
 
 from bench.contract import PHASES
 from bench.passes.sweep.judge import size_sweep, step_sweep
+from bench.passes.sweep.work import shuffled
 from bench.stats.sweep import fit_sweep
 from bench.worker import dynamo
-from bench.worker.sweep import shuffled
 from tests.cli.records import FIELDS, typed_of
 from tests.worker import fakes
 
@@ -77,7 +77,7 @@ def clock() -> fakes.FakeClock:
 def pipeline(monkeypatch: pytest.MonkeyPatch, clock: fakes.FakeClock) -> Pipeline:
     made = Pipeline(clock)
     fakes.give(monkeypatch, made)
-    monkeypatch.setattr("bench.worker.tasks.prepare_inputs", prepare_inputs)
+    fakes.give_inputs(monkeypatch, prepare_inputs)
     return made
 
 
@@ -104,9 +104,7 @@ def sweep_of(
     return told
 
 
-def test_ten_millisecond_steps_and_200_ms_besides_come_back(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_ten_millisecond_steps_and_200_ms_besides_come_back(tmp_path, clock, pipeline):
     told = sweep_of(tmp_path, clock, STEPS)
     assert (told.outcome, told.reason) == ("ok", None)
     found = step_sweep([typed_of(told)])
@@ -128,8 +126,8 @@ def test_ten_millisecond_steps_and_200_ms_besides_come_back(
 
 
 def test_a_drift_of_3_percent_over_the_shuffled_sweep_hardly_moves_the_slope(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+    tmp_path, clock, pipeline
+):
     before = CELL_CALLS + len(STEPS)
     last = before + 3 * len(STEPS) - 1
 
@@ -148,9 +146,7 @@ def test_a_drift_of_3_percent_over_the_shuffled_sweep_hardly_moves_the_slope(
     assert fit.marginal_step_s == pytest.approx(1.015 * fakes.STEP_S, rel=0.02)
 
 
-def test_every_point_is_warmed_once_and_measured_in_a_seeded_shuffle(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_every_point_is_warmed_once_and_measured_in_a_seeded_shuffle(tmp_path, clock, pipeline):
     told = sweep_of(tmp_path, clock, STEPS, seed=7, number=1)
     assert [each["steps"] for each in told["sweep_steps_warmup"]] == STEPS
     order = [each["steps"] for each in told["sweep_steps"]]
@@ -163,9 +159,7 @@ def test_every_point_is_warmed_once_and_measured_in_a_seeded_shuffle(
     assert sorted(order) == sorted(STEPS * 3)
 
 
-def test_the_cells_own_figures_and_memory_come_first_and_stay(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_the_cells_own_figures_and_memory_come_first_and_stay(tmp_path, clock, pipeline):
     alone = fakes.run(fakes.make_job(tmp_path), clock)
     told = sweep_of(tmp_path, clock, STEPS, [(64, 64), (128, 96)])
     assert told.phases == [*PHASES, "finish", "sweep"]
@@ -179,9 +173,7 @@ def test_the_cells_own_figures_and_memory_come_first_and_stay(
     json.dumps(told, allow_nan=False)
 
 
-def test_image_to_image_takes_fewer_steps_than_it_is_asked_for(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_image_to_image_takes_fewer_steps_than_it_is_asked_for(tmp_path, clock, pipeline):
     told = sweep_of(tmp_path, clock, STEPS, task="image-to-image", strength=0.4)
     taken = {each["steps"]: each["steps_effective"] for each in told["sweep_steps"]}
     assert taken == {5: 2, 10: 4, 20: 8, 30: 12, 50: 20}
@@ -192,8 +184,8 @@ def test_image_to_image_takes_fewer_steps_than_it_is_asked_for(
 
 
 def test_heun_is_fitted_over_denoiser_calls_and_agrees_with_its_rate(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, clock, pipeline, monkeypatch
+):
     pipeline.scheduler = fakes.FakeScheduler(fakes.heun, order=2)
     told = sweep_of(tmp_path, clock, STEPS)
     assert {each["steps"]: each["denoiser_calls"] for each in told["sweep_steps"]}[50] == 99
@@ -204,12 +196,7 @@ def test_heun_is_fitted_over_denoiser_calls_and_agrees_with_its_rate(
     assert found.check.agrees
 
 
-def test_a_size_that_runs_out_of_memory_costs_that_size_alone(
-    tmp_path: Path,
-    clock: fakes.FakeClock,
-    pipeline: Pipeline,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_size_that_runs_out_of_memory_costs_that_size_alone(tmp_path, clock, pipeline, capsys):
     def too_large(steps: int, height: int) -> None:
         if height == 128:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
@@ -230,9 +217,7 @@ def test_a_size_that_runs_out_of_memory_costs_that_size_alone(
     assert "out of memory" in capsys.readouterr().err
 
 
-def test_steps_that_fail_when_warmed_are_not_measured(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_steps_that_fail_when_warmed_are_not_measured(tmp_path, clock, pipeline):
     def too_many(steps: int, height: int) -> None:
         if steps == 50:
             raise MemoryError
@@ -249,9 +234,7 @@ def test_steps_that_fail_when_warmed_are_not_measured(
     assert [each.point for each in found.failures] == ["50 steps"]
 
 
-def test_a_size_has_its_first_and_second_call_apart(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_a_size_has_its_first_and_second_call_apart(tmp_path, clock, pipeline):
     seen: set[int] = set()
 
     def compiling(steps: int, height: int, call: int) -> float:
@@ -272,9 +255,7 @@ def test_a_size_has_its_first_and_second_call_apart(
     assert first.median_s == pytest.approx(plain)
 
 
-def test_the_size_that_a_pipeline_really_returns_is_recorded(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_the_size_that_a_pipeline_really_returns_is_recorded(tmp_path, clock, pipeline):
     pipeline.drawn = fakes.colourful
     told = sweep_of(tmp_path, clock, size=[(128, 96)])
     (entry,) = told["sweep_size"]
@@ -283,11 +264,8 @@ def test_the_size_that_a_pipeline_really_returns_is_recorded(
 
 
 def test_compiling_is_counted_for_a_new_size_and_spoils_a_measured_call(
-    tmp_path: Path,
-    clock: fakes.FakeClock,
-    pipeline: Pipeline,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    tmp_path, clock, pipeline, monkeypatch
+):
     counts = dynamo.Counts()
     seen: dict[int, int] = {}
 
@@ -311,12 +289,7 @@ def test_compiling_is_counted_for_a_new_size_and_spoils_a_measured_call(
     assert size_sweep([typed_of(told)])[1].median_s is None, "and does not count"
 
 
-def test_a_size_past_the_recompile_limit_ran_eager(
-    tmp_path: Path,
-    clock: fakes.FakeClock,
-    pipeline: Pipeline,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_size_past_the_recompile_limit_ran_eager(tmp_path, clock, pipeline, monkeypatch):
     class Log(dynamo.CompilerLog):
         def limits_hit(self) -> list[str]:
             return ["forward"] if pipeline.called[-1][1] >= 128 else []
@@ -327,9 +300,7 @@ def test_a_size_past_the_recompile_limit_ran_eager(
     assert "recompile limit in forward" in told["sweep_size"][1]["reason"]
 
 
-def test_a_cell_that_is_not_ok_is_not_swept(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_a_cell_that_is_not_ok_is_not_swept(tmp_path, clock, pipeline):
     pipeline.drawn = lambda: Image.new("RGB", (64, 64))
     told = sweep_of(tmp_path, clock, STEPS)
     assert told.outcome == "invalid"
@@ -339,9 +310,7 @@ def test_a_cell_that_is_not_ok_is_not_swept(
     assert step_sweep([typed_of(told)]) is None
 
 
-def test_a_black_picture_at_a_size_is_no_figure(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_a_black_picture_at_a_size_is_no_figure(tmp_path, clock, pipeline):
     coloured = pipeline.drawn
     pipeline.drawn = lambda: (
         Image.new("RGB", (96, 96)) if pipeline.called[-1][1] == 96 else coloured()
@@ -352,24 +321,18 @@ def test_a_black_picture_at_a_size_is_no_figure(
     assert "black" in told["sweep_size"][0]["reason"]
 
 
-def test_priming_a_cache_does_not_sweep(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_priming_a_cache_does_not_sweep(tmp_path, clock, pipeline):
     sweep_of(tmp_path, clock, STEPS, cache="warm", prime_only=True)
     assert len(pipeline.called) == 1
 
 
-def test_a_job_of_before_there_were_sweeps_runs(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_a_job_of_before_there_were_sweeps_runs(tmp_path, clock, pipeline):
     job = fakes.make_job(tmp_path)
     job["cell"].pop("sweep", None)
     assert fakes.run(job, clock).phases == [*PHASES, "finish"]
 
 
-def test_rounds_are_pooled_in_the_order_in_which_they_ran(
-    tmp_path: Path, clock: fakes.FakeClock, pipeline: Pipeline
-) -> None:
+def test_rounds_are_pooled_in_the_order_in_which_they_ran(tmp_path, clock, pipeline):
     made = [sweep_of(tmp_path, clock, STEPS, [(64, 64)], number=at) for at in (1, 0)]
     told = [typed_of(each) for each in made]
     found = step_sweep(told)

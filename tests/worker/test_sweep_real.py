@@ -30,7 +30,7 @@ def swept(root: Path, kind: str, sweep: dict[str, Any], **job: Any) -> fakes.Tol
     return told
 
 
-def test_image_to_image_over_steps_and_sizes(tmp_path: Path) -> None:
+def test_image_to_image_over_steps_and_sizes(tmp_path):
     told = swept(
         tmp_path,
         "sdxl",
@@ -62,7 +62,7 @@ def test_image_to_image_over_steps_and_sizes(tmp_path: Path) -> None:
     assert "60 is no multiple of" in (odd.failures[0].reason or "")
 
 
-def test_instruct_pix2pix_takes_its_size_from_a_picture_of_each_size(tmp_path: Path) -> None:
+def test_instruct_pix2pix_takes_its_size_from_a_picture_of_each_size(tmp_path):
     told = swept(tmp_path, "sd15-pix2pix", {"size": [{"height": 96, "width": 64}]}, task="edit")
     (entry,) = told["sweep_size"]
     assert (entry["outcome"], entry["reason"]) == ("ok", None)
@@ -70,9 +70,7 @@ def test_instruct_pix2pix_takes_its_size_from_a_picture_of_each_size(tmp_path: P
     assert (entry["graphs"], entry["recompiles"], entry["compile_cache"]) == (0, 0, None)
 
 
-def test_a_compiler_pays_for_new_sizes_until_its_recompile_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiler_pays_for_new_sizes_until_its_recompile_limit(tmp_path, monkeypatch):
     import torch
     import torch._dynamo
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.worker import sources, tasks
+from bench.worker import families, sources
+from bench.worker.inputs import Inputs, denoiser, input_pictures, prepare
 from bench.worker.sources import SourceError
 from tests.worker import tiny
 
@@ -41,14 +41,14 @@ def asked(task: str, **changes: Any) -> dict[str, Any]:
     return tiny.workload(**{"task": task, "steps": 4, "strength": strength, **changes})
 
 
-def pictures(pipeline: Any, inputs: tasks.Inputs) -> list[Any]:
+def pictures(pipeline: Any, inputs: Inputs) -> list[Any]:
     return [np.asarray(image).astype(int) for image in pipeline(**inputs.call_kwargs()).images]
 
 
 @pytest.mark.parametrize(("kind", "task"), CASES)
-def test_size_steps_and_repetition(kind: str, task: str) -> None:
+def test_size_steps_and_repetition(kind, task):
     pipeline = pipeline_of(kind, task)
-    inputs = tasks.prepare_inputs(pipeline, asked(task, width=96), "cpu")
+    inputs = prepare(pipeline, asked(task, width=96), "cpu")
     steps: list[int] = []
     first = pipeline(**inputs.call_kwargs(steps.append)).images[0]
     assert steps == list(range(3 if task == "image-to-image" else 4))
@@ -59,46 +59,46 @@ def test_size_steps_and_repetition(kind: str, task: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "task"), CASES)
-def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(kind: str, task: str) -> None:
+def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(kind, task):
     pipeline = pipeline_of(kind, task)
-    together = pictures(pipeline, tasks.prepare_inputs(pipeline, asked(task, batch=3), "cpu"))
+    together = pictures(pipeline, prepare(pipeline, asked(task, batch=3), "cpu"))
     assert len(together) == 3
     for index, picture in enumerate(together):
-        alone = tasks.prepare_inputs(pipeline, asked(task, seed=1 + index), "cpu")
+        alone = prepare(pipeline, asked(task, seed=1 + index), "cpu")
         assert np.abs(pictures(pipeline, alone)[0] - picture).max() <= 2
     assert np.abs(together[0] - together[1]).mean() > 1
 
 
-def test_ancestral_noise_belongs_to_a_picture_too() -> None:
+def test_ancestral_noise_belongs_to_a_picture_too():
     given = tiny.workload(
         model=f"path:{tiny.shared('sdxl')}", scheduler="EulerAncestralDiscreteScheduler"
     )
     pipeline = sources.load(given, "cpu", allow_remote_code=False).pipeline
-    pair = pictures(pipeline, tasks.prepare_inputs(pipeline, {**given, "batch": 2}, "cpu"))
-    second = tasks.prepare_inputs(pipeline, {**given, "seed": 2}, "cpu")
+    pair = pictures(pipeline, prepare(pipeline, {**given, "batch": 2}, "cpu"))
+    second = prepare(pipeline, {**given, "seed": 2}, "cpu")
     assert np.abs(pictures(pipeline, second)[0] - pair[1]).max() <= 2
 
 
 @pytest.mark.parametrize(("kind", "task"), [("sd15-pix2pix", "edit"), ("sd15", "image-to-image")])
-def test_a_size_that_the_pipeline_ignores_is_a_warning(kind: str, task: str) -> None:
-    inputs = tasks.prepare_inputs(pipeline_of(kind, task), asked(task, width=128), "cpu")
+def test_a_size_that_the_pipeline_ignores_is_a_warning(kind, task):
+    inputs = prepare(pipeline_of(kind, task), asked(task, width=128), "cpu")
     assert not {"height", "width"} & inputs.arguments.keys()
     assert inputs.arguments["image"].size == (128, 64)
     assert any("takes no height and width" in warning for warning in inputs.warnings)
 
 
-def test_step_callbacks_by_what_the_pipeline_takes() -> None:
-    new = tasks.prepare_inputs(pipeline_of("sdxl", "text-to-image"), asked("text-to-image"), "cpu")
+def test_step_callbacks_by_what_the_pipeline_takes():
+    new = prepare(pipeline_of("sdxl", "text-to-image"), asked("text-to-image"), "cpu")
     assert new.step_callback == "callback_on_step_end"
     assert new.call_kwargs(print)["callback_on_step_end_tensor_inputs"] == []
     assert "callback_on_step_end" not in new.call_kwargs()
-    old = tasks.prepare_inputs(pipeline_of("sdxl-pix2pix", "edit"), asked("edit"), "cpu")
+    old = prepare(pipeline_of("sdxl-pix2pix", "edit"), asked("edit"), "cpu")
     assert old.step_callback == "callback"
     assert old.call_kwargs(print)["callback_steps"] == 1
 
 
-def test_generators_are_fresh_for_every_call_and_follow_the_seed() -> None:
-    inputs = tasks.prepare_inputs(
+def test_generators_are_fresh_for_every_call_and_follow_the_seed():
+    inputs = prepare(
         pipeline_of("sd15", "text-to-image"), asked("text-to-image", batch=2, seed=333), "cpu"
     )
     first, second = inputs.call_kwargs()["generator"], inputs.call_kwargs()["generator"]
@@ -113,18 +113,16 @@ def test_generators_are_fresh_for_every_call_and_follow_the_seed() -> None:
 @pytest.mark.parametrize(
     ("kind", "size", "multiple"), [("sd15", 60, 8), ("sd3", 72, 16), ("flux", 72, 16)]
 )
-def test_a_size_that_would_crash_is_refused(kind: str, size: int, multiple: int) -> None:
+def test_a_size_that_would_crash_is_refused(kind, size, multiple):
     with pytest.raises(SourceError, match=f"width {size} is no multiple of {multiple}"):
-        tasks.prepare_inputs(
-            pipeline_of(kind, "text-to-image"), asked("text-to-image", width=size), "cpu"
-        )
+        prepare(pipeline_of(kind, "text-to-image"), asked("text-to-image", width=size), "cpu")
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(1, 0.5), (3, 0.3), (3, None)])
-def test_less_than_one_step_is_refused(steps: int, strength: float | None) -> None:
+def test_less_than_one_step_is_refused(steps, strength):
     given = asked("image-to-image", steps=steps, strength=strength)
     with pytest.raises(SourceError, match="less than one step"):
-        tasks.prepare_inputs(pipeline_of("sdxl", "image-to-image"), given, "cpu")
+        prepare(pipeline_of("sdxl", "image-to-image"), given, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -136,15 +134,13 @@ def test_less_than_one_step_is_refused(steps: int, strength: float | None) -> No
         ({"kwargs": 1}, "is no parameter"),
     ],
 )
-def test_extra_arguments_are_checked(extra: dict[str, Any], reason: str) -> None:
+def test_extra_arguments_are_checked(extra, reason):
     with pytest.raises(SourceError, match=reason):
-        tasks.prepare_inputs(
-            pipeline_of("sdxl", "text-to-image"), asked("text-to-image", extra=extra), "cpu"
-        )
+        prepare(pipeline_of("sdxl", "text-to-image"), asked("text-to-image", extra=extra), "cpu")
 
 
-def test_extra_arguments_reach_the_call() -> None:
-    inputs = tasks.prepare_inputs(
+def test_extra_arguments_reach_the_call():
+    inputs = prepare(
         pipeline_of("sdxl", "text-to-image"),
         asked("text-to-image", extra={"guidance_rescale": 0.7}, negative_prompt="", guidance=6.5),
         "cpu",
@@ -156,10 +152,8 @@ def test_extra_arguments_reach_the_call() -> None:
     assert kwargs["output_type"] == "pil"
 
 
-def test_what_a_workload_leaves_open_stays_the_pipelines_own() -> None:
-    inputs = tasks.prepare_inputs(
-        pipeline_of("sdxl", "text-to-image"), asked("text-to-image"), "cpu"
-    )
+def test_what_a_workload_leaves_open_stays_the_pipelines_own():
+    inputs = prepare(pipeline_of("sdxl", "text-to-image"), asked("text-to-image"), "cpu")
     assert not {"guidance_scale", "negative_prompt", "strength"} & inputs.arguments.keys()
     assert inputs.warnings == ()
 
@@ -176,26 +170,26 @@ def test_what_a_workload_leaves_open_stays_the_pipelines_own() -> None:
         ("sdxl", "text-to-image", {"image_guidance": 2.0}, "image_guidance was ignored"),
     ],
 )
-def test_warnings(kind: str, task: str, changes: dict[str, Any], warning: str) -> None:
-    inputs = tasks.prepare_inputs(pipeline_of(kind, task), asked(task, **changes), "cpu")
+def test_warnings(kind, task, changes, warning):
+    inputs = prepare(pipeline_of(kind, task), asked(task, **changes), "cpu")
     assert any(warning in each for each in inputs.warnings), inputs.warnings
 
 
-def test_each_picture_of_a_batch_has_the_scene_of_its_seed() -> None:
-    (first, second), told = tasks.input_pictures(asked("edit", batch=2, width=96))
+def test_each_picture_of_a_batch_has_the_scene_of_its_seed():
+    (first, second), told = input_pictures(asked("edit", batch=2, width=96))
     assert first.mode == "RGB"
     assert first.size == (96, 64)
     assert first.tobytes() != second.tobytes()
     assert told == []
-    [alone], _ = tasks.input_pictures(asked("edit", seed=2, width=96))
+    [alone], _ = input_pictures(asked("edit", seed=2, width=96))
     assert alone.tobytes() == second.tobytes()
 
 
-def test_a_wide_picture_is_cut_at_the_centre(tmp_path: Path) -> None:
+def test_a_wide_picture_is_cut_at_the_centre(tmp_path):
     picture = Image.new("RGB", (300, 100), "red")
     picture.paste("blue", (100, 0, 200, 100))
     picture.save(tmp_path / "wide.png")
-    [fitted], _ = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "wide.png")))
+    [fitted], _ = input_pictures(asked("edit", input_image=str(tmp_path / "wide.png")))
     assert fitted.size == (64, 64)
     assert fitted.getpixel((32, 32)) == (0, 0, 255)
     assert fitted.getpixel((3, 60)) == (0, 0, 255)
@@ -210,52 +204,51 @@ def test_a_wide_picture_is_cut_at_the_centre(tmp_path: Path) -> None:
         ((640, 640), None),
     ],
 )
-def test_what_is_cut_off_is_told(tmp_path: Path, given: tuple[int, int], told: str | None) -> None:
+def test_what_is_cut_off_is_told(tmp_path, given, told):
     Image.new("RGB", given).save(tmp_path / "a.png")
     workload = asked("image-to-image", input_image=str(tmp_path / "a.png"))
-    warnings = tasks.prepare_inputs(pipeline_of("sdxl", "image-to-image"), workload, "cpu").warnings
+    warnings = prepare(pipeline_of("sdxl", "image-to-image"), workload, "cpu").warnings
     found = [each for each in warnings if "the input picture is" in each]
     assert (len(found) == 0) if told is None else (told in found[0])
 
 
-def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
+def test_exif_orientation_is_obeyed(tmp_path):
     picture = Image.new("RGB", (64, 64), "red")
     picture.paste("blue", (0, 0, 64, 32))
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180 degrees
     picture.save(tmp_path / "turned.png", exif=exif)
-    [fitted], _ = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "turned.png")))
+    [fitted], _ = input_pictures(asked("edit", input_image=str(tmp_path / "turned.png")))
     assert fitted.getpixel((32, 60)) == (0, 0, 255)
 
 
-def test_transparent_pictures_are_put_on_white(tmp_path: Path) -> None:
+def test_transparent_pictures_are_put_on_white(tmp_path):
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    [fitted], _ = tasks.input_pictures(asked("edit", input_image=str(tmp_path / "clear.png")))
+    [fitted], _ = input_pictures(asked("edit", input_image=str(tmp_path / "clear.png")))
     assert fitted.getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
+def test_pictures_that_cannot_be_read(tmp_path):
     with pytest.raises(SourceError, match="does not exist"):
-        tasks.input_pictures(asked("edit", input_image=str(tmp_path / "none.png")))
+        input_pictures(asked("edit", input_image=str(tmp_path / "none.png")))
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(SourceError, match="no picture that can be read"):
-        tasks.input_pictures(asked("edit", input_image=str(tmp_path / "text.png")))
+        input_pictures(asked("edit", input_image=str(tmp_path / "text.png")))
     with pytest.raises(SourceError, match="cannot be read"):
-        tasks.input_pictures(asked("edit", input_image=str(tmp_path)))
+        input_pictures(asked("edit", input_image=str(tmp_path)))
     Image.new("RGB", (64, 64)).save(tmp_path / "cut.png")
     data = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(SourceError, match="cannot be read"):
-        tasks.input_pictures(asked("edit", input_image=str(tmp_path / "cut.png")))
+        input_pictures(asked("edit", input_image=str(tmp_path / "cut.png")))
 
 
 @pytest.mark.parametrize(
     ("kind", "name"), [("sdxl", "unet"), ("sd3", "transformer"), ("flux", "transformer")]
 )
-def test_the_denoiser_is_found(kind: str, name: str) -> None:
+def test_the_denoiser_is_found(kind, name):
     pipeline = pipeline_of(kind, "text-to-image")
-    assert tasks.denoiser(pipeline) == (name, getattr(pipeline, name))
-    assert tasks.vae(pipeline) is pipeline.vae
+    assert denoiser(pipeline) == (name, getattr(pipeline, name))
 
 
 class _Toy:
@@ -293,31 +286,30 @@ class _Entry:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
-    tasks._families.cache_clear()
+    families._families.cache_clear()
 
     def register(found: Any) -> None:
         monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [_Entry(found)])
 
     yield register
-    tasks._families.cache_clear()
+    families._families.cache_clear()
 
 
-def test_a_family_of_another_package_is_asked_first(registered: Any) -> None:
+def test_a_family_of_another_package_is_asked_first(registered):
     registered(_ToyFamily)
-    assert sources.pipeline_class_for("_Toy", "text-to-image", None) is _Toy
-    inputs = tasks.prepare_inputs(_Toy(), asked("text-to-image", batch=2), "cpu")
-    assert inputs.arguments == {"text": ["a red house"] * 2, "size": 64}
-    assert len(inputs.call_kwargs()["generator"]) == 2
-    assert inputs.step_callback is None
-    assert tasks.family_for("FluxPipeline", "text-to-image").name == "text-to-image"
+    assert families.pipeline_class("_Toy", "text-to-image", None) is _Toy
+    made = prepare(_Toy(), asked("text-to-image", batch=2), "cpu")
+    assert made.arguments == {"text": ["a red house"] * 2, "size": 64}
+    assert len(made.call_kwargs()["generator"]) == 2
+    assert made.step_callback is None
+    assert families.claiming("FluxPipeline", "text-to-image") is None
 
 
-def test_a_family_that_cannot_be_loaded_is_named(registered: Any) -> None:
+def test_a_family_that_cannot_be_loaded_is_named(registered):
     registered(ImportError("no toy_package"))
     with pytest.raises(SourceError, match=r"'toy' .* cannot be loaded: ImportError"):
-        tasks.family_for("FluxPipeline", "text-to-image")
+        families.claiming("FluxPipeline", "text-to-image")
 
 
-def test_the_built_in_families_keep_the_protocol() -> None:
-    for family in (tasks.TextToImage(), tasks.ImageToImage(), tasks.Edit(), _ToyFamily()):
-        assert isinstance(family, tasks.Family)
+def test_the_example_keeps_the_protocol():
+    assert isinstance(_ToyFamily(), families.Family)

@@ -10,9 +10,7 @@ from bench.worker import template
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forking is for Linux")
 @pytest.mark.parametrize("gpu", [True, False])
-def test_a_look_for_gpus_forbids_forks_only_where_it_found_one(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool
-) -> None:
+def test_a_look_for_gpus_forbids_forks_only_where_it_found_one(monkeypatch, gpu):
     looks: list[str] = []
     cuda = SimpleNamespace(
         is_initialized=lambda: False, is_available=lambda: looks.append("look") or gpu
@@ -37,11 +35,11 @@ class TestWorkingFolder:
         return list(template.sys.path)
 
     @pytest.mark.parametrize("first", ["", "."])
-    def test_python_3_10_leaves_it(self, monkeypatch: pytest.MonkeyPatch, first: str) -> None:
+    def test_python_3_10_leaves_it(self, monkeypatch, first):
         assert self.left(monkeypatch, first, asked="1") == ["/further"]
 
-    def test_unless_nobody_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unless_nobody_asked(self, monkeypatch):
         assert self.left(monkeypatch, "", asked=None) == ["", "/further"]
 
-    def test_another_first_folder_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_another_first_folder_stays(self, monkeypatch):
         assert self.left(monkeypatch, "/elsewhere", asked="1") == ["/elsewhere", "/further"]

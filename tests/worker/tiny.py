@@ -169,7 +169,7 @@ def _scheduler() -> Any:
     )
 
 
-def _sd_unet(in_channels: int = 4) -> Any:
+def _unet(in_channels: int, **more: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -178,23 +178,24 @@ def _sd_unet(in_channels: int = 4) -> Any:
         out_channels=4,
         block_out_channels=(16, 32),
         layers_per_block=1,
+        norm_num_groups=8,
+        **more,
+    )
+
+
+def _sd_unet(in_channels: int = 4) -> Any:
+    return _unet(
+        in_channels,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=32,
         attention_head_dim=4,
-        norm_num_groups=8,
     )
 
 
 def _sdxl_unet(in_channels: int = 4) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=in_channels,
-        out_channels=4,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
+    return _unet(
+        in_channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 1),
@@ -204,7 +205,6 @@ def _sdxl_unet(in_channels: int = 4) -> Any:
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=32 + 6 * 8,
-        norm_num_groups=8,
     )
 
 

@@ -8,30 +8,17 @@ user; no message holds a token.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench import content, modes
+from bench.worker import families, memory_modes
+from bench.worker.errors import SourceError, nearest, one_line
 
 KINDS = ("hub", "path", "embedded", "synthetic")
 ADDITIONS = ("lora", "controlnet", "custom_pipeline")
-
-
-class SourceError(Exception):
-    """A model cannot be loaded or driven as asked. ``str()`` is the sentence for the user.
-
-    Attributes:
-        outcome: "unavailable" when the model is out of reach from here (no network, no access, no
-            room on the disk); "failed" when what was asked or what was found is wrong.
-    """
-
-    def __init__(self, message: str, *, outcome: str = "failed") -> None:
-        super().__init__(message)
-        self.outcome = outcome
 
 
 @dataclass(frozen=True)
@@ -57,19 +44,8 @@ class Loaded:
 
 
 def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -> Loaded:
-    """Load ``workload["model"]`` for ``workload["task"]`` onto ``device``, in its memory modes.
-
-    Args:
-        workload: a ``bench.contract.Workload``.
-        device: a torch device, such as "cpu" or "cuda:0".
-        allow_remote_code: whether Python files that come with the model may run.
-
-    Raises:
-        SourceError: with the reason and, where there is one, the remedy.
-    """
+    """Load ``workload["model"]`` for ``workload["task"]`` onto ``device``, in its memory modes."""
     import torch
-
-    from bench.worker import memory_modes
 
     kind, separator, rest = workload["model"].partition(":")
     rest = rest.strip()
@@ -120,11 +96,7 @@ def load(workload: Mapping[str, Any], device: str, *, allow_remote_code: bool) -
 
 
 def swap_scheduler(pipeline: Any, name: str) -> None:
-    """Replace the pipeline's scheduler by the diffusers class ``name``, keeping its settings.
-
-    Raises:
-        SourceError: no such scheduler, or one of another kind than the model was trained for.
-    """
+    """Replace the pipeline's scheduler by the diffusers class ``name``, keeping its settings."""
     import diffusers
 
     known = [known for known in dir(diffusers) if known.endswith("Scheduler")]
@@ -164,44 +136,13 @@ def swap_scheduler(pipeline: Any, name: str) -> None:
         ) from error
 
 
-def pipeline_class_for(class_name: str, task: str, denoiser_channels: int | None) -> Any:
-    """The class that does ``task`` with a model whose ``model_index.json`` names ``class_name``.
-
-    Raises:
-        SourceError: with the reason why there is none.
-    """
-    from bench.worker import tasks
-
-    return tasks.family_for(class_name, task).pipeline_class(class_name, task, denoiser_channels)
-
-
-def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """`` (nearest: A, B)``, or nothing when no known name is close."""
-    lowered = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.6)
-    return f" (nearest: {', '.join(lowered[match] for match in found)})" if found else ""
-
-
-_SECRETS = re.compile(
-    r"hf_[A-Za-z0-9]{6,}|(?<=://)[^/\s@]+@|(?i:bearer)\s+\S+|(?i:token)=\S+|\?[^\s'\"]*"
-)
-
-
-def one_line(error: BaseException, *, limit: int = 300) -> str:
-    """The first telling line of an exception's message, without tokens or query strings."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = _SECRETS.sub("…", " ".join(lines[:2])) if lines else ""
-    text = text if len(text) <= limit else text[: limit - 1] + "…"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _load_embedded(name: str, task: str, dtype: Any, device: str) -> Loaded:
     from bench.worker.sources import embedded
 
     declared, channels = {
         "pix2pix": ("StableDiffusionInstructPix2PixPipeline", 8),
     }.get(name, ("StableDiffusionXLPipeline", 4))
-    pipeline_class = pipeline_class_for(declared, task, channels)
+    pipeline_class = families.pipeline_class(declared, task, channels)
     pipeline = embedded.load(name, pipeline_class, dtype, device)
     folders = (embedded.ASSETS / name, embedded.ASSETS / "vae")
     return Loaded(pipeline, "-".join(content.of_folder(each) for each in folders), False)

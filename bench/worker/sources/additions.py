@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import content
-from bench.worker.sources import SourceError, hub, nearest, one_line, path
+from bench.worker import families
+from bench.worker.errors import SourceError, nearest, one_line
+from bench.worker.sources import hub, path
 
 ADAPTER = "bench"
 PIPELINE_FILE = "pipeline.py"
@@ -49,11 +51,7 @@ class Added:
 
 
 def add(pipeline: Any, workload: Mapping[str, Any], *, allow_remote_code: bool) -> Added:
-    """Give ``pipeline`` what ``workload`` asks for, the LoRA last.
-
-    Raises:
-        SourceError: not there, unsafe, of another shape than the model, or without effect.
-    """
+    """Give ``pipeline`` what ``workload`` asks for, the LoRA last."""
     fields: dict[str, Any] = {}
     notes: list[str] = []
     download_s = 0.0
@@ -86,7 +84,6 @@ def add(pipeline: Any, workload: Mapping[str, Any], *, allow_remote_code: bool) 
 
 
 def _rebuilt(pipeline: Any, wanted: Any, **more: Any) -> Any:
-    """The same parts in another pipeline class."""
     known = {**dict(pipeline.config), **pipeline.components, **more}
     # No part and no setting of the configuration, but what the watermark was made from.
     known["add_watermarker"] = getattr(pipeline, "watermark", None) is not None
@@ -108,10 +105,10 @@ def _controlled(class_name: str, task: str) -> Any:
     """The relative of a pipeline class that takes a ControlNet, by how diffusers names them."""
     import diffusers
 
-    infix = "ControlNetImg2Img" if task == "image-to-image" else "ControlNet"
+    infix = families.work_of(task).controlnet_infix
     name = re.sub(r"(Img2Img)?Pipeline$", f"{infix}Pipeline", class_name)
-    found = getattr(diffusers, name, None) if name != class_name else None
-    if found is None or task == "edit":
+    found = getattr(diffusers, name, None) if infix and name != class_name else None
+    if found is None:
         raise SourceError(
             f"diffusers {diffusers.__version__} has no ControlNet for {task} with {class_name}."
         )
@@ -154,10 +151,8 @@ def _own_class(workload: Mapping[str, Any], allowed: bool) -> tuple[Any, dict[st
             f"custom_pipeline {given} must define one class of diffusers' DiffusionPipeline, and "
             f"it defines {names}."
         )
-    from bench.worker import tasks
-
     if workload.get("controlnet") is None:
-        tasks.check_class(classes[0], workload["task"])
+        families.work_of(workload["task"]).check(classes[0])
     return classes[0], {"class": classes[0].__name__, "content": content.of_file(file)}
 
 
@@ -221,9 +216,6 @@ def lora_file(text: str) -> tuple[Path, float]:
 
     Args:
         text: ``embedded:NAME``, ``hub:ORG/NAME[@REV]/FILE.safetensors`` or a path.
-
-    Raises:
-        SourceError: not there, out of reach, or no safetensors file.
     """
     kind, _, name = text.partition(":")
     download_s = 0.0
@@ -350,7 +342,6 @@ def _moves(layer: Any, scale: float) -> bool:
 
 
 def _print(layer: Any) -> str:
-    """A digest of a layer's own weight."""
     import torch
 
     weight = layer.get_base_layer().weight.detach().contiguous().cpu()

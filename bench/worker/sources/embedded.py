@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.worker.sources import SourceError
+from bench.worker.errors import SourceError
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets" / "embedded"
 NAMES = ("sdxl", "pix2pix")
@@ -25,19 +25,7 @@ _ENCODERS = {
 
 
 def load(name: str, pipeline_class: type[Any], dtype: Any = None, device: Any = "cpu") -> Any:
-    """Build a pipeline from the embedded parts.
-
-    Args:
-        name: "sdxl" (for `StableDiffusionXLPipeline` and its image-to-image class) or "pix2pix"
-            (for `StableDiffusionInstructPix2PixPipeline`).
-        pipeline_class: the diffusers class to build.
-        dtype: torch dtype of every weight; None means float32. The files hold float16.
-        device: where the weights go.
-
-    Raises:
-        SourceError: unknown name, a class that cannot be made from these parts, or files missing
-            from the installation.
-    """
+    """Build a pipeline from the embedded parts."""
     if name not in NAMES:
         known = ", ".join(NAMES)
         raise SourceError(f"there is no embedded model {name!r}; the embedded models are: {known}")

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.worker.sources import Loaded, SourceError, one_line, path, pipeline_class_for
+from bench.worker import families
+from bench.worker.errors import SourceError, one_line
+from bench.worker.sources import Loaded, path
 
 ANSWER_S = 8.0
 """Seconds that the Hub has for one small answer."""
@@ -33,12 +35,7 @@ class _NoAnswerError(Exception):
 
 
 def load(text: str, workload: Mapping[str, Any], dtype: Any, *, allow_remote_code: bool) -> Loaded:
-    """Fetch what is missing of ``ORG/NAME[@revision]`` and load it onto the CPU.
-
-    Raises:
-        SourceError: the Hub cannot be reached, refuses, or has no such model, revision or variant;
-            no safetensors; no room on the disk; or whatever ``path.load_folder`` finds.
-    """
+    """Fetch what is missing of ``ORG/NAME[@revision]`` and load it onto the CPU."""
     repo, _, wanted = text.partition("@")
     revision = wanted or None
     shown = f"hub:{text}"
@@ -64,9 +61,6 @@ def fetch_files(text: str, names: Sequence[str], shown: str) -> Path:
     Args:
         names: paths inside the repository; weights among them must be safetensors.
         shown: how messages name it.
-
-    Raises:
-        SourceError: the Hub cannot be reached or refuses, or has no such repository or file.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -154,14 +148,11 @@ def _fetch(
     index = path.read_index(Path(index_file), shown)
     code = path.own_code(index, sizes)
     if code and not allow_remote_code:
-        raise SourceError(
-            f"{shown} comes with Python code of its own ({', '.join(code)}), which is not run: "
-            "read it, then set allow_remote_code: true, if you trust it."
-        )
+        raise path.code_refused(shown, code)
     path.check_components(index, sizes, variant, shown)
     if not code:
         # The channels are not known before the download: assume that they fit.
-        pipeline_class_for(index["_class_name"], workload["task"], 8)
+        families.pipeline_class(index["_class_name"], workload["task"], 8)
     needed = _needed(index, sizes, variant, code)
     folder = Path(index_file).parent
     _check_room(folder, {name: sizes[name] for name in needed}, shown)

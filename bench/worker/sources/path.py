@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import content
-from bench.worker.sources import Loaded, SourceError, nearest, one_line, pipeline_class_for
+from bench.worker import families
+from bench.worker.errors import SourceError, nearest, one_line
+from bench.worker.sources import Loaded
 
 INDEX = "model_index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -25,12 +27,7 @@ _WEIGHTS = re.compile(
 
 
 def load(text: str, workload: Mapping[str, Any], dtype: Any, *, allow_remote_code: bool) -> Loaded:
-    """Load the folder ``text``, which may be relative to the current folder or start with ``~``.
-
-    Raises:
-        SourceError: no folder, no pipeline in it, damaged or unsafe files, or a pipeline that
-            cannot do the task.
-    """
+    """Load the folder ``text``, which may be relative to the current folder or start with ``~``."""
     folder = Path(text).expanduser()
     if not folder.is_absolute():
         folder = Path.cwd() / folder
@@ -55,18 +52,8 @@ def load_folder(
     shown: str,
     allow_remote_code: bool,
 ) -> tuple[Any, tuple[str, ...]]:
-    """Load a diffusers folder onto the CPU; return the pipeline and notes for the record.
-
-    Args:
-        shown: how messages name the model.
-
-    Raises:
-        SourceError: as ``load``.
-        OSError: the folder cannot be read.
-    """
+    """Load a diffusers folder onto the CPU; return the pipeline and notes for the record."""
     import diffusers
-
-    from bench.worker import tasks
 
     index = read_index(folder / INDEX, shown)
     variant = workload["variant"]
@@ -81,17 +68,14 @@ def load_folder(
     task = workload["task"]
     if code:
         if not allow_remote_code:
-            raise SourceError(
-                f"{shown} comes with Python code of its own ({', '.join(code)}), which is not run: "
-                "read it, then set allow_remote_code: true, if you trust it."
-            )
+            raise code_refused(shown, code)
         pipeline_class: Any = diffusers.DiffusionPipeline
         options["trust_remote_code"] = True
         if isinstance(index["_class_name"], list):
             options["custom_pipeline"] = str(folder)
     else:
         channels = denoiser_channels(folder)
-        pipeline_class = pipeline_class_for(index["_class_name"], task, channels)
+        pipeline_class = families.pipeline_class(index["_class_name"], task, channels)
         _check_names(index, shown)
     try:
         pipeline = pipeline_class.from_pretrained(str(folder), **options)
@@ -107,7 +91,7 @@ def load_folder(
             f"{diffusers.__version__}: {one_line(error)}"
         ) from error
     if code:
-        tasks.check_class(type(pipeline), task)
+        families.work_of(task).check(type(pipeline))
     notes = []
     if getattr(pipeline, "safety_checker", None) is not None:
         notes.append(
@@ -153,15 +137,17 @@ def own_code(index: Mapping[str, Any], files: Iterable[str]) -> list[str]:
     return found
 
 
+def code_refused(shown: str, code: Iterable[str]) -> SourceError:
+    return SourceError(
+        f"{shown} comes with Python code of its own ({', '.join(code)}), which is not run: "
+        "read it, then set allow_remote_code: true, if you trust it."
+    )
+
+
 def check_components(
     index: Mapping[str, Any], files: Iterable[str], variant: str | None, shown: str
 ) -> None:
-    """Check by file names that every component is there as safetensors of the asked variant.
-
-    Raises:
-        SourceError: a missing folder, pickled weights only, an incomplete set of parts, a variant
-            that nobody has, or a variant needed and not asked for.
-    """
+    """Check by file names that every component is there as safetensors of the asked variant."""
     by_folder = _by_folder(files)
     has_variant = False
     variants: set[str] = set()
@@ -231,9 +217,6 @@ def check_safetensors(file: Path, shown: str) -> dict[str, Any]:
 
     Returns:
         The header: for each tensor by its name ``dtype``, ``shape`` and ``data_offsets``.
-
-    Raises:
-        SourceError: a truncated file, a Git LFS pointer, or something else by that name.
     """
     size = file.stat().st_size
     where = f"{shown}: {file.parent.name}/{file.name}"

@@ -14,7 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.worker.sources import Loaded, SourceError, nearest, pipeline_class_for
+from bench.worker import families
+from bench.worker.errors import SourceError, nearest
+from bench.worker.sources import Loaded
 
 RECIPE = "synthetic-1"
 """Version of the random initialisation; recorded as the model's revision."""
@@ -165,11 +167,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str, task: str, dtype: Any, device: str) -> Loaded:
-    """Build the pipeline for ``task`` with weights drawn on ``device`` in ``dtype``.
-
-    Raises:
-        SourceError: an unknown architecture, or one that cannot do the task.
-    """
+    """Build the pipeline for ``task`` with weights drawn on ``device`` in ``dtype``."""
     if name not in ARCHITECTURES:
         raise SourceError(
             f"there is no synthetic:{name}{nearest(name, ARCHITECTURES)}: "
@@ -178,7 +176,7 @@ def load(name: str, task: str, dtype: Any, device: str) -> Loaded:
     import diffusers
 
     plan = ARCHITECTURES[name]
-    pipeline_class = pipeline_class_for(plan["pipeline"], task, plan["unet"]["in_channels"])
+    pipeline_class = families.pipeline_class(plan["pipeline"], task, plan["unet"]["in_channels"])
     parts = {part: module for part, module in on_meta(name).items() if module is not None}
     for index, module in enumerate(parts.values()):
         _materialise(module, dtype, device, _SEED + index)

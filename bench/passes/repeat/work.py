@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench.contract import ImageEntry
-from bench.worker import pictures
+from bench.passes.base import Context, Pass
+from bench.worker import memory, pictures
 
 Reader = Callable[[], "int | None"]
 
-STATM = Path("/proc/self/statm")
 REFERENCE = "repeat_first"
 DIFFERENCE = "repeat_difference"
 
@@ -33,7 +32,7 @@ class Held:
         reason: why there is no reading; None if there is.
     """
 
-    def __init__(self, device: str, statm: Path = STATM) -> None:
+    def __init__(self, device: str, status: Path = memory.STATUS) -> None:
         self.reason: str | None = None
         self.how = "after garbage collection"
         self._read: Reader
@@ -53,8 +52,7 @@ class Held:
             trim = _trimmer()
             if trim is not None:
                 self.how += " and after freed memory went back to the system (malloc_trim)"
-            page = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-            if not statm.exists():
+            if memory.resident_bytes(status) is None:
                 self.reason = f"{sys.platform} does not tell a process its present resident size"
 
             def rss() -> int | None:
@@ -62,7 +60,7 @@ class Held:
                     return None
                 if trim is not None:
                     trim(0)
-                return int(statm.read_text().split()[1]) * page
+                return memory.resident_bytes(status)
 
             self._read = rss
 
@@ -79,32 +77,26 @@ def _trimmer() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
+class RepeatPass(Pass):
+    """Compares the images and the memory of equal calls."""
+
+    phases = {"repeat": "repeating equal calls"}
+    counted = frozenset({"repeat"})
+    missing = "equal calls were not repeated"
+
+    def run(self, context: Context) -> None:
+        Repeater(context, Held(context.device)).run(context.asked)
+
+
 class Repeater:
-    """Makes the calls of one pass.
+    """Makes the calls of one pass, and reads what ``held`` says after each."""
 
-    Args:
-        call: makes one call and returns its pictures.
-        held: the meter.
-        report: tells the parent; `bench.worker.cell.Report`.
-        seed: of the first picture.
-        folder: where pictures go, below ``root``, the run folder.
-    """
-
-    def __init__(
-        self,
-        call: Callable[[], list[Any]],
-        held: Held,
-        report: Any,
-        seed: int,
-        folder: Path,
-        root: Path,
-    ) -> None:
-        self._call = call
+    def __init__(self, context: Context, held: Held) -> None:
+        self._call = context.images
         self._held = held
-        self._report = report
-        self._seed = seed
-        self._folder = folder
-        self._root = root
+        self._report = context.report
+        self._seed = context.workload["seed"]
+        self._folder, self._root = context.places
         self._compared: list[_Compared] = []
 
     def run(self, calls: int) -> None:
@@ -199,3 +191,6 @@ class _Compared:
             "box": [int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())],
             "map": pictures.relative(path, root),
         }
+
+
+PASS = RepeatPass()

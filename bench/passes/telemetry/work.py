@@ -1,8 +1,8 @@
-"""The worker's part of telemetry: equal calls, and when each began and ended.
+"""Equal calls, and when each began and ended, while the parent samples this process from outside.
 
-The parent samples from outside meanwhile; nothing of that happens in this process. Both read
-CLOCK_MONOTONIC (on macOS and Windows, what Python's ``time.monotonic`` stands on there), whose
-origin is the same for all processes of a system.
+Nothing of the sampling happens in this process. Both read CLOCK_MONOTONIC (on macOS and Windows,
+what Python's ``time.monotonic`` stands on there), whose origin is the same for all processes of a
+system.
 """
 
 from __future__ import annotations
@@ -12,8 +12,23 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.contract import Telemetry
+from bench.passes.base import Context, Pass
 
 SETTLE_PERIODS = 2
+
+
+class TelemetryPass(Pass):
+    """Repeats calls while the parent samples; see `bench.passes.telemetry.watch`."""
+
+    phases = {
+        "telemetry": "repeating calls for telemetry",
+        "settle": "ending telemetry",
+    }
+    counted = frozenset({"telemetry_calls"})
+    missing = "there was no telemetry"
+
+    def run(self, context: Context) -> None:
+        run(context.asked, lambda: len(context.images()), context.report)
 
 
 def run(
@@ -29,9 +44,8 @@ def run(
     for it to stop before anything that is timed begins.
 
     Args:
-        call: makes one call, synchronised at both ends; returns how many pictures it made.
+        call: makes one call, synchronised at both ends; returns how many images it made.
     """
-    report.enter("telemetry")
     report.set(telemetry_begun_s=now(), telemetry_calls=[])
     try:
         sleep(asked["idle_s"])
@@ -46,3 +60,6 @@ def run(
     finally:
         report.enter("settle")
         sleep(SETTLE_PERIODS * asked["period_s"])
+
+
+PASS = TelemetryPass()

@@ -6,27 +6,24 @@ number; what the record says of all of them is read back from the file of rows.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import itertools
 import json
 import math
 import os
-import re
 import statistics
-import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench import folder
-from bench.contract import ImageEntry, Job, Outcome
+from bench.contract import ImageEntry, Outcome
 from bench.stats.order import median_interval
-from bench.worker import dynamo, failure, pictures, tasks
-from bench.worker.clock import Clock
+from bench.tasks.base import Measured, Run, Task, Warm
+from bench.worker import dynamo, evidence, failure, faults, inputs, memory, pictures
+from bench.worker.errors import Ended, SourceError
 from bench.worker.instrument import Instruments, Sample
-from bench.worker.sources import SourceError
 
 MOST_PIXELS = 100_000_000
 """Of a picture that is opened; the header says how many, so a bomb is refused before it unpacks."""
@@ -45,87 +42,107 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 
-class Folder:
-    """The pictures of one cell, from the first to the last.
+class Folder(Task):
+    """The images of one cell, from the first to the last."""
 
-    Args:
-        job: its cell has the task ``folder``.
-        clock: of the job's device.
-    """
+    name = "folder"
+    equal_calls = False
 
-    def __init__(self, job: Job, clock: Clock) -> None:
-        self._workload: Mapping[str, Any] = job["cell"]["workload"]
-        self._cell_id = job["cell"]["cell_id"]
-        self._device = job["device"]
-        self._clock = clock
-        self._place = Path(self._workload["pictures"])
-        self._folder, self._root = Path(job["pictures_dir"]), Path(job["pictures_relative_to"])
+    @classmethod
+    def continues(cls, results: Path, cell_id: str) -> bool:
+        return folder.belongs(results, cell_id)
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        cell = run.job["cell"]
+        # As if the task were what is done to each image.
+        self.workload = {**self.workload, "task": self.workload["how"]}
+        self._cell_id = cell["cell_id"]
+        self._place = Path(self.workload["pictures"])
+        self._folder, self._root = run.places
         self._rows = self._folder / folder.ROWS
         try:
             self._names = folder.names(self._place)
         except OSError as error:
             raise SourceError(f"{self._place} cannot be read: {error.strerror}") from error
-        planned = job["cell"].get("inputs", {}).get("pictures")
+        planned = cell.get("inputs", {}).get("pictures")
         if planned and folder.identity(self._place, self._names) != planned["content"]:
             raise SourceError(
                 f"the pictures in {self._place} have changed since the plan was made; start the "
                 "run again, or resume it to measure what is new"
             )
 
-    @property
-    def call_workload(self) -> dict[str, Any]:
-        """The workload of one call, as if its task were what is done to each picture."""
-        return {**self._workload, "task": self._workload["how"]}
-
     def mine(self) -> Iterator[folder.Drawn]:
         """Return what each picture that falls to this cell's model gets."""
-        for each in folder.drawn(self._workload, self._names):
-            if each["model"] == self._workload["model"]:
+        for each in folder.drawn(self.workload, self._names):
+            if each["model"] == self.workload["model"]:
                 yield each
 
-    def first_inputs(self, pipeline: Any) -> Any:
-        """Return the inputs of the warm-up: those of the first picture that can be read.
+    def first_inputs(self) -> Any:
+        """Return the inputs of the warm-up: those of the first image that can be read.
 
-        None if there is no such picture; each is a failed row then.
+        Raises:
+            Ended: there is no such image; each is a failed row then.
         """
         for each in self.mine():
             try:
-                given = self._prepared(each, tasks.size_multiple(pipeline))[0]
-            except Exception:  # noqa: BLE001, S112 - the row of this picture says it
+                given = self._prepared(each)[0]
+            except Exception:  # noqa: BLE001, S112 - the row of this image says it
                 continue
-            return self._inputs(pipeline, each, given)
-        self._begin({})
-        for each in self.mine():
-            self._write(self._row(each, pipeline, None))
-        return None
+            made = self._inputs(each, given)
+            self._report_inputs(made, ())
+            return made
+        self._process({}, None)
+        fields, outcome, reason, _ = self.summary()
+        self.run.report.set(folder=fields["folder"])
+        raise Ended(outcome, str(reason))
 
-    def run(self, pipeline: Any, instruments: Instruments, machine: Mapping[str, Any]) -> None:
-        """Process every picture that has no row yet.
+    def measure(
+        self, instruments: Instruments, made: Any, warm: Warm, proof: evidence.Proof
+    ) -> Measured:
+        """Call once for each image and report what became of them."""
+        report = self.run.report
+        self._process(self.run.machine, instruments)
+        self.run.read_memory("steady")
+        report.enter("finish")
+        fields, outcome, reason, warnings = self.summary()
+        nulls = {f"stages.{stage}": why for stage, why in instruments.missing.items()}
+        if "device_e2e_s" not in fields:
+            fields["device_e2e_s"] = None
+            nulls["device_e2e_s"] = self.run.clock.no_events_reason or "no device events"
+        if fields["folder"]["rss_reason"]:
+            nulls["folder.rss_slope_bytes_per_picture"] = fields["folder"].pop("rss_reason")
+        if fields["e2e_s"]:
+            fields["compile_s"] = warm.times_s[0] - fields["folder"]["median_s"]
+        report.set(**fields, steps_requested=self.steps_requested())
+        report.null(nulls)
+        invalid, doubts = faults.of_pictures([], warm.not_finite, warm.digests)
+        report.warn(*warnings, *doubts)
+        if outcome == "ok" and invalid:
+            return Measured("invalid", invalid[:1])
+        return Measured(outcome, [reason] if reason else [])
 
-        Args:
-            machine: fingerprint; rows of another machine are not gone on with.
-        """
+    def _process(self, machine: Mapping[str, Any], instruments: Instruments | None) -> None:
+        """Process every image that has no row yet; rows of another machine are not continued."""
         done = self._begin(machine)
         for each in self.mine():
             if each["picture"] not in done:
-                self._write(self._row(each, pipeline, instruments))
+                self._write(self._row(each, instruments))
 
     # ----------------------------------------------------------------- one picture
 
-    def _row(
-        self, each: folder.Drawn, pipeline: Any, instruments: Instruments | None
-    ) -> dict[str, Any]:
+    def _row(self, each: folder.Drawn, instruments: Instruments | None) -> dict[str, Any]:
         """Process one picture; whatever happens to it is its row."""
-        started = self._clock.now()
+        started = self.run.clock.now()
         row: dict[str, Any] = {**each, "outcome": "failed", "reason": None, "sha256": None}
         try:
             row["sha256"] = _sha256(folder.path_of(self._place, each["picture"]))
-            given, own, inner = self._prepared(each, tasks.size_multiple(pipeline))
+            given, own, inner = self._prepared(each)
             row |= {"width": own[0], "height": own[1]}
             row |= {"in_width": given.width, "in_height": given.height}
             if instruments is None:
                 raise SourceError("this picture could not be read before, and now it can.")
-            inputs = self._inputs(pipeline, each, given)
+            inputs = self._inputs(each, given)
             before = dynamo.read_counts()
             sample = instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
             compiled = dynamo.read_counts() - before
@@ -138,37 +155,38 @@ class Folder:
             file = folder.path_of(self._place, each["picture"])
             row["reason"] = reason.replace(f"input picture {file}", "it")
             if not isinstance(error, SourceError):
-                print(failure.trace(error), file=sys.stderr, flush=True)
+                failure.log(error)
             # The traceback holds what the call had allocated, which the next picture may need.
             error.__traceback__ = error.__cause__ = error.__context__ = None
-            self._give_memory_back()
-        row["wall_s"] = self._clock.now() - started
-        row["rss_bytes"] = resident_bytes()
+            memory.give_back(self.run.device)
+        row["wall_s"] = self.run.clock.now() - started
+        row["rss_bytes"] = memory.resident_bytes()
         return row
 
-    def _prepared(self, each: folder.Drawn, multiple: int) -> tuple[Any, Size, Size | None]:
+    def _prepared(self, each: folder.Drawn) -> tuple[Any, Size, Size | None]:
         """Return what the pipeline gets, the picture's own size, and its size within padding."""
         from PIL import Image
 
-        picture = tasks.open_picture(folder.path_of(self._place, each["picture"]), MOST_PIXELS)
-        box = (self._workload["width"], self._workload["height"])
-        enlarge = self._workload.get("enlarge", False)
+        multiple = inputs.size_multiple(self.pipeline)
+        picture = inputs.open_picture(folder.path_of(self._place, each["picture"]), MOST_PIXELS)
+        box = (self.workload["width"], self.workload["height"])
+        enlarge = self.workload.get("enlarge", False)
         own: Size = picture.size
-        if self._workload.get("resize") != "pad":
+        if self.workload.get("resize") != "pad":
             size = fitted(own, box, multiple, enlarge)
             return picture.resize(size, Image.Resampling.LANCZOS), own, None
         inner = fitted(own, box, 1, enlarge)
         return padded(picture.resize(inner, Image.Resampling.LANCZOS), box), own, inner
 
-    def _inputs(self, pipeline: Any, each: folder.Drawn, given: Any) -> Any:
+    def _inputs(self, each: folder.Drawn, given: Any) -> Any:
         workload = {
-            **self.call_workload,
+            **self.workload,
             "prompt": each["prompt"],
             "seed": each["seed"],
             "width": given.width,
             "height": given.height,
         }
-        return tasks.prepare_inputs(pipeline, workload, self._device, [given])
+        return inputs.prepare(self.pipeline, workload, self.run.device, [given])
 
     def _saved(
         self, each: folder.Drawn, made: Any, own: Size, inner: Size | None
@@ -189,13 +207,6 @@ class Folder:
             "output": pictures.relative(path, self._root),
             "output_sha256": pictures.digest(result),
         }
-
-    def _give_memory_back(self) -> None:
-        gc.collect()
-        if self._device.startswith("cuda"):
-            import torch
-
-            torch.cuda.empty_cache()
 
     # -------------------------------------------------------------------- the rows
 
@@ -288,7 +299,7 @@ class Folder:
             if place % step == 0:
                 for name in ("e2e_s", "step_s", "it_per_s", "stages"):
                     fields[name].append(row[name])
-                fields["steps_per_s_e2e"].append(self._workload["steps"] / row["e2e_s"])
+                fields["steps_per_s_e2e"].append(self.workload["steps"] / row["e2e_s"])
                 if row["device_e2e_s"] is not None:
                     fields.setdefault("device_e2e_s", []).append(row["device_e2e_s"])
             if place == 0:
@@ -304,10 +315,6 @@ def fitted(own: Size, box: Size, multiple: int, enlarge: bool) -> Size:
     It is the largest of the picture's aspect that fits, not larger than the picture unless
     ``enlarge``. Each side is then rounded to the nearest multiple that exceeds neither, which
     changes the aspect by less than one multiple a side; the way back undoes it.
-
-    Raises:
-        SourceError: a side would be less than half a multiple, so that nothing of the aspect
-            would be left.
     """
     scale = min(box[0] / own[0], box[1] / own[1])
     if not enlarge:
@@ -370,15 +377,6 @@ def drift(rss: array[int]) -> dict[str, Any]:
     return found
 
 
-def resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
-    """Return the resident memory of this process; None where the system does not tell."""
-    try:
-        found = re.search(r"^VmRSS:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found.group(1)) * 1024 if found else None
-
-
 def _figures(sample: Sample) -> dict[str, Any]:
     return {
         "e2e_s": sample.e2e_s,
@@ -425,3 +423,6 @@ def _cut_torn_line(file: Path) -> None:
                 break
             end -= 1
         stream.truncate(end)
+
+
+TASK = Folder

@@ -6,19 +6,16 @@ the cell has measured.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import random
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.contract import Outcome, Sweep, SweepSize
-from bench.worker import dynamo, failure, pictures
-from bench.worker.instrument import Instruments, Sample
-
-Append = Callable[..., None]
+from bench.passes.base import Context, Pass
+from bench.worker import dynamo, failure, memory, pictures
+from bench.worker.instrument import Sample
 
 
 def shuffled(steps: Sequence[int], repeats: int, seed: str) -> list[int]:
@@ -47,28 +44,24 @@ class _Call:
     reason: str | None
 
 
+class SweepPass(Pass):
+    """Measures other step counts and sizes."""
+
+    phases = {"sweep": "sweeping"}
+    counted = frozenset({"sweep_steps_warmup", "sweep_steps"})
+    missing = "there was no sweep"
+
+    def run(self, context: Context) -> None:
+        seed = f"{context.workload['seed']}/{context.job['round']}"
+        Sweeper(context).run(context.asked, seed)
+
+
 class Sweeper:
-    """Runs the sweeps of one cell and reports each call or size when it is done.
+    """Runs the sweeps of one cell and reports each call or size when it is done."""
 
-    Args:
-        prepare: makes the inputs of a workload, outside of all timing.
-        append: adds an item to each of these list fields of the record.
-        device: where memory is given back after a failure.
-    """
-
-    def __init__(
-        self,
-        instruments: Instruments,
-        workload: Mapping[str, Any],
-        prepare: Callable[[Mapping[str, Any]], Any],
-        append: Append,
-        device: str,
-    ) -> None:
-        self._instruments = instruments
-        self._workload = workload
-        self._prepare = prepare
-        self._append = append
-        self._device = device
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._append = context.report.append
 
     def run(self, sweep: Sweep, seed: str) -> None:
         """Sweep steps, then sizes: a new shape may make a compiler trade away the old one."""
@@ -143,17 +136,16 @@ class Sweeper:
     def _first_call(self, changes: Mapping[str, Any], doing: str) -> tuple[Any, _Call]:
         """Make the inputs of the changed workload and call with them."""
         try:
-            inputs = self._prepare({**self._workload, **changes})
+            inputs = self._context.prepare({**self._context.workload, **changes})
         except (Exception, SystemExit) as error:  # noqa: BLE001 - all of them are outcomes
             return None, self._failed(error, doing, dynamo.Counts())
         return inputs, self._call(inputs, doing, compiles=True)
 
     def _call(self, inputs: Any, doing: str, *, compiles: bool) -> _Call:
         """Call once; ``compiles`` says whether torch may compile meanwhile."""
-        instruments = self._instruments
         before = dynamo.read_counts()
         try:
-            sample = instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
+            sample = self._context.measure(inputs)
             images = pictures.of_output(sample.output)
             defects = [pictures.defect(image) for image in images]
         except (Exception, SystemExit) as error:  # noqa: BLE001 - all of them are outcomes
@@ -172,20 +164,12 @@ class Sweeper:
         return _Call(sample, images[0].size, compiled, outcome, reason)
 
     def _failed(self, error: BaseException, doing: str, compiled: dynamo.Counts) -> _Call:
-        print(failure.trace(error), file=sys.stderr, flush=True)
+        failure.log(error)
         outcome, reason = failure.outcome_and_reason(error, doing)
         # The traceback holds what the call had allocated, which the next point may need.
         error.__traceback__ = error.__cause__ = error.__context__ = None
-        self._give_memory_back()
+        memory.give_back(self._context.device)
         return _Call(None, None, compiled, outcome, reason)
-
-    def _give_memory_back(self) -> None:
-        gc.collect()
-        if self._device.startswith("cuda"):
-            import torch
-
-            with contextlib.suppress(RuntimeError):  # a device that is lost fails the next call
-                torch.cuda.empty_cache()
 
 
 def _steps_entry(steps: int, call: _Call) -> dict[str, Any]:
@@ -199,3 +183,6 @@ def _steps_entry(steps: int, call: _Call) -> dict[str, Any]:
         "outcome": call.outcome,
         "reason": call.reason,
     }
+
+
+PASS = SweepPass()

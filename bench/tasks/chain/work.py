@@ -14,58 +14,92 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 from bench import chains
 from bench.chains import Round
-from bench.contract import ChainRound, Descent, Job, MemoryReading, Outcome, Phase
-from bench.worker import failure, pictures, structure, tasks
+from bench.contract import ChainRound, Descent, Outcome
+from bench.tasks.base import Run, Task
+from bench.worker import evidence, failure, families, inputs, pictures, structure
 from bench.worker.clock import Clock
+from bench.worker.errors import Ended, SourceError
 from bench.worker.instrument import Call, Instruments, Sample
-from bench.worker.sources import SourceError
 
 TASKS = ("text-to-image", "image-to-image")
 
 
-class RoundError(Exception):
-    """A round failed; ``str()`` is the sentence for the user."""
+class Chain(Task):
+    """Classes that do text-to-image and have a relative that does image-to-image."""
 
-    def __init__(self, message: str, outcome: Outcome) -> None:
-        super().__init__(message)
-        self.outcome = outcome
+    name = "chain"
 
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self._relative: Any = None
+        self._progress = Progress(run)
 
-class Laps(Protocol):
-    """Memory meters whose peaks can be read between the rounds."""
+    @classmethod
+    def pipeline_class(cls, class_name: str, denoiser_channels: int | None) -> Any:
+        found = families.pipeline_class(class_name, TASKS[0], denoiser_channels)
+        try:
+            families.pipeline_class(class_name, TASKS[1], denoiser_channels)
+        except SourceError as error:
+            raise SourceError(
+                f"{class_name} cannot do a chain, whose later rounds are image-to-image: {error}"
+            ) from error
+        return found
 
-    def lap(self, phase: Phase) -> list[MemoryReading]:
-        """Return the peaks since the last lap."""
-        ...
+    @classmethod
+    def check(cls, made: Any) -> Any:
+        cls.pipeline_class(made.__name__, None)
+        return made
 
+    def loaded(self, pipeline: Any) -> None:
+        super().loaded(pipeline)
+        self._relative = make_relative(pipeline)
 
-class Reporter(Protocol):
-    """What a chain tells its record."""
+    def inputs(self, workload: Mapping[str, Any]) -> Any:
+        return prepare_inputs(self.pipeline, self._relative, workload, self.run.device)
 
-    phase: str
+    def instruments(self) -> Instruments:
+        return ChainInstruments(self.pipeline, self._relative, self.run.clock, self._progress)
 
-    def set(self, **fields: Any) -> None:
-        """Set fields."""
-        ...
+    def judged(self, found: evidence.Judgement) -> evidence.Judgement:
+        """Let a backend be active only if image-to-image calls what it changed."""
+        apart = unshared(self.pipeline, self._relative, found.scope) if found.active else []
+        if not apart:
+            return found
+        return dataclasses.replace(
+            found,
+            active=False,
+            scope=tuple(part for part in found.scope if part not in apart),
+            reason=(
+                f"{self.run.job['cell']['backend']['name']}: the image-to-image rounds do not call "
+                f"the {', '.join(apart)} that it compiled: they ran eager"
+            ),
+        )
+
+    def steps_requested(self) -> int:
+        return len(chains.of(self.workload)) * super().steps_requested()
+
+    def null_reasons(self, sample: Sample) -> dict[str, str]:
+        if sample.more["tbb_s"] is not None:
+            return {}
+        return {"tbb_s": "a chain of one round has no time between rounds"}
+
+    def saved(self, images: Sequence[Any]) -> None:
+        self._progress.finished(images)
 
 
 def make_relative(pipeline: Any) -> Any:
     """Return the image-to-image pipeline that is made of the parts of ``pipeline``.
 
     Nothing is copied, cast or moved, as diffusers' own ``from_pipe`` may do.
-
-    Raises:
-        SourceError: there is no such class, or it needs parts that this model does not have.
     """
     name = type(pipeline).__name__
-    config = getattr(tasks.denoiser(pipeline)[1], "config", {})
-    relative = tasks.relative(name, config.get("in_channels"))
+    config = getattr(inputs.denoiser(pipeline)[1], "config", {})
+    relative = families.pipeline_class(name, TASKS[1], config.get("in_channels"))
     known: dict[str, Any] = {**dict(pipeline.config), **pipeline.components}
     if hasattr(pipeline, "watermark"):  # else it would come with a package, for one of the two
         known["add_watermarker"] = pipeline.watermark is not None
@@ -123,7 +157,7 @@ class ChainInputs:
         control_argument: None; a chain is steered by no ControlNet.
     """
 
-    rounds: tuple[tuple[Round, tasks.Inputs, str | None], ...]
+    rounds: tuple[tuple[Round, inputs.Inputs, str | None], ...]
     warnings: tuple[str, ...]
     arguments: Mapping[str, Any]
     control_argument: None = None
@@ -132,7 +166,7 @@ class ChainInputs:
         """Return the arguments of one call, with generators that start at the seeds."""
         return {
             "rounds": [
-                (each, inputs.call_kwargs(on_step), image) for each, inputs, image in self.rounds
+                (each, made.call_kwargs(on_step), image) for each, made, image in self.rounds
             ]
         }
 
@@ -143,9 +177,6 @@ def prepare_inputs(
     """Turn a chain's workload into the arguments of each round.
 
     Picture i of the chain has the seed ``seed + i``, whatever round it is made in.
-
-    Raises:
-        SourceError: one of the two pipelines cannot do its part.
     """
     rounds = []
     warnings: dict[str, None] = {}
@@ -158,13 +189,13 @@ def prepare_inputs(
             "strength": workload["strength"] if each.number else None,
         }
         if each.number == 0:
-            inputs, image = tasks.prepare_inputs(pipeline, changed, device), None
+            made, image = inputs.prepare(pipeline, changed, device), None
         else:
             stand_ins = [_blank(workload) for _ in range(each.batch)]
-            inputs = tasks.prepare_inputs(relative, changed, device, stand_ins)
-            image = _image_argument(inputs.arguments, stand_ins, relative)
-        rounds.append((each, inputs, image))
-        warnings.update(dict.fromkeys(inputs.warnings))
+            made = inputs.prepare(relative, changed, device, stand_ins)
+            image = _image_argument(made.arguments, stand_ins, relative)
+        rounds.append((each, made, image))
+        warnings.update(dict.fromkeys(made.warnings))
     return ChainInputs(tuple(rounds), tuple(warnings), {})
 
 
@@ -194,24 +225,23 @@ class _Done:
     images: list[Any]
 
 
-class Teller:
+class Progress:
     """Keeps a record true to how far a chain has come.
 
-    Rounds are told as they end in the warm-up calls only, so that a measured call has no more to
-    do than a user's. When a round fails, the rounds and pictures before it are kept.
+    Rounds are reported as they end in the warm-up calls only, so that a measured call has no more
+    to do than a user's. When a round fails, the rounds and images before it are kept.
     """
 
-    def __init__(self, job: Job, report: Reporter, meters: Laps) -> None:
-        self._job = job
-        self._workload = job["cell"]["workload"]
-        self._report = report
-        self._meters = meters
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._workload = run.job["cell"]["workload"]
+        self._report = run.report
+        self._meters = run.meters
         self._rounds: list[ChainRound] = []
         self._warmup_calls = 0
         self.classes: tuple[str, str] = ("", "")
 
     def begin_call(self) -> None:
-        """Note that a call begins."""
         if self._report.phase == "warmup":
             self._warmup_calls += 1
             self._meters.lap("warmup")
@@ -235,7 +265,6 @@ class Teller:
             self._report.set(chain_rounds=list(self._rounds))
 
     def measured(self, each: Round, sample: Sample) -> None:
-        """Note the counts of a round of a call that is over."""
         if self._report.phase not in ("warmup", "steady"):
             return
         entry = self._rounds[each.number]
@@ -251,14 +280,11 @@ class Teller:
         failing["outcome"], failing["reason"] = outcome, reason
         self._report.set(chain_rounds=[*self._rounds[: each.number], failing])
         if done:
-            folder = Path(self._job["pictures_dir"])
-            root = Path(self._job["pictures_relative_to"])
-            with contextlib.suppress(OSError):  # the round's failure is what has to be told
-                entries = pictures.save(done, self._workload["seed"], folder, root)
+            with contextlib.suppress(OSError):  # the round's failure is what has to be reported
+                entries = pictures.save(done, self._workload["seed"], *self._run.places)
                 self._report.set(images=entries, lineage=self.lineage(done))
 
     def finished(self, images: Sequence[Any]) -> None:
-        """Tell the rounds and the lineage of a chain that was measured."""
         self._report.set(chain_rounds=list(self._rounds), lineage=self.lineage(images))
 
     def lineage(self, images: Sequence[Any]) -> list[Descent]:
@@ -302,13 +328,13 @@ class ChainInstruments(Instruments):
         relative: as ``make_relative`` made it.
     """
 
-    def __init__(self, pipeline: Any, relative: Any, clock: Clock, teller: Teller) -> None:
+    def __init__(self, pipeline: Any, relative: Any, clock: Clock, progress: Progress) -> None:
         super().__init__(pipeline, clock)
         share(pipeline, relative)
         self._install_own(relative)
         self._pipelines = (pipeline, relative)
-        self._teller = teller
-        teller.classes = (type(pipeline).__name__, type(relative).__name__)
+        self._progress = progress
+        progress.classes = (type(pipeline).__name__, type(relative).__name__)
 
     def measure(self, arguments: dict[str, Any]) -> Sample:
         """Make all pictures of the chain; the sample is of all rounds together.
@@ -317,14 +343,14 @@ class ChainInstruments(Instruments):
         when the chain is over, so between two rounds there is nothing but handing on pictures.
 
         Raises:
-            RoundError: a round failed; rounds and pictures before it are in the record.
+            Ended: a round failed; rounds and pictures before it are in the record.
         """
         rounds = arguments["rounds"]
         done: list[_Done] = []
         made: list[Any] = []
-        self._teller.begin_call()
+        self._progress.begin_call()
         for each, kwargs, image in rounds:
-            self._teller.begin_round(each)
+            self._progress.begin_round(each)
             if image is not None:
                 parents = [made[index] for index in each.parents]
                 kwargs[image] = parents if each.batch > 1 else parents[0]
@@ -338,14 +364,14 @@ class ChainInstruments(Instruments):
             except (Exception, SystemExit) as error:
                 doing = f"making round {each.number} of a chain whose last is {len(rounds) - 1}"
                 outcome, reason = failure.outcome_and_reason(error, doing)
-                self._teller.failed(each, made, outcome, reason)
-                raise RoundError(reason, outcome) from error
+                self._progress.failed(each, made, outcome, reason)
+                raise Ended(outcome, reason) from error
             done.append(_Done(each, call, images))
             made += images
-            self._teller.end_round(each, call.trace.denoiser_calls, call.trace.batches)
+            self._progress.end_round(each, call.trace.denoiser_calls, call.trace.batches)
         samples = [self.read(each.call) for each in done]
         for each, sample in zip(done, samples, strict=True):
-            self._teller.measured(each.round, sample)
+            self._progress.measured(each.round, sample)
         together = _together(samples, [each.call for each in done], made)
         return dataclasses.replace(together, between_s=self.pause())
 
@@ -390,3 +416,6 @@ def _sum(values: Sequence[float | None]) -> float | None:
 def _whole(values: Sequence[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
+
+
+TASK = Chain

@@ -15,7 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.passes.base import Context, Pass
+from bench.worker import failure, precision
 from bench.worker.clock import Clock
+from bench.worker.instrument import Sample
+from compilers.base import BASELINE
 
 ELSEWHERE = "elsewhere"
 
@@ -31,6 +35,64 @@ TRITON = "triton_"
 """How the kernels that Inductor writes are called."""
 LINKED = 0.95
 """Share of device events whose launch must be found for a loop to be cut out of a trace."""
+
+
+class ProfilePass(Pass):
+    """Counts work, measures ceilings and traces a call; what fails is said and ends nothing."""
+
+    phases = {"profile": "profiling"}
+    equal_calls = False
+    every_round = False
+
+    def run(self, context: Context) -> None:
+        dtype = precision.computes_in(context.workload, context.device)
+        on_cuda = context.device.startswith("cuda")
+        parts: list[tuple[str, str | None, Callable[[], Any]]] = [
+            ("work", _why_not_count(context), lambda: count_work(context)),
+            ("ceilings", None, lambda: ceilings(context.device, dtype, context.clock)),
+            (
+                "device_busy",
+                None if on_cuda else "only CUDA devices can be traced",
+                lambda: device_busy(lambda mark: _marked_call(context, mark)),
+            ),
+        ]
+        nulls: dict[str, str] = {}
+        for name, why_not, find in parts:
+            found: Any = None
+            try:
+                found = None if why_not else find()
+            except Exception as error:  # noqa: BLE001 - the cell's own figures stand
+                failure.log(error)
+                why_not = f"{type(error).__name__}: {error}".splitlines()[0]
+            context.report.set(**{name: found})
+            if why_not:
+                nulls[name] = why_not
+        context.report.null(nulls)
+
+
+def _why_not_count(context: Context) -> str | None:
+    if context.job["cell"]["backend"]["name"] == BASELINE:
+        return None if counts_work() else "operations are counted from torch 2.1 on"
+    return f"work is counted once for a workload, in the cell of backend {BASELINE}"
+
+
+def count_work(context: Context) -> dict[str, Any]:
+    watch = WorkWatch()
+    context.instruments.watch = watch
+    try:
+        with watch.counting():
+            context.measure()
+    finally:
+        context.instruments.watch = None
+    return {scope: work.fields() for scope, work in watch.by_scope.items()}
+
+
+def _marked_call(context: Context, mark: Callable[[], None]) -> Sample:
+    def on_step(*arguments: Any, **more: Any) -> None:
+        context.instruments.on_step(*arguments, **more)
+        mark()
+
+    return context.measure(on_step=on_step)
 
 
 @dataclass
@@ -51,7 +113,6 @@ class Work:
     weights: dict[int, int] = field(default_factory=dict)
 
     def fields(self) -> dict[str, int]:
-        """Return what a record holds."""
         return {
             "calls": self.calls,
             "flops": self.flops,
@@ -82,17 +143,14 @@ class WorkWatch:
         self._formulas: dict[Any, Any] = {**flop_registry, **_cpu_attention()}
 
     def enter(self, scope: str) -> None:
-        """Begin ``scope``."""
         self._stack.append(scope)
         self.by_scope.setdefault(scope, Work()).calls += 1
 
     def leave(self, scope: str) -> None:
-        """End ``scope``."""
         if self._stack[-1] == scope:
             self._stack.pop()
 
     def counting(self) -> contextlib.AbstractContextManager[Any]:
-        """Return a context in which operators are counted."""
         from torch.utils._python_dispatch import TorchDispatchMode
 
         note = self._note
@@ -272,7 +330,6 @@ def device_busy(
 
 
 def spans(trace: Any) -> list[Span]:
-    """Return the events of a finished profile."""
     found = []
     for event in trace.events():
         on_device = "CPU" not in str(event.device_type)
@@ -328,3 +385,6 @@ def _covered(intervals: Sequence[tuple[float, float]]) -> float:
         total += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return total
+
+
+PASS = ProfilePass()

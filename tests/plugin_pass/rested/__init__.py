@@ -1,0 +1,1 @@
+"""One more call after a rest: is a rested device faster?"""

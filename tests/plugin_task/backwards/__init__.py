@@ -1,0 +1,1 @@
+"""Text-to-image whose prompt is read backwards."""
