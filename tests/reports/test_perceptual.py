@@ -180,7 +180,7 @@ def test_a_picture_that_was_swapped_has_no_score(
         shutil.copy(next((run / "pictures" / "t2i-none").rglob("*.png")), file)
     report = build.write([run], weights=weights)
     why = column(table(report, "CLIP score"), "why")
-    assert "not the image that its record describes" in why["cached"].text
+    assert "not the picture that its record describes" in why["cached"].text
     assert why["torch-compile"].text == "–"
 
 

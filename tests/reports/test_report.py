@@ -302,7 +302,7 @@ def test_first_screen_answers(written):
     assert answer.word == "FASTER"
     assert any("warm cache" in line for line in answer.warmup)
     assert "meter rss" in answer.memory
-    assert re.fullmatch(r"0\.\d{3} s a call against 0\.\d{3} s of none", answer.times)
+    assert re.fullmatch(r"0\.\d{3} s a call vs 0\.\d{3} s \(none\)", answer.times)
     assert answer.lost == [
         "oneflow cache=fresh, oneflow cache=warm: oom: out of memory: 2 GiB",
         "lazy cache=fresh, lazy cache=warm: fallback: it ran eager",
