@@ -39,7 +39,7 @@ class Answer:
     times: str = ""
     word: str = ""
     pictures: str = text.DASH
-    pays: list[str] = field(default_factory=list)
+    breakeven: list[str] = field(default_factory=list)
 
 
 def answer(number: int, comparison: Comparison, likeness: Mapping[int, Likeness]) -> Answer:
@@ -109,7 +109,7 @@ def _about(
         warmup=_warmup(comparison, subject),
         memory=_memory(subject),
         pictures=_images(comparison.group, likeness.get(comparison.findings.index(subject))),
-        pays=_breakeven(comparison, subject),
+        breakeven=_breakeven(comparison, subject),
         trust=subject.trust,
         why=_why(subject),
     )
@@ -154,9 +154,7 @@ def _times(subject: Finding) -> str:
     each = f"{text.seconds(subject.e2e.value)} s a call"
     if subject.baseline is None or base is None:
         return each
-    return (
-        f"{each} against {text.seconds(base.value)} s of {subject.baseline.arm.cell.backend.place}"
-    )
+    return f"{each} vs {text.seconds(base.value)} s ({subject.baseline.arm.cell.backend.place})"
 
 
 def _headline(comparison: Comparison, subject: Finding) -> str:
@@ -183,9 +181,9 @@ def _keeping(comparison: Comparison) -> str:
         if f.speedup and f.verdict and f.verdict.word == "FASTER" and not f.arm.lossy
     ]
     if not faster:
-        return "; none that keeps the picture is clearly faster"
+        return "; none that keeps the image is clearly faster"
     ratio, name = max(faster)
-    return f"; of those that keep the picture, {name} ({text.ratio(ratio)})"
+    return f"; of those that keep the image, {name} ({text.ratio(ratio)})"
 
 
 def _warmup(comparison: Comparison, subject: Finding) -> list[str]:
@@ -209,7 +207,7 @@ def _memory(subject: Finding) -> list[str]:
         return [f"{text.gib(peak)} GiB", f"meter {subject.meter}"]
     return [
         f"{text.signed_gib(peak - base)} GiB",
-        f"{text.gib(peak)} against {text.gib(base)} GiB",
+        f"{text.gib(peak)} vs {text.gib(base)} GiB",
         f"meter {subject.meter}",
     ]
 
@@ -299,4 +297,4 @@ def _why(subject: Finding) -> list[str]:
         f"{text.plural(arm.processes, 'process')} × {text.count(arm.calls / arm.processes)} calls"
         for arm in (subject.speedup.baseline, subject.speedup.candidate)
     )
-    return [f"Nothing speaks against it: {counts}, no flag raised."]
+    return [f"No warnings: {counts}, no flag raised."]

@@ -48,7 +48,7 @@ def write(
     fid: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Write the report of one or more runs. Reads records and pictures only, and needs no torch.
+    """Write the report of one or more runs. Reads records and images only, and needs no torch.
 
     Args:
         runs: run folders; several are shown side by side, and compared where they are alike.

@@ -1,4 +1,4 @@
-"""Stored pictures compared: the baseline with itself in another process, backends with it."""
+"""Stored images compared: the baseline with itself in another process, backends with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reports.analyse import Comparison, Finding
 
 THRESHOLD_DB = fidelity.THRESHOLD_DB
 KEPT = "fidelity.json"
-"""Beside the records of a run whose pictures were too large to keep."""
+"""Beside the records of a run whose images were too large to keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def _distance(figures: fidelity.Comparison | None) -> float:
 
 
 class Pictures:
-    """Reads pictures once, and compares equal pairs once."""
+    """Reads images once, and compares equal pairs once."""
 
     def __init__(self, known: Mapping[str, fidelity.Comparison] | None = None) -> None:
         self._known = dict(known or {})
@@ -87,7 +87,7 @@ class Pictures:
         self._checked: dict[Path, str | None] = {}
 
     def problem(self, picture: Stored) -> str | None:
-        """Return why a picture cannot be shown: gone, unreadable, or not the record's."""
+        """Return why an image cannot be shown: gone, unreadable, or not the record's."""
         if picture.path not in self._checked:
             self._checked[picture.path] = _problem(picture)
         return self._checked[picture.path]
@@ -119,9 +119,9 @@ class Pictures:
 
 
 def known(runs: Sequence[Path]) -> dict[str, fidelity.Comparison]:
-    """Return the comparisons that runs keep beside their records, of pictures that may be gone.
+    """Return the comparisons that runs keep beside their records, of images that may be gone.
 
-    A comparison is found by the digests that the records hold, so it can be no other pictures'.
+    A comparison is found by the digests that the records hold, so it can be no other images'.
     """
     found: dict[str, fidelity.Comparison] = {}
     for run in runs:
@@ -132,12 +132,12 @@ def known(runs: Sequence[Path]) -> dict[str, fidelity.Comparison]:
             kept = json.loads(file.read_text(encoding="utf-8"))
             found.update({key: fidelity.Comparison(**value) for key, value in kept.items()})
         except (ValueError, TypeError, AttributeError) as error:
-            raise StoreError(f"{file} does not hold comparisons of pictures: {error}") from error
+            raise StoreError(f"{file} does not hold comparisons of images: {error}") from error
     return found
 
 
 def load(path: Path) -> Any:
-    """Return a picture as PIL's, in RGB."""
+    """Return an image as PIL's, in RGB."""
     from PIL import Image
 
     with Image.open(path) as picture:
@@ -156,20 +156,20 @@ def inside(run: Path, path: str) -> Path | None:
 def _problem(picture: Stored) -> str | None:
     shown = picture.image.path
     if inside(picture.run, shown) is None:
-        return f"the picture {shown} lies outside the run folder"
+        return f"the image {shown} lies outside the run folder"
     try:
         pixels = load(picture.path)
     except FileNotFoundError:
-        return f"the picture {shown} is gone"
+        return f"the image {shown} is gone"
     except (OSError, ValueError) as error:
-        return f"the picture {shown} cannot be read ({error})"
+        return f"the image {shown} cannot be read ({error})"
     if picture.sha256 and hashlib.sha256(pixels.tobytes()).hexdigest() != picture.sha256:
-        return f"{shown} is not the picture that its record describes"
+        return f"{shown} is not the image that its record describes"
     return None
 
 
 def judge(comparison: Comparison, pictures: Pictures) -> dict[int, Likeness]:
-    """Compare the pictures of every arm with its baseline's; by the index of the finding.
+    """Compare the images of every arm with its baseline's; by the index of the finding.
 
     The reference is the baseline's first process; its further processes are the control.
     """
@@ -191,7 +191,7 @@ def _why_none(finding: Finding) -> str:
 
 
 def likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likeness:
-    """Compare the pictures of one arm with another's, whose further processes are the control."""
+    """Compare the images of one arm with another's, whose further processes are the control."""
     found = Likeness(
         pairs=_pairs(baseline.arm, finding.arm, finding.arm.good, pictures),
         control=_pairs(baseline.arm, baseline.arm, baseline.arm.good[1:], pictures),
@@ -200,7 +200,7 @@ def likeness(finding: Finding, baseline: Finding, pictures: Pictures) -> Likenes
     control = [p.figures for p in found.control if p.figures is not None]
     if not compared:
         problems = [p.problem for p in found.pairs if p.problem]
-        found.why = problems[0] if problems else "no picture of the same seed was stored"
+        found.why = problems[0] if problems else "no image of the same seed was stored"
         return found
     found.verdict = fidelity.verdict(control, compared, THRESHOLD_DB)
     return found
@@ -223,7 +223,7 @@ def matches(baseline: Arm, arm: Arm, records: Iterable[Record]) -> list[tuple[St
 
 
 def same(likeness: Likeness | None) -> str:
-    """Answer "are the pictures the same?" in a few words."""
+    """Answer "are the images the same?" in a few words."""
     if likeness is None:
         return "–"
     if likeness.verdict is None:
@@ -233,8 +233,8 @@ def same(likeness: Likeness | None) -> str:
         "WITHIN NOISE": "yes, within the baseline's own noise",
         "CLOSE": "close, above the threshold",
         "VISIBLY DIFFERENT": "no, visibly different",
-        "OTHER PICTURE": "no, another picture",
-        "INVALID": "no, a picture is invalid",
+        "OTHER PICTURE": "no, another image",
+        "INVALID": "no, an image is invalid",
     }
     return words[likeness.verdict.word]
 

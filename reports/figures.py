@@ -126,7 +126,7 @@ def _plotted(
         "memory": Plot(
             plots.memory,
             lambda: [frames.memory(few)],
-            "Left is less. The cold peak decides what fits while compiling.",
+            "Lower is better. The cold peak decides what fits while compiling.",
         ),
         "stages": Plot(
             plots.stages,
@@ -136,7 +136,7 @@ def _plotted(
         "pareto": Plot(
             plots.pareto,
             lambda: [frames.pareto(few, likenesses)],
-            "Right is faster, up is closer to the baseline's pictures; top right wins.",
+            "Right is faster, up is closer to the baseline's images; top right wins.",
         ),
         "spread": Plot(
             plots.spread,

@@ -1,4 +1,4 @@
-"""Pictures of each workload: one column per backend, same seed, with amplified differences."""
+"""Images of each workload: one column per backend, same seed, with amplified differences."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from reports.perceptual import Scores
 MOST_PICTURES = 120
 """Columns in one report; what is beyond keeps its figures and is not shown."""
 SHOWN_SIDE = 512
-"""Longest side at which pictures are embedded; figures are always of the full size."""
+"""Longest side at which images are embedded; figures are always of the full size."""
 FACTORS = (1, 2, 5, 10, 20, 50, 100, 200)
-"""By which a difference may be amplified: few, so that pictures of one factor can be compared."""
+"""By which a difference may be amplified: few, so that images of one factor can be compared."""
 _BRIGHTEST_PCT = 99
 """Of the pixels that differ: so many must not be clipped. A lone speck would darken all others."""
 
@@ -31,7 +31,7 @@ class Column:
     """One backend's picture. ``png`` is a file, None if there is a ``problem``.
 
     ``difference`` is a file too, its values ``amplified`` times; both are None where there is
-    nothing to compare with and where the pictures are ``identical``.
+    nothing to compare with and where the images are ``identical``.
     """
 
     backend: str
@@ -83,7 +83,7 @@ def collect(
             left -= 1
             column = _column(number, index, finding, likeness.get(index), pictures, scores)
             columns.append(column)
-        note = f"{skipped} more backends have pictures that are not shown here." if skipped else ""
+        note = f"{skipped} more backends have images that are not shown here." if skipped else ""
         galleries.append(Gallery(columns, note=note))
     return galleries
 
@@ -96,7 +96,7 @@ def _column(
     pictures: Pictures,
     scores: Scores,
 ) -> Column:
-    """Show the worst picture that was compared, else the first."""
+    """Show the worst image that was compared, else the first."""
     pair = likeness.worst if likeness else None
     arm = finding.arm
     first = next(record for record in arm.good if record.images)
@@ -111,7 +111,7 @@ def _column(
             is_baseline=arm.is_baseline,
         )  # fmt: skip
     png, width, height, reduced = _embedded(picture)
-    # A committed run may have kept one of two pictures, and how they compare.
+    # A committed run may have kept one of two images, and how they compare.
     both = pair is not None and pictures.problem(pair.reference) is None
     difference, amplified = _difference(pair if both else None)
     if reduced:

@@ -16,12 +16,12 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
 def render(view: View, drawn: Sequence[Drawn]) -> str:
-    """Return the report as Markdown; figures and pictures are links into its folder."""
+    """Return the report as Markdown; figures and images are links into its folder."""
     parts = [f"# {_text(view.question)} {_text(view.title)}", _text(view.counts) + "."]
     if view.synthetic:
         parts.append(
             "**Synthetic weights** are used where marked: speed and memory are those of the "
-            "architecture, pictures have no content."
+            "architecture, images have no content."
         )
     by_name = {one.name: one for one in drawn}
     special = [part for section in view.sections for part in _section(section, by_name)]
@@ -77,8 +77,8 @@ def _answer(answer: Answer) -> str:
          f"{_text(answer.times)}" if answer.speedup else ""),
         ("warm-up", "; ".join(answer.warmup)),
         ("memory", "; ".join(answer.memory)),
-        ("same pictures?", answer.pictures),
-        ("pays", "; ".join(answer.pays)),
+        ("same images?", answer.pictures),
+        ("break-even", "; ".join(answer.breakeven)),
         (f"trust: {answer.trust}", _first(answer.why)),
         ("failed or incomplete", " / ".join(answer.lost)),
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def _answer(answer: Answer) -> str:
 
 
 def _first(doubts: Sequence[str]) -> str:
-    """The weightiest doubt; all of them stand in the workload's table of verdicts."""
+    """Return the most important doubt; all of them stand in the workload's table of verdicts."""
     more = f' ({len(doubts) - 1} more under "{VERDICTS}")' if len(doubts) > 1 else ""
     return doubts[0] + more if doubts else ""
 
@@ -106,7 +106,7 @@ def _workload(workload: Workload) -> list[str]:
     if shown:
         head = f"| {_line(_text(c.backend) for c in shown)}"
         lines = [_line([name, *map(get, shown)]) for name, get in GALLERY.items()]
-        parts.append("### Pictures\n\nDifferences are amplified, each by the factor above it.")
+        parts.append("### Images\n\nDifferences are amplified, each by the factor above it.")
         parts.append("\n".join([head, _line(["---"] * (len(shown) + 1)), *lines]))
     return parts
 

@@ -1,4 +1,4 @@
-"""LPIPS and CLIP score of a report's pictures: known ones are read, the others computed first."""
+"""LPIPS and CLIP score of a report's images: known ones are read, the others computed first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.tasks import TASKS
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Stored, images, inside, matches
 
-SYNTHETIC = "synthetic weights draw pictures without content"
+SYNTHETIC = "synthetic weights draw images without content"
 REFERENCE = "it is the reference"
 
 
@@ -26,9 +26,9 @@ class Score:
     """One arm's scores, each None with its reason in ``reasons``.
 
     Attributes:
-        lpips: largest distance of any of its pictures from the baseline's of the same seed.
+        lpips: largest distance of any of its images from the baseline's of the same seed.
         clip_score: mean over its pictures.
-        clip_score_baseline: mean over the baseline's pictures of the same seeds.
+        clip_score_baseline: mean over the baseline's images of the same seeds.
         pictures: how many seeds there are; rounds repeat them and add none.
         prompt_cut: whether the prompt was longer than CLIP's text encoder takes.
     """
@@ -88,7 +88,7 @@ class Scores:
     def metrics(
         self, reference: Stored | None, picture: Stored, prompt: str
     ) -> list[tuple[str, str]]:
-        """Return a picture's known scores as (name, text); those of edits and noise are none."""
+        """Return an image's known scores as (name, text); those of edits and noise are none."""
         distance = None
         if reference is not None:
             distance = self.value(Question("lpips", picture.sha256, reference.sha256))
@@ -109,7 +109,7 @@ class Scores:
         ]
         reason = None
         if not pairs:
-            reason = "there is no picture of its own and of the baseline's at the same seed"
+            reason = "there is no image of its own and of the baseline's at the same seed"
         elif finding.arm.is_baseline:
             reason = REFERENCE
         own, reference_scores = _captioned(group.cell.workload.prompt, pairs)
@@ -165,9 +165,9 @@ class Scores:
 
 _DEFINITIONS: Mapping[Perceptual, str] = {
     "lpips": "LPIPS (Zhang et al., CVPR 2018, version 0.1) is a learned distance between two "
-    "pictures, 0 for equal ones; of a backend the largest of its pictures is given. It enters no "
+    "images, 0 for equal ones; of a backend the largest of its images is given. It enters no "
     "verdict.",
-    "clip_score": "CLIP score is 100 × max(cosine of picture and prompt, 0), as torchmetrics "
+    "clip_score": "CLIP score is 100 × max(cosine of image and prompt, 0), as torchmetrics "
     "scales the score of Hessel et al., EMNLP 2021. It is a mean over seeds, without an interval, "
     "differs by several points from seed to seed, and enters no verdict.",
 }
@@ -227,7 +227,7 @@ def why_no_clip_score(group: ArmGroup) -> str | None:
 
 
 def why_no_fid(comparisons: Iterable[Comparison]) -> str:
-    """Return why there is no FID of these pictures: too few, or not offered."""
+    """Return why there is no FID of these images: too few, or not offered."""
     counts = (
         len({image.sha256 for record in finding.arm.good for image in record.images})
         for comparison in comparisons
@@ -255,7 +255,7 @@ def _orders(group: ArmGroup, finding: Finding) -> Iterable[Order]:
 
 
 def _pairs(finding: Finding) -> list[tuple[Stored | None, Stored]]:
-    """Return each picture with the baseline's of its seed; the baseline's own with None."""
+    """Return each image with the baseline's of its seed; the baseline's own with None."""
     if not finding.ok:
         return []
     arm = finding.arm
@@ -269,7 +269,7 @@ def _pairs(finding: Finding) -> list[tuple[Stored | None, Stored]]:
 def _captioned(
     prompt: str, pairs: Iterable[tuple[Stored | None, Stored]]
 ) -> tuple[list[Question], list[Question]]:
-    """Return the questions of CLIP scores: of the pictures, and of their references."""
+    """Return the questions of CLIP scores: of the images, and of their references."""
     both = [(reference or picture, picture) for reference, picture in pairs]
     return (
         [Question("clip_score", picture.sha256, prompt) for _, picture in both],

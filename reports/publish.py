@@ -43,20 +43,20 @@ LOOKED_UP = (
 )  # fmt: skip
 """Parts of a machine's report that are shown folded: each table by its title."""
 PICTURE_BYTES = 4 * 2**20
-"""Pictures of one packed run: the smallest are kept up to this; of all, the comparisons are."""
+"""Images of one packed run: the smallest are kept up to this; of all, the comparisons are."""
 
 QUESTION = """\
 Does a compiler make text-to-image, image-to-image and edit pipelines faster, by how much, and at
-what cost in warm-up, memory and picture quality, so that it is worth it? The report that this one
+what cost in warm-up, memory and image quality, so that it is worth it? The report that this one
 answers ([reports/reference](reports/reference/ORIGIN.md)) measured OneDiff once for each setting,
-by hand. Here every figure has its spread, every backend is shown to be active, and every picture
+by hand. Here every figure has its spread, every backend is shown to be active, and every image
 is compared."""
 
 ANSWERS = """\
-For each workload the fastest backend that means to keep the picture and, where one was measured,
+For each workload the fastest backend that means to keep the image and, where one was measured,
 the fastest that changes it on purpose (lossy). *Faster by* is against diffusers as it is (`none`),
-of the same software on the same machine, with a 95 % interval. *Worth it* counts pictures until
-warm-up is paid back. *Trust* says whether to act on it; why is said with the results."""
+of the same software on the same machine, with a 95 % interval. *Break-even* counts images until
+warm-up is recouped. *Trust* says whether to act on it; why is said with the results."""
 
 METHOD = """\
 Each cell of a matrix (workload × backend) runs in a process of its own, several times, interleaved
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def pack(run: Path, machine: str, results: Path) -> Path:
-    """Copy a run's plan, records and small pictures, and how all of its pictures compare.
+    """Copy a run's plan, records and small images, and how all of its images compare.
 
     Raises:
         StoreError: no run, or a name that is no folder's.
@@ -228,9 +228,9 @@ ANSWER = (
     Column("faster by", lambda answer: f"{answer.speedup} ({answer.interval}), {answer.word}"),
     Column("one call", "times"),
     Column("warm-up", lambda answer: "; ".join(answer.warmup)),
-    Column("worth it", lambda answer: "; ".join(answer.pays)),
+    Column("break-even", lambda answer: "; ".join(answer.breakeven)),
     Column("memory", lambda answer: "; ".join(answer.memory)),
-    Column("pictures", "pictures"),
+    Column("images", "pictures"),
     Column("trust", "trust"),
 )
 
@@ -336,8 +336,8 @@ def _limits(machines: Sequence[Machine]) -> list[str]:
     if any(record.synthetic for machine in machines for record in machine.records):
         said.append(
             "Synthetic weights: where a table says so, the architecture is the published one and "
-            "the numbers in it are random. Time and memory are true, pictures are noise, and how a "
-            "lossy backend changes a real picture is not shown by them."
+            "the numbers in it are random. Time and memory are true, images are noise, and how a "
+            "lossy backend changes a real image is not shown by them."
         )
     if not all(machine.gpu for machine in machines):
         said.append(

@@ -55,9 +55,9 @@ TECHNIQUES = tuple(
 
 INTRODUCTION = """\
 Each technique by itself, in the order in which to try them: those that cost nothing first, those
-that change the picture last. Stop where it suits you. *Gain* is the speedup of a whole call against
+that change the image last. Stop where it suits you. *Gain* is the speedup of a whole call against
 diffusers as it is, with its 95 % interval; *warm-up* is waited for once per process; *memory* is
-the steady peak against the baseline's; *pictures* is the verdict against the baseline's own
+the steady peak against the baseline's; *images* is the verdict against the baseline's own
 noise; *measured as* names the cell, with the options in which it differs from the default. What
 stands beside a technique below is how it works; only the tables were measured."""
 
@@ -185,7 +185,7 @@ COLUMNS = (
     Column("gain", _gain),
     Column("warm-up [s]", _compared(_warmup)),
     Column("memory", _compared(_memory)),
-    Column("pictures", _compared(lambda row: fidelity.same(row.likeness))),
+    Column("images", _compared(lambda row: fidelity.same(row.likeness))),
     Column(
         "measured as",
         lambda row: row.finding.arm.cell.name.rpartition("/cache=")[0] or row.finding.arm.cell.name,

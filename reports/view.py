@@ -207,7 +207,7 @@ def _workload(
 def _prompt(group: ArmGroup) -> str:
     asked = group.cell.workload
     if asked.prompts:
-        return "drawn for each picture: " + "; ".join(asked.prompts)
+        return "drawn for each image: " + "; ".join(asked.prompts)
     return asked.prompt
 
 
@@ -286,7 +286,8 @@ COST = (
     Column("compile [s]", "compile_s", text.seconds),
     Column("steady peak [GiB]", lambda f: f.peak(), text.gib),
     Column(
-        "pays", lambda f: Cell(answers.breakeven(f), f.breakeven.images if f.breakeven else None)
+        "break-even",
+        lambda f: Cell(answers.breakeven(f), f.breakeven.images if f.breakeven else None),
     ),
     Column("baseline minutes", "breakeven.minutes", text.minutes),
 )
@@ -373,7 +374,7 @@ def _fidelity_columns(*, with_lpips: bool) -> list[Column]:
         ),
         *map(_metric, ("max abs difference", "PSNR", "SSIM", "FLIP")),
         *([_LPIPS] if with_lpips else []),
-        Column("pictures", _compared("pairs")),
+        Column("images", _compared("pairs")),
         Column("control pairs", _compared("control")),
         Column("why", _why_verdict),
     ]
@@ -388,9 +389,9 @@ def _fidelity(
         figures = dict(fidelity.metrics(worst.figures)) if worst else {}
         rows.append(_Images(finding, found, figures, scores.of(comparison.group, finding)))
     with_lpips = any(row.score.lpips is not None for row in rows)
-    note = "Figures of the worst picture of each backend, against the baseline's of the same seed."
+    note = "Figures of the worst image of each backend, against the baseline's of the same seed."
     if comparison.group.synthetic:
-        note += " Synthetic weights: the pictures have no content, only their equality means much."
+        note += " Synthetic weights: the images have no content, only their equality means much."
     if with_lpips:
         note += " LPIPS is the largest of any of its pictures."
     why = perceptual.why_no_clip_score(comparison.group)
@@ -417,7 +418,7 @@ def _clip_scores(comparison: Comparison, scores: Scores) -> Table | None:
     if "clip_score" not in scores.weights or perceptual.why_no_clip_score(comparison.group):
         return None
     found = [(f, scores.of(comparison.group, f)) for f in comparison.findings if f.ok]
-    note = "How well pictures fit the prompt, 0 to 100; beside it the baseline's of the same seeds."
+    note = "How well images fit the prompt, 0 to 100; beside it the baseline's of the same seeds."
     if any(score.prompt_cut for _, score in found):
         note += " The prompt is longer than CLIP reads; its end was cut off."
     return table("CLIP score", CLIP, ((f, score) for f, score in found if score.pictures), note)
@@ -483,7 +484,7 @@ PUBLISHED = (
     Column("settings", lambda row: row[1].settings),
 )
 
-AUDIT = ("sure", "cells", "finding", "sum", "what settles it")
+AUDIT = ("sure", "cells", "finding", "calculation", "how to verify")
 
 
 def _audit(audited: Sequence[Audited]) -> Table:

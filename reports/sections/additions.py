@@ -200,7 +200,7 @@ def _described(record: Record) -> Iterator[str]:
         digest = (record.control_sha256 or "").split(" ")[0][:8]
         yield (
             f"ControlNet {_short(net.source)}, {(net.parameters or 0) / 1e6:.2f} M parameters, "
-            f"control picture {digest or 'not made'}"
+            f"control image {digest or 'not made'}"
         )
     if custom:
         yield f"pipeline class {custom.class_name}, content {custom.content[:8]}"
@@ -230,7 +230,7 @@ def _pictures(added: Sequence[_Added]) -> Iterator[Shown]:
         record = finding.arm.first
         assert record is not None
         told = "; ".join(_described(record)) or "without additions"
-        files = [(path, "control picture") for path in record.control_images[:1]]
+        files = [(path, "control image") for path in record.control_images[:1]]
         files += [(image.path, "result") for image in record.images[:1]]
         for path, what in files:
             file = fidelity.inside(finding.arm.source.path, path)

@@ -178,13 +178,13 @@ def _level(each: PerImage) -> str:
 def _per_image(found: Capacity) -> Table | None:
     columns = (
         Column("batch", "batch", text.whole),
-        Column("time for a picture [s]", "time.median", text.seconds),
+        Column("time for an image [s]", "time.median", text.seconds),
         Column("interval of the median", _between),
         Column("level", _level),
         Column("calls", "time.n", text.whole),
         Column("", lambda each: "least" if each is found.best else ""),
     )
-    title = f"Time for a picture by batch, at {size_text(found.base)}: {found.name}"
+    title = f"Time for an image by batch, at {size_text(found.base)}: {found.name}"
     return table(title, columns, found.per_image, f"{_capital(found.best_says)}.")
 
 

@@ -155,7 +155,7 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
         [
             (
                 "Time per image is the time of a call and of what is done after it, divided by the "
-                "pictures of the call. Ratios are medians over those of the cell named in the "
+                "images of the call. Ratios are medians over those of the cell named in the "
                 "column, at the same batch, with their 95 % interval over processes and calls; "
                 "below 1 is less. They compare modes with each other and enter no speedup of a "
                 "backend, whose baseline always has the same modes."
@@ -378,7 +378,7 @@ def _columns(axis: _Axis, rows: Sequence[_Held]) -> Iterable[Column]:
     if meter is not None and meter not in HOST:
         yield Column("host memory [GiB]", "cell.host_gib", _in_gib)
     yield Column("front", lambda row: "front" if row.cell.optimal else "")
-    yield Column(f"same picture as {first}?", "same")
+    yield Column(f"same image as {first}?", "same")
     yield Column("note", lambda row: "; ".join(row.notes))
 
 

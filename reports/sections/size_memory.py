@@ -1,4 +1,4 @@
-"""Memory over the size of the pictures: of runs that measured one workload at several sizes."""
+"""Memory over the size of the images: of runs that measured one workload at several sizes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ FINGERPRINT = {
 
 @dataclass
 class Backend:
-    """What a backend does to the baseline's times; ``psnr`` is of its pictures, None if equal."""
+    """What a backend does to the baseline's times; ``psnr`` is of its images, None if equal."""
 
     name: str
     speed: float = 1.0
@@ -390,7 +390,7 @@ def write_run(path: Path, made: Sequence[dict[str, Any]]) -> Path:
 def add_pictures(
     path: Path, made: Sequence[dict[str, Any]], backends: Sequence[Backend] = BACKENDS
 ) -> None:
-    """Draw a picture for each record that ended ok, off the baseline's by the backend's PSNR."""
+    """Draw an image for each record that ended ok, off the baseline's by the backend's PSNR."""
     psnr = {backend.name: backend.psnr for backend in backends}
     for record in made:
         if record["outcome"] != "ok":

@@ -108,7 +108,7 @@ def test_a_lossy_backend_is_labelled_and_never_the_whole_answer(tmp_path):
     run = make.write_run(tmp_path / "run", make.records(make.WORKLOADS[:1], backends))
     report = build.write([run])
     (answer,) = (workload.answer for workload in report.view.workloads)
-    assert answer.headline.startswith("skipper (lossy) is fastest; of those that keep the picture,")
+    assert answer.headline.startswith("skipper (lossy) is fastest; of those that keep the image,")
     assert "torch-compile (1.4" in answer.headline
     speed = report.view.workloads[0].tables[0]
     assert [row[0].text for row in speed.rows].count("skipper (lossy)") == 1
@@ -116,7 +116,7 @@ def test_a_lossy_backend_is_labelled_and_never_the_whole_answer(tmp_path):
     alone = [make.BACKENDS[0], make.Backend("skipper", 2.6, lossy=True)]
     run = make.write_run(tmp_path / "alone", make.records(make.WORKLOADS[:1], alone))
     said = build.write([run]).view.workloads[0].answer.headline
-    assert said.endswith("; none that keeps the picture is clearly faster")
+    assert said.endswith("; none that keeps the image is clearly faster")
 
 
 def two_sessions(tmp_path, slower=1.0):
@@ -132,7 +132,7 @@ def test_cold_and_warm_of_two_runs_find_each_other(tmp_path, undrawn):
     runs = list(two_sessions(tmp_path))
     said = build.write(runs, tmp_path / "out").view.workloads[0].answer
     assert [words.partition(" s ")[2] for words in said.warmup[:2]] == ["cold", "with warm cache"]
-    assert said.pays[-1].startswith("warm cache: ")
+    assert said.breakeven[-1].startswith("warm cache: ")
 
 
 def test_a_slower_session_tells_no_two_gains_apart(tmp_path):

@@ -50,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, weights: Any) -> tuple[bui
     run = run_of(folder / "run", make.WORKLOADS)
     said: list[str] = []
     report = build.write([run], folder / "out", weights=weights, say=said.append)
-    # Two backends' pictures in three workloads; a prompt for two of them, with the baseline's.
+    # Two backends' images in three workloads; a prompt for two of them, with the baseline's.
     assert said == ["Computing LPIPS and CLIP score (12 values) …"]
     return report, run
 

@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A report with all that can occur: pictures, sweeps, warm caches, failures."""
+    """A report with all that can occur: images, sweeps, warm caches, failures."""
     folder = tmp_path_factory.mktemp("report")
     backends = [
         *make.BACKENDS,
@@ -302,13 +302,13 @@ def test_first_screen_answers(written):
     assert answer.word == "FASTER"
     assert any("warm cache" in line for line in answer.warmup)
     assert "meter rss" in answer.memory
-    assert re.fullmatch(r"0\.\d{3} s a call against 0\.\d{3} s of none", answer.times)
+    assert re.fullmatch(r"0\.\d{3} s a call vs 0\.\d{3} s \(none\)", answer.times)
     assert answer.lost == [
         "oneflow cache=fresh, oneflow cache=warm: oom: out of memory: 2 GiB",
         "lazy cache=fresh, lazy cache=warm: fallback: it ran eager",
     ]
     assert answer.pictures.startswith("no, visibly different")
-    assert re.match(r"after [\d,]+ images", answer.pays[0])
+    assert re.match(r"after [\d,]+ images", answer.breakeven[0])
     assert answer.trust in ("yes", "with care")
     assert answer.why
 
@@ -379,7 +379,7 @@ def test_a_picture_that_is_not_the_records_is_not_compared(tmp_path, undrawn):
     view = build.write([run]).view
     column = view.workloads[0].gallery.columns[1]
     assert column.png is None
-    assert "is not the picture that its record describes" in column.problem
+    assert "is not the image that its record describes" in column.problem
 
 
 def test_a_picture_outside_the_run_is_refused(tmp_path):
@@ -494,7 +494,7 @@ def test_break_even_of_the_published_row(tmp_path, undrawn):
     for record, first, each in zip(records, (3.034, 813.568), (1.518, 0.976), strict=True):
         record.update(first_call_s=first, warmup_s=[first], e2e_s=[each] * 8, stages=[])
     report = build.write([small(tmp_path, records)])
-    assert report.view.workloads[0].answer.pays[0] == "after 1,496 images"
+    assert report.view.workloads[0].answer.breakeven[0] == "after 1,496 images"
     for path in (report.page, report.markdown):
         assert "1,496 images" in path.read_text()
 

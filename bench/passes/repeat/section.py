@@ -128,14 +128,14 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
     says = [
         (
             "Equal calls (same seed, same inputs) were repeated after the measured ones, in each "
-            "process. Pictures are equal if every bit is. Memory is read after each call once "
+            "process. Images are equal if every bit is. Memory is read after each call once "
             "garbage is collected, by a meter that is named; the growth per image is its mean "
             "growth from call to call, with a 95 % interval, after the first fifth of the calls "
             "and with up to three steps set aside. It is a leak if the whole interval lies above 0."
         ),
-        f"Different pictures: {', '.join(unequal)}."
+        f"Different images: {', '.join(unequal)}."
         if unequal
-        else f"All pictures are equal in {text.plural(len(cells), 'cell')}.",
+        else f"All images are equal in {text.plural(len(cells), 'cell')}.",
         f"Leaks: {', '.join(leaking)}." if leaking else "No leak was found.",
         *(
             f"{each.name}: these operations ran and have no deterministic algorithm: "
@@ -236,7 +236,7 @@ EQUAL = (
 DIFFERENCES = (
     Column("cell", lambda row: row[0]),
     Column("where", lambda row: row[1].where),
-    Column("picture", lambda row: row[1].index, text.whole),
+    Column("image", lambda row: row[1].index, text.whole),
     Column("largest difference of 255", lambda row: row[1].max_abs, text.count),
     Column(
         "pixels",
@@ -256,7 +256,7 @@ def _pictures(differences: Sequence[tuple[str, Difference]]) -> Iterator[Shown]:
     for number, (name, each) in enumerate(mapped[:MOST_PICTURES]):
         image, factor = amplified(each)
         caption = (
-            f"{name}, picture {each.index} {each.where}: largest difference of each pixel, "
+            f"{name}, image {each.index} {each.where}: largest difference of each pixel, "
             f"{factor} times amplified (at most {each.max_abs} of 255)"
         )
         yield shown(f"repeat-difference-{number:03d}", image, caption, optimize=False)

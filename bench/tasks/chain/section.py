@@ -27,7 +27,7 @@ from reports.sections.base import Plot, Section, Shown, shown
 from reports.tables import Cell, Column, present, table
 
 COMPARED_SIDE = 256
-"""Longest side at which pictures are compared, pixels."""
+"""Longest side at which images are compared, pixels."""
 MOST_PAIRS = 500
 """Pairs that a chain's diversity is the mean of; of more pairs, every so many-th is taken."""
 MOST_GRIDS = 24
@@ -35,18 +35,18 @@ MOST_LINEAGE = 200
 
 SAYS = [
     (
-        "A chain makes its first pictures from text, and the following ones from pictures, in "
+        "A chain makes its first images from text, and the following ones from images, in "
         "rounds; one measured call is the whole chain. TTFI is the time to the first images, a gap "
         "the time between the ends of two consecutive rounds, and TBB the mean of the gaps: a "
         "chain of three rounds has two. The total is TTFI and all gaps."
     ),
     (
         "Steps are those that the scheduler really took: of the first round, of each later one, in "
-        f"total. Diversity is the mean distance of two pictures of the chain, over {MOST_PAIRS} of "
-        "their pairs at most, drift the mean distance of the last round's pictures from the "
-        "first-round pictures that they descend from; distance is 1 - SSIM at "
-        f"{COMPARED_SIDE} pixels at most: 0 is the same picture, and "
-        "pictures without structure in common lie near 1."
+        f"total. Diversity is the mean distance of two images of the chain, over {MOST_PAIRS} of "
+        "their pairs at most, drift the mean distance of the last round's images from the "
+        "first-round images that they descend from; distance is 1 - SSIM at "
+        f"{COMPARED_SIDE} pixels at most: 0 is the same image, and "
+        "images without structure in common lie near 1."
     ),
     (
         "Peaks of rounds are read in the last warm-up call, so that measured calls hold nothing "
@@ -104,7 +104,7 @@ def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
         "chain": Plot(
             plots.chain,
             lambda: [frames.frame(TIMES, _chains(comparisons))],
-            "Solid ends where the first pictures are there; each lighter part is a round that "
+            "Solid ends where the first images are there; each lighter part is a round that "
             "starts from them. A good chain is short before the first end.",
         )
     }
@@ -143,7 +143,7 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
                 "Lineage",
                 LINEAGE,
                 lineage[:MOST_LINEAGE],
-                f"{more} more pictures are in the records (field lineage)." if more > 0 else "",
+                f"{more} more images are in the records (field lineage)." if more > 0 else "",
                 folded=True,
             ),
         ),
@@ -202,7 +202,7 @@ TIMES: frames.Columns = {
 class Distances:
     """How unlike the images of a chain are; ``why`` says why there is no figure.
 
-    ``drift`` holds, for each round from 1 on, the mean distance of its pictures from their
+    ``drift`` holds, for each round from 1 on, the mean distance of its images from their
     first-round ancestors; ``pairs`` the number of pairs of ``diversity``.
     """
 
@@ -217,7 +217,7 @@ def distances(finding: Finding, record: Record | None, checks: Pictures) -> Dist
     lineage = record.part(Fields).lineage if record else ()
     stored = images(finding.arm, record) if record else []
     if not stored or len(lineage) != len(stored):
-        return Distances(None, [], 0, "no pictures")
+        return Distances(None, [], 0, "no images")
     problem = next((p for each in stored if (p := checks.problem(each))), None)
     if problem is not None:
         return Distances(None, [], 0, problem)
@@ -226,7 +226,7 @@ def distances(finding: Finding, record: Record | None, checks: Pictures) -> Dist
     except (OSError, ValueError) as error:
         return Distances(None, [], 0, str(error))
     if len({each.shape for each in pixels}) > 1:
-        return Distances(None, [], 0, "the pictures differ in size")
+        return Distances(None, [], 0, "the images differ in size")
 
     def distance(one: int, other: int) -> float | None:
         alike, _ = fidelity.ssim(pixels[one], pixels[other])
@@ -305,7 +305,7 @@ CHAINS = (
     Column("chain", lambda row: row[0].comparison.group.title, kind="name"),
     Column("backend", lambda row: row[0].finding.arm.label, kind="name"),
     Column("outcome", lambda row: _outcome(row[0])),
-    Column("pictures", lambda row: _asked(row[0])),
+    Column("images", lambda row: _asked(row[0])),
     Column("steps first / later / total", lambda row: _steps(row[0])),
     Column("TTFI [s]", lambda row: _figure(row[0].pooled("ttfi_s"))),
     Column("TBB [s]", lambda row: _figure(row[0].pooled("tbb_s"))),
@@ -361,7 +361,7 @@ ROUNDS = (
     Column("backend", "chain.finding.arm.label", kind="name"),
     Column("round", "made.round", text.whole),
     Column("task", "made.task"),
-    Column("pictures", "made.batch", text.count),
+    Column("images", "made.batch", text.count),
     Column("steps asked", "made.steps_requested", text.count),
     Column("effective", "made.steps_effective", text.count),
     Column("denoiser calls", "made.denoiser_calls", text.count),
@@ -375,13 +375,13 @@ ROUNDS = (
 
 
 def _parent(descent: Descent) -> str:
-    return "text" if descent.parent_index is None else f"picture {descent.parent_index}"
+    return "text" if descent.parent_index is None else f"image {descent.parent_index}"
 
 
 LINEAGE = (
     Column("chain", lambda row: row[0].comparison.group.title, kind="name"),
     Column("backend", lambda row: row[0].finding.arm.label, kind="name"),
-    Column("picture", lambda row: row[1].index, text.whole),
+    Column("image", lambda row: row[1].index, text.whole),
     Column("round", lambda row: row[1].round, text.whole),
     Column("seed", lambda row: row[1].seed, text.whole),
     Column("starts from", lambda row: _parent(row[1])),

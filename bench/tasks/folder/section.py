@@ -17,7 +17,7 @@ from reports.analyse import Comparison, Finding
 from reports.sections.base import Plot, Section, Shown, shown
 from reports.tables import Column, Table, present, table
 
-NO_CLIP_SCORE = "the pictures of a folder are drawn prompts of their own"
+NO_CLIP_SCORE = "the images of a folder are drawn prompts of their own"
 
 MOST_MARKS = 1000
 """Marks of one backend in the figure; of more images, every so many is drawn."""
@@ -101,7 +101,7 @@ def figures(comparisons: Sequence[Comparison]) -> Mapping[str, Plot]:
         marks = frames.frame(MARKS, _marks(comparisons))
         return [marks.astype({"e2e_s": float, "rss_bytes": float})]
 
-    says = "Time of each picture's call, failures marked, and the worker's memory after it."
+    says = "Time of each image's call, failures marked, and the worker's memory after it."
     return {"folder": Plot(plots.folder, tables, says)}
 
 
@@ -112,7 +112,7 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
         return None
     return Section(
         "folder",
-        "Folders of pictures",
+        "Folders of images",
         list(_says(runs)),
         figures=["folder"],
         pictures=list(_sheets(runs)),
@@ -121,7 +121,7 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
                 "Folders",
                 FOLDERS,
                 runs,
-                "The median is of the pipeline's calls; pictures/s counts reading and saving too.",
+                "The median is of the pipeline's calls; images/s counts reading and saving too.",
             ),
             _failures(runs),
         ),
@@ -131,18 +131,18 @@ def section(comparisons: Sequence[Comparison]) -> Section | None:
 def _says(runs: Sequence[_Run]) -> Iterator[str]:
     for run in runs:
         found = run.folder
-        line = f"{run.title}: {found.ok} of {found.pictures} pictures were processed"
+        line = f"{run.title}: {found.ok} of {found.pictures} images were processed"
         if found.median_s is not None:
             line += f", {text.seconds(found.median_s)} s each (median of the calls"
             if found.median_interval_s:
                 low, high = map(text.seconds, found.median_interval_s)
                 line += f", 95 % {low} to {high} s"
             rate = text.number(found.images_per_s)
-            line += f"); with reading and saving {rate} pictures a second"
+            line += f"); with reading and saving {rate} images a second"
         yield f"{line}. {_memory(found)}"
         if found.carried:
             yield (
-                f"{run.title}: {found.carried} of these pictures are of a process that was "
+                f"{run.title}: {found.carried} of these images are of a process that was "
                 "interrupted; times of two processes stand together."
             )
 
@@ -154,13 +154,13 @@ def _memory(found: Folder) -> str:
     line = f"Memory went from {start / MIB:,.0f} to {end / MIB:,.0f} MiB"
     slope = found.rss_slope_bytes_per_picture
     if slope is None or found.rss_slope_interval is None:
-        return f"{line}; too few pictures for a slope."
+        return f"{line}; too few images for a slope."
     low, high = (each / KIB for each in found.rss_slope_interval)
     word = "does not grow beyond its interval"
     if low > 0:
-        word = f"grows: 10,000 pictures would add {10_000 * slope / MIB:.1f} MiB"
+        word = f"grows: 10,000 images would add {10_000 * slope / MIB:.1f} MiB"
     return (
-        f"{line}: {slope / KIB:+.2f} KiB a picture (95 % {low:+.2f} to {high:+.2f}), so it {word}."
+        f"{line}: {slope / KIB:+.2f} KiB an image (95 % {low:+.2f} to {high:+.2f}), so it {word}."
     )
 
 
@@ -175,20 +175,20 @@ def _scaled(name: str, by: int) -> Callable[[_Run], float | None]:
 FOLDERS = (
     Column("workload", "comparison.group.title"),
     Column("backend", "finding.arm.label"),
-    Column("pictures", "folder.pictures", text.whole),
+    Column("images", "folder.pictures", text.whole),
     Column("ok", "folder.ok", text.whole),
     Column("failed", "folder.failed", text.whole),
     Column("median [s]", "folder.median_s", text.seconds),
-    Column("pictures/s", "folder.images_per_s", text.number),
+    Column("images/s", "folder.images_per_s", text.number),
     Column("memory at start [MiB]", _scaled("rss_start_bytes", MIB), text.number),
     Column("at end [MiB]", _scaled("rss_end_bytes", MIB), text.number),
-    Column("KiB a picture", _scaled("rss_slope_bytes_per_picture", KIB), text.number),
+    Column("KiB an image", _scaled("rss_slope_bytes_per_picture", KIB), text.number),
 )
 
 FAILURES = (
     Column("workload", lambda row: row[0].comparison.group.title),
     Column("backend", lambda row: row[0].finding.arm.label),
-    Column("picture", lambda row: row[1]["picture"]),
+    Column("image", lambda row: row[1]["picture"]),
     Column("outcome", lambda row: row[1]["outcome"]),
     Column("reason", lambda row: row[1]["reason"]),
 )
@@ -199,7 +199,7 @@ def _failures(runs: Sequence[_Run]) -> Table | None:
     first = list(islice(failed, MOST_FAILURES))
     total = len(first) + sum(1 for _ in failed)
     note = f"The first {len(first)} of {total}." if total > len(first) else ""
-    return table("Pictures that failed", FAILURES, first, note)
+    return table("Images that failed", FAILURES, first, note)
 
 
 def _sheets(runs: Sequence[_Run]) -> Iterator[Shown]:
@@ -210,9 +210,9 @@ def _sheets(runs: Sequence[_Run]) -> Iterator[Shown]:
             yield shown(
                 f"folder-{place:02d}",
                 _sheet(tiles),
-                f"{run.title}: the first {len(tiles)} of {run.folder.pictures} pictures in the "
+                f"{run.title}: the first {len(tiles)} of {run.folder.pictures} images in the "
                 "order of the folder, each result within a square; a grey square with a cross is "
-                "a picture that failed.",
+                "an image that failed.",
             )
 
 

@@ -20,7 +20,7 @@ def run(tmp_path, *records):
 
 
 def pictured(tmp_path, **more):
-    """Four pictures: 0 and 1 unlike, 2 equal to 0, and 3 equal to 1."""
+    """Four images: 0 and 1 unlike, 2 equal to 0, and 3 equal to 1."""
     from bench.worker import pictures
 
     images = [fakes.colourful(0), fakes.colourful(1), fakes.colourful(0), fakes.colourful(1)]

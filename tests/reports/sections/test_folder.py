@@ -57,10 +57,10 @@ def written(tmp_path: Path) -> Any:
 def test_a_folder_has_its_section(written: Any) -> None:
     report = written()
     page, text = report.page.read_text(), report.markdown.read_text()
-    assert "<h2>Folders of pictures</h2>" in page
-    assert "2 of 3 pictures were processed" in page
-    assert "so it grows: 10,000 pictures would add 9.8 MiB" in page
-    assert "1 of these pictures are of a process that was interrupted" in page
+    assert "<h2>Folders of images</h2>" in page
+    assert "2 of 3 images were processed" in page
+    assert "so it grows: 10,000 images would add 9.8 MiB" in page
+    assert "1 of these images are of a process that was interrupted" in page
     assert "&lt;b&gt;.png" in page
     assert "<i>" not in page
     assert "torn" in text
@@ -78,9 +78,9 @@ def test_a_folder_has_its_section(written: Any) -> None:
     ("changed", "said"),
     [
         ({"rss_slope_interval": [-1.0, 9.0]}, "it does not grow beyond its interval"),
-        ({"rss_slope_bytes_per_picture": None}, "too few pictures for a slope"),
+        ({"rss_slope_bytes_per_picture": None}, "too few images for a slope"),
         ({"rss_start_bytes": None}, "does not tell resident memory"),
-        ({"rows": "gone"}, "2 of 3 pictures were processed"),
+        ({"rows": "gone"}, "2 of 3 images were processed"),
     ],
 )
 def test_what_is_said_of_memory(written: Any, changed: dict[str, Any], said: str) -> None:
@@ -89,7 +89,7 @@ def test_what_is_said_of_memory(written: Any, changed: dict[str, Any], said: str
 
 def test_other_runs_have_no_such_section(written: Any) -> None:
     report = written(None)
-    assert "Folders of pictures" not in report.page.read_text()
+    assert "Folders of images" not in report.page.read_text()
     assert not (report.page.parent / "plots" / "folder.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""A section's texts, figures and pictures reach both pages, and no other place."""
+"""A section's texts, figures and images reach both pages, and no other place."""
 
 from __future__ import annotations
 
