@@ -20,6 +20,11 @@ PARENT_ONLY = frozenset({"pandas", "matplotlib", "pydantic", "rich", "typer", "y
 TABLES = frozenset({"pandas", "matplotlib"})
 
 
+def named(node: ast.expr) -> str:
+    """Return the last part of a dotted name."""
+    return str(getattr(node, "attr", getattr(node, "id", "")))
+
+
 def imports(path: Path, *, top_level: bool = False) -> set[str]:
     """Return the dotted names that a file imports; ``top_level`` leaves out those in functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
@@ -28,7 +33,7 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
     def visit(node: ast.AST) -> None:
         if top_level and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             return
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and named(node.test) == "TYPE_CHECKING":
             for child in node.orelse:
                 visit(child)
             return
@@ -40,7 +45,7 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif (
             isinstance(node, ast.Call)
-            and ast.unparse(node.func).endswith("import_module")
+            and named(node.func) == "import_module"
             and node.args
             and isinstance(node.args[0], ast.Constant)
         ):
