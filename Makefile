@@ -1,4 +1,4 @@
-# make demo | test | test-environments | lint | gate | bench | report-results | clean
+# make demo | test | test-thorough | test-environments | lint | gate | bench | report-results | clean
 #
 # PYTHON=python3.12  interpreter to build the virtual environment with (3.10 or newer; the pinned
 #                    versions are known to work with 3.11)
@@ -19,11 +19,12 @@ READY := $(VENV)/.installed
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-environments lint gate bench report-results clean
+.PHONY: help demo test test-thorough test-environments lint gate bench report-results clean
 
 help:
 	@echo "make demo    run the quickstart matrix on small models that ship here"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests, in about three minutes"
+	@echo "make test-thorough    run those with real pipelines, compilers and processes"
 	@echo "make test-environments    the worker and OneDiff's backends under their own, older torches: gigabytes, long"
 	@echo "make lint    ruff and mypy"
 	@echo "make gate    compare exact counts of the built-in backends with baselines/ci-cpu"
@@ -56,6 +57,9 @@ demo: $(READY)
 # One thread each: test processes that share cores wait for each other inside OpenMP otherwise.
 test: $(READY)
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile
+
+test-thorough: $(READY)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile -m thorough
 
 test-environments: $(READY)
 	PYTHON="$(BIN)/python" scripts/test_environments.sh

@@ -107,6 +107,7 @@ def test_long_commands_are_understood(line: str) -> None:
     assert config is None or (ROOT / config).is_file()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_build_on_each_other_run_in_order(page: Path, checkout: Path) -> None:
     shutil.copytree(checkout / "runs/quickstart", checkout / "runs/ci-cpu")

@@ -17,6 +17,8 @@ from bench.perceptual import Kept, Order, Question, Weights, WeightsError, find
 from bench.worker.pictures import digest
 from tests.worker import tiny_clip
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -242,6 +242,7 @@ def test_versions(text: str, numbers: tuple[int, ...]) -> None:
     assert doctor._version(text) == numbers
 
 
+@pytest.mark.thorough
 def test_the_process_that_asks_torch_answers() -> None:
     answer = doctor.ask_torch(["cpu"])
     assert answer["devices"]["cpu"]["backends"]["none"] == {"supported": True, "reason": None}

@@ -39,6 +39,7 @@ def test_the_example_is_a_backend(folder: Path) -> None:
     assert not backend.probe("mps").supported
 
 
+@pytest.mark.thorough
 def test_the_example_runs_and_is_proved(folder: Path) -> None:
     from bench.config import load_config, make_plan
 

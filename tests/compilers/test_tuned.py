@@ -24,6 +24,8 @@ from compilers.base import UnsupportedPipelineError, Verdict
 from compilers.cuda_graphs import CaptureError
 from tests.worker import tiny
 
+pytestmark = pytest.mark.thorough
+
 OFF = {**tuned.OFF, "ship_cache": False}
 TASKS = {"sdxl": "text-to-image", "sdxl-pix2pix": "edit", "sd15": "image-to-image"}
 

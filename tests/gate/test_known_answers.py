@@ -11,6 +11,8 @@ from bench.config import load_config, make_plan
 from bench.gate import limits
 from tests.gate import simulate
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 GATES = [simulate.paired_gate, simulate.stored_gate]
 

@@ -14,6 +14,8 @@ import yaml
 
 from tests.gate.conftest import CONFIG
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 
 DOUBLES = """

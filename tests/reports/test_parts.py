@@ -45,6 +45,7 @@ def test_texts(said, expected):
     assert said == expected
 
 
+@pytest.mark.thorough
 def test_published_rows_are_drawn_and_never_computed_with(tmp_path):
     model = "hub:SG161222/RealVisXL_V4.0"
     workload = make.Workload("real", model=model, size=1024)
@@ -103,6 +104,7 @@ def test_two_that_cannot_be_told_apart_are_named_together(tmp_path, undrawn):
     assert "not told apart from" in report.view.workloads[0].answer.headline
 
 
+@pytest.mark.thorough
 def test_a_lossy_backend_is_labelled_and_never_the_whole_answer(tmp_path):
     backends = [*make.BACKENDS, make.Backend("skipper", 2.6, lossy=True)]
     run = make.write_run(tmp_path / "run", make.records(make.WORKLOADS[:1], backends))
@@ -239,6 +241,7 @@ def test_a_sweep_without_a_line_says_why(tmp_path):
     assert "two different step counts" in table.rows[0][-1].text
 
 
+@pytest.mark.thorough
 def test_sizes_are_told(tmp_path):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:2], rounds=1)
     records[1]["sweep_size"] = [

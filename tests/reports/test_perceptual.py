@@ -16,6 +16,8 @@ from reports import build, export, figures, perceptual, view
 from tests.reports import make_records as make
 from tests.worker import tiny_clip
 
+pytestmark = pytest.mark.thorough
+
 BACKENDS = (*make.BACKENDS[:2], make.Backend("cached", 1.9, 2.0, 2.0, 30.0))
 NAMES = ("cell_lpips", "cell_clip_score", "cell_clip_score_baseline", "cell_clip_score_difference")
 

@@ -105,6 +105,7 @@ def test_what_is_looked_up_is_folded_and_whole(root: Path) -> None:
     assert "#" not in {line[:1] for line in folded.splitlines()}
 
 
+@pytest.mark.thorough
 def test_it_is_the_same_each_time(root: Path) -> None:
     pages = publish.publish(root)
     first = [page.read_bytes() for page in pages]

@@ -409,6 +409,7 @@ def test_markup_in_a_record_is_text(tmp_path):
         assert "<script" not in svg.read_text()
 
 
+@pytest.mark.thorough
 def test_same_records_same_bytes(tmp_path):
     records = make.records(make.WORKLOADS[:1], rounds=2, sweep=(5, 10, 20))
     pages = []
@@ -421,6 +422,7 @@ def test_same_records_same_bytes(tmp_path):
     assert pages[0] == pages[1]
 
 
+@pytest.mark.thorough
 def test_a_second_report_leaves_no_figure_of_the_first(tmp_path):
     run = small(tmp_path, make.records(make.WORKLOADS[:1], rounds=1, sweep=(5, 10)))
     build.write([run], tmp_path / "out")

@@ -534,6 +534,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.thorough
 def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
     """Fifty runners, each forked from a process that has the imports done, and killed."""
     run_dir = tmp_path / "run"

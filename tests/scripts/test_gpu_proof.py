@@ -14,6 +14,8 @@ import pytest
 
 from bench.config import load_config, make_plan
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "gpu_proof.sh"
 

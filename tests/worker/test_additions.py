@@ -15,6 +15,8 @@ from bench.worker import control, scenes
 from bench.worker.sources import SourceError, additions
 from tests.worker import fakes
 
+pytestmark = pytest.mark.thorough
+
 needs_peft = pytest.mark.skipif(
     importlib.util.find_spec("peft") is None, reason="peft is not installed"
 )

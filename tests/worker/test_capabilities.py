@@ -114,6 +114,7 @@ def test_the_parent_watches_meanwhile_and_alone_writes_what_it_saw(tmp_path):
     assert "were no events" in draft.warnings()[0]
 
 
+@pytest.mark.thorough
 def test_a_task_of_another_package_runs(tmp_path):
     model = tiny.build("sdxl", tmp_path / "model")
     told = {}

@@ -13,7 +13,10 @@ from tests import plugin_backend
 from tests.plugin_backend.plugin_backend import limits
 from tests.worker import fakes, tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 
 @pytest.fixture(scope="module")

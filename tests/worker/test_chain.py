@@ -121,6 +121,7 @@ def test_a_picture_is_what_image_to_image_alone_makes_of_its_parent(measured, mo
     assert alone["images"][0]["sha256"] == told["images"][4]["sha256"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("scheduler", "steps", "counts"),
     [

@@ -138,6 +138,7 @@ def test_real_counters_see_graphs_breaks_and_recompiles():
     assert any("work" in reason for reason in log.recompile_reasons())
 
 
+@pytest.mark.thorough
 def test_reading_the_counters_loads_no_compiler():
     import subprocess
     import sys

@@ -29,6 +29,8 @@ diffusers = pytest.importorskip("diffusers")
 from bench.worker.sources import SourceError, embedded  # noqa: E402
 from scripts.train_embedded import wording  # noqa: E402
 
+pytestmark = pytest.mark.thorough
+
 Picture = np.ndarray
 
 # Most combinations turn up in the 8,000 training scenes too, with other jitter and wordings.

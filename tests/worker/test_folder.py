@@ -149,6 +149,7 @@ def ran(broken: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[fakes.T
     return fakes.run(job(root, broken)), root
 
 
+@pytest.mark.thorough
 def test_broken_pictures_are_failed_rows_and_the_rest_goes_on(ran):
     told, root = ran
     assert (told.outcome, told.reason) == ("ok", None)

@@ -12,6 +12,8 @@ from bench.worker import memory_modes
 from bench.worker.memory_modes import ModeError
 from tests.worker import fakes, tiny
 
+pytestmark = pytest.mark.thorough
+
 
 def work(memory: str | None, **changes: Any) -> dict[str, Any]:
     made = {"batch": 2, "height": 64, "width": 64, **changes}

@@ -15,12 +15,15 @@ import torch
 from tests import posing
 from tests.worker import fakes, tiny
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available()
-    or shutil.which("g++") is None
-    or not hasattr(torch.library.Library, "fallback"),
-    reason="needs a torch from 2.6 on, no GPU, and a C++ compiler",
-)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(
+        torch.cuda.is_available()
+        or shutil.which("g++") is None
+        or not hasattr(torch.library.Library, "fallback"),
+        reason="needs a torch from 2.6 on, no GPU, and a C++ compiler",
+    ),
+]
 
 TUNED = {
     "compile": "none", "channels_last": False, "fuse_qkv": False, "attention": "as-is",

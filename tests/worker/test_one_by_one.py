@@ -10,6 +10,8 @@ import pytest
 from bench.worker import one_by_one
 from tests.worker import fakes
 
+pytestmark = pytest.mark.thorough
+
 LOOSE = {"stable_pct": 1000.0, "min_calls": 2, "max_calls": 2}
 
 

@@ -254,6 +254,7 @@ def by_hand(module: torch.nn.Module, call: Callable[[], Any]) -> int:
     return total
 
 
+@pytest.mark.thorough
 @needs_counter
 @pytest.mark.parametrize(
     ("name", "batch"), [("sdxl", 2), ("sdxl-small", 8), ("sdxl-pix2pix-small", 3),

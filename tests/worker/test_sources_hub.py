@@ -23,6 +23,8 @@ from bench.worker import sources
 from bench.worker.sources import Loaded, SourceError, hub
 from tests.worker import tiny
 
+pytestmark = pytest.mark.thorough
+
 REPO = "someone/model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_" + "Zz9" * 10

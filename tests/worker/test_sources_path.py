@@ -48,6 +48,7 @@ def test_a_model_without_a_source_is_refused(model):
         sources.load(tiny.workload(model=model), "cpu", allow_remote_code=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "task", "expected"),
     [

@@ -15,6 +15,8 @@ from bench.worker.inputs import prepare
 from bench.worker.sources import SourceError, synthetic
 from tests.worker import tiny
 
+pytestmark = pytest.mark.thorough
+
 FP16_MAX = 65504.0
 CLIP_L, BIG_G, VAE = 123_060_480, 694_659_840, 83_653_863
 

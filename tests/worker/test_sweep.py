@@ -20,6 +20,8 @@ from bench.worker import dynamo
 from tests.cli.records import FIELDS, typed_of
 from tests.worker import fakes
 
+pytestmark = pytest.mark.thorough
+
 STEPS = [5, 10, 20, 30, 50]
 CELL_CALLS = 5
 """Two to warm up and three measured: what the jobs of ``fakes`` call before a sweep."""

@@ -13,7 +13,10 @@ from tests.cli.records import typed_of
 from tests.plugin_backend.plugin_backend import limits
 from tests.worker import fakes, tiny
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 
 def swept(root: Path, kind: str, sweep: dict[str, Any], **job: Any) -> fakes.Told:

@@ -46,6 +46,7 @@ def report(tmp_path, **more):
     return build.write([make.write_run(tmp_path / "run", records)])
 
 
+@pytest.mark.thorough
 def test_telemetry_is_told_with_its_flags(tmp_path):
     why = {"telemetry.gpu_memory_pct": "NVML: Not Supported"}
     written = report(tmp_path, telemetry=telemetry(), null_reasons=why)
