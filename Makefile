@@ -25,10 +25,10 @@ help:
 	@echo "make demo    run the quickstart matrix on small models that ship here"
 	@echo "make test    run the tests, in about three minutes"
 	@echo "make test-thorough    run those with real pipelines, compilers and processes"
-	@echo "make test-environments    the worker and OneDiff's backends under their own, older torches: gigabytes, long"
+	@echo "make test-environments  test the worker and OneDiff's backends under their own, older torch: gigabytes, slow"
 	@echo "make lint    ruff and mypy"
 	@echo "make gate    compare exact counts of the built-in backends with baselines/ci-cpu"
-	@echo "make report-results  write REPORT.md anew from the records in reports/results"
+	@echo "make report-results  write REPORT.md from the records in reports/results"
 	@echo "make bench   measure the harness itself: truth and overhead"
 	@echo "make clean   remove what make built; runs/ stays"
 	@echo "Variables are explained at the top of the Makefile."
@@ -43,18 +43,18 @@ endif
 
 $(READY): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" >/dev/null || { \
-	  echo "make: $(PYTHON) is not on the PATH; install it or say make PYTHON=python3.12 ..."; exit 1; }
+	  echo "make: $(PYTHON) is not on the PATH; install it or run make PYTHON=python3.12 ..."; exit 1; }
 	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV_ARGS) "$(VENV)"
 	$(PINS) > "$(VENV)/constraints.txt"
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) \
 	  -c "$(VENV)/constraints.txt" -e ".[worker,backends,report,dev]"
 	touch "$(READY)"
 
-# A folder of its own each time, so that a demo always runs anew and no earlier one is lost.
+# A separate folder each time, so that a demo always runs in full and keeps earlier ones.
 demo: $(READY)
 	"$(BIN)/bench" run configs/quickstart.yaml --out "runs/demo-$(STAMP)" --report
 
-# One thread each: test processes that share cores wait for each other inside OpenMP otherwise.
+# One thread each: otherwise test processes that share cores wait for each other inside OpenMP.
 test: $(READY)
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile
 

@@ -2,8 +2,8 @@
 # The regression gate as one script: GitHub Actions, GitLab, Jenkins and a terminal run the same.
 #
 #   scripts/gate.sh                           against the stored baseline NAME
-#   BASE_REF=origin/main scripts/gate.sh      against another commit, measured in turn with this one
-#   SAVE=1 scripts/gate.sh                    measure this commit and keep it as the baseline NAME
+#   BASE_REF=origin/main scripts/gate.sh      against another commit, measured alternately with this one
+#   SAVE=1 scripts/gate.sh                    measure this commit and save it as the baseline NAME
 #
 # CONFIG       what to measure                                 [configs/ci-gpu.yaml]
 # NAME         of the baseline                                 [the configuration's file name]
@@ -49,7 +49,7 @@ fi
 code=0
 "$BENCH" gate "${arguments[@]}" || code=$?
 
-# The candidate's own report: table, figures, and its pictures beside the eager ones.
+# The candidate's own report: table, figures, and its images beside the eager ones.
 if [ -f "$OUT/runs/candidate/records.jsonl" ]; then
   "$BENCH" report "$OUT/runs/candidate" --out "$OUT/report"
 fi

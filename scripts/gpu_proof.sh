@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Everything that is to be shown on a GPU, in slices that resume.
+# Measure everything that needs a GPU, in resumable slices.
 #
 #   scripts/gpu_proof.sh                              all slices that fit into --minutes
 #   scripts/gpu_proof.sh --status                     how far each slice is
 #   scripts/gpu_proof.sh --slice core-1024            one of them
-#   scripts/gpu_proof.sh --retry                      once more what ended failed, timeout or oom
+#   scripts/gpu_proof.sh --retry                      repeat what ended failed, timeout or oom
 #   scripts/gpu_proof.sh --device cpu --small         the same on a CPU, architectures narrowed
 #
 # Needs a Python with torch, diffusers and this project's other requirements (PYTHON=..., default
 # python3), and no network; docs/gpu-proof.md says how to bring them and what to bring back. Call
-# it again until it says that all slices are done: each call resumes where the last one stopped, be
-# it by time, by Ctrl-C or killed. --minutes (default 8.5) is for one call; a cell under way when it
-# is over is measured anew, so let it be more where nothing limits a call. Records, a report, the
-# self-check's lines and results/ (what to bring back) land in --out, default runs/gpu-proof.
+# it again until all slices are done: each call resumes where the last one stopped, whether by time,
+# Ctrl-C or kill. --minutes (default 8.5) limits one call; the cell in progress at its end is measured
+# again, so use a higher limit where possible. Records, a report, the self-check's output and results/
+# (what to bring back) go to --out, default runs/gpu-proof.
 #
 # Exit: 0 all slices are done and the self-check holds, 1 a known answer is broken or a slice
 # failed, 2 wrong usage or the machine is not ready: nothing was started, 75 stopped by time: call
@@ -63,7 +63,7 @@ config=configs/gpu-sdxl.yaml
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 state="scripts/proof_state.py"
 
-# A slice is a name and the cells that it measures; the most telling come first. Each has its own
+# A slice is a name and the cells that it measures; the most important come first. Each has its own
 # baseline, so that its ratios come from one interleaved session.
 slices=(core-1024 core-512 lossy-1024 cold-1024 shipped-1024 edits-512 i2i-1024 alone-1024
         steps-30 batch-4 bf16 modes-512 modes-1024 edits-1024 lossy-512 cold-512 i2i-512)
@@ -221,7 +221,7 @@ run_slice() {
   within "$(left)" "$python" -m bench.cli run "${arguments[@]}" --out "$folder" "${more[@]}"
 }
 
-# What to bring back: plan, records and a few pictures of each slice that is done.
+# What to bring back: plan, records and a few images of each finished slice.
 pack() {
   local name=$1 machine kept
   for kept in "$out"/results/*/"$name"/records.jsonl; do

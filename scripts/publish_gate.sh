@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Keeps a gate's baselines and pictures on a branch of their own, so that a job summary can show
-# them and the next run finds them.
+# Store a gate's baselines and images on a separate branch, so that a job summary can show them and
+# the next run finds them.
 #
 #   scripts/publish_gate.sh GATE_OUT KEPT
 #
-# GATE_OUT  what scripts/gate.sh left behind
+# GATE_OUT  output folder of scripts/gate.sh
 # KEPT      folder for a checkout of the branch; must be new
 # RESULTS   the branch [bench-gate]        RUN   name of this run [now]
-# SAVE      not empty: GATE_OUT/baselines takes the place of the branch's
-# KEEP      pictures of so many runs are kept [50]
+# SAVE      not empty: GATE_OUT/baselines replaces the branch's
+# KEEP      number of runs whose images are kept [50]
 set -euo pipefail
 
 from=$1
@@ -26,8 +26,8 @@ else
 fi
 
 mkdir -p "$kept/runs/$RUN"
-for picture in "$from"/report/plots/*.png "$from"/report/gallery/*.png; do
-  if [ -e "$picture" ]; then cp "$picture" "$kept/runs/$RUN/"; fi
+for image in "$from"/report/plots/*.png "$from"/report/gallery/*.png; do
+  if [ -e "$image" ]; then cp "$image" "$kept/runs/$RUN/"; fi
 done
 if [ -n "${SAVE:-}" ] && [ -d "$from/baselines" ]; then
   mkdir -p "$kept/baselines"

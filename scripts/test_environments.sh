@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests of the worker under old interpreters and torches, and the check of each backend: what
-# is too long for every change. Builds the environments that are missing (several gigabytes).
+# Run the worker's tests and the check of each backend under old interpreters and old torch: too slow
+# for every change. Builds missing environments (several gigabytes).
 #
 #   scripts/test_environments.sh [ENVIRONMENT …]     nexfort, nexfort310 and oneflow by default;
 #                                                    nexfort310 is nexfort under Python 3.10
