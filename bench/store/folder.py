@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from bench import files
 from bench.contract import SCHEMA_VERSION
 from bench.records import Cell, Record
 from bench.records.arms import Source
@@ -126,7 +127,7 @@ class RunFolder:
         try:
             folder = cls(path)
             for name in ("logs", "pictures", "cache"):
-                (path / name).mkdir(exist_ok=True)
+                files.folder(path / name)
         except OSError as error:
             os.close(lock)
             raise StoreError(_unusable(path, error)) from error
@@ -139,7 +140,7 @@ class RunFolder:
     def _read_header(self) -> _Header:
         path = self.path / "plan.json"
         try:
-            data = path.read_bytes()
+            data = files.read(files.inside(self.path, "plan.json"))
             newer(str(path), data)
             return checked(_header, data)
         except FileNotFoundError:
@@ -272,7 +273,7 @@ def _lock(path: Path) -> int:
     file = path / ".lock"
     try:
         # Also proves that the folder can be written, before anything starts.
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = files.create(file, os.O_RDWR)
     except OSError as error:
         raise StoreError(_unusable(path, error)) from error
     try:
