@@ -149,9 +149,9 @@ def folder(path: Path) -> Path:
     Raises:
         OSError: it cannot be made, or is a link, which nothing is written through.
     """
-    path.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
         raise FileError(errno.ELOOP, f"{path.name} is a link, and nothing is written through one")
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 

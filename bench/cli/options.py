@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from bench import files
+
 RUNS = Path("runs")
 
 
@@ -21,8 +23,7 @@ def run_path(path: Path) -> Path:
     """
     if str(path) != "latest" or path.exists():
         return path
-    from bench import files
-from bench.store import StoreError
+    from bench.store import StoreError
 
     newest: tuple[str, float, Path] | None = None
     for place, folders, names in os.walk(RUNS):

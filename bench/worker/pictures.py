@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import files
 from bench.contract import ImageEntry
 
 BLACK_MAX = 2  # of 255: what rounding leaves of a black picture
@@ -109,8 +108,7 @@ def write(image: Any, path: Path) -> None:
     """Write a PIL image as RGB to a PNG file, which appears whole or not at all."""
     partial = path.with_suffix(f".{os.getpid()}.part")
     try:
-        with os.fdopen(files.create(partial, os.O_WRONLY | os.O_TRUNC), "wb") as stream:
-            image.convert("RGB").save(stream, format="PNG")
+        image.convert("RGB").save(partial, format="PNG")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
