@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from bench import content
+from bench import content, files
 
 SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".ppm", ".tga", ".tif", ".tiff",
@@ -57,15 +57,15 @@ def names(place: Path) -> list[str]:
     def refuse(error: OSError) -> None:
         raise error
 
-    for root, folders, files in os.walk(place, onerror=refuse):
-        if RUN_MARK in files and Path(root) != place:
+    for root, folders, there in os.walk(place, onerror=refuse):
+        if RUN_MARK in there and Path(root) != place:
             folders.clear()
             continue
         folders[:] = [each for each in folders if not each.startswith(".")]
         below = Path(root).relative_to(place).as_posix()
         found += [
             name if below == "." else f"{below}/{name}"
-            for name in files
+            for name in there
             if is_picture_name(name) and os.path.isfile(os.path.join(root, name))
         ]
     return sorted(found)
@@ -144,9 +144,9 @@ def result_name(name: str) -> str:
 def header(rows: Path) -> dict[str, Any] | None:
     """Return the first line of a file of rows, which says whose they are; None if it has none."""
     try:
-        with rows.open("rb") as stream:
+        with files.open_file(rows, files.JSON_BYTES) as stream:
             read = json.loads(stream.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return read if isinstance(read, dict) else None
 
@@ -157,15 +157,20 @@ def read_rows(rows: Path) -> Iterator[dict[str, Any]]:
     Raises:
         OSError: it cannot be read.
     """
-    with rows.open("rb") as stream:
+    for line in row_lines(rows):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("picture"), str):
+            yield row
+
+
+def row_lines(rows: Path) -> Iterator[bytes]:
+    """Return the lines of a file of rows behind its first one; raise OSError if unreadable."""
+    with files.open_file(rows, files.JSON_BYTES) as stream:
         stream.readline()
-        for line in stream:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("picture"), str):
-                yield row
+        yield from stream
 
 
 def belongs(pictures_dir: Path, cell_id: str) -> bool:

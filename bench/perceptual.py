@@ -7,7 +7,6 @@ hold, so that a report can be written again where there is neither torch nor wei
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -17,8 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import content
-from bench.contract import PERCEPTUAL, Perceptual
+import msgspec
+
+from bench import content, files
+from bench.contract import Perceptual
+from bench.records.read import RecordError, checked
+from bench.records.types import Text
 from bench.store import StoreError
 from bench.worker.errors import SourceError
 from bench.worker.perceptual import NETS, Answer, PictureFile, Request, Task, tensors_of
@@ -152,7 +155,7 @@ def _clip(folder: Path, shown: str, name: str | None) -> Weights:
         lacking.append("a tokenizer (tokenizer.json, or vocab.json and merges.txt)")
     if lacking:
         raise ValueError(f"it lacks {lacking[0]}")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads(files.read(folder / "config.json", files.CONFIG_BYTES))
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "clip":
         raise ValueError(f"its config.json describes {kind!r}, not a clip model")
@@ -169,7 +172,7 @@ def _snapshot(repo: str, environment: Mapping[str, str]) -> Path | None:
     try:
         snapshots = sorted(each for each in (folder / "snapshots").iterdir() if each.is_dir())
         main = folder / "refs" / "main"
-        commit = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
+        commit = files.read(main, files.CONFIG_BYTES).decode().strip() if main.is_file() else ""
     except (OSError, UnicodeDecodeError):
         return None
     for each in sorted(snapshots, key=lambda one: one.name != commit):
@@ -179,6 +182,22 @@ def _snapshot(repo: str, environment: Mapping[str, str]) -> Path | None:
             continue
         return each
     return None
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line of `FILE`: a score, or None where it only notes the weights in use."""
+
+    weights: Text
+    weights_identity: Text
+    lpips: float | msgspec.UnsetType | None = msgspec.UNSET
+    clip_score: float | msgspec.UnsetType | None = msgspec.UNSET
+    picture_sha256: Text = ""
+    reference_sha256: Text = ""
+    prompt: Text = ""
+    prompt_cut: bool = False
+
+
+_line = msgspec.json.Decoder(_Line)
 
 
 class Kept:
@@ -222,32 +241,32 @@ class Kept:
         self._used[run, weights.metric] = str(weights)
         whole = {**line, "weights": weights.name, "weights_identity": weights.identity}
         try:
-            with (run / FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(whole) + "\n")
+            with os.fdopen(files.create(run / FILE, os.O_WRONLY | os.O_APPEND), "ab") as file:
+                file.write(json.dumps(whole).encode() + b"\n")
         except OSError:
             return  # a run that cannot be written is scored again next time
 
     def _read(self, run: Path) -> None:
         try:
-            lines = (run / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = files.read(files.inside(run, FILE)).split(b"\n")
         except OSError:
             return
         for line in lines:
             try:
-                self._take(json.loads(line), run)
-            except (ValueError, TypeError, KeyError, StopIteration):
+                self._take(checked(_line, line), run)
+            except RecordError:
                 continue  # a line that was cut off; its score is computed again
 
-    def _take(self, found: Any, run: Path) -> None:
-        metric = next(each for each in PERCEPTUAL if each in found)
-        weights = Weights(metric, str(found["weights"]), str(found["weights_identity"]), None)
-        if found[metric] is not None:
-            against = found["prompt" if metric == "clip_score" else "reference_sha256"]
-            question = Question(metric, found["picture_sha256"], against)
-            value = float(found[metric])
-            if not math.isfinite(value):
-                raise ValueError("not a finite number")
-            self._values[weights.identity, question] = value, bool(found.get("prompt_cut"))
+    def _take(self, found: _Line, run: Path) -> None:
+        metric: Perceptual = "clip_score" if found.lpips is msgspec.UNSET else "lpips"
+        value = found.clip_score if found.lpips is msgspec.UNSET else found.lpips
+        if value is msgspec.UNSET:
+            return
+        weights = Weights(metric, found.weights, found.weights_identity, None)
+        if value is not None:
+            against = found.prompt if metric == "clip_score" else found.reference_sha256
+            question = Question(metric, found.picture_sha256, against)
+            self._values[weights.identity, question] = value, found.prompt_cut
         self.weights[metric] = weights
         self._used[run, metric] = str(weights)
 

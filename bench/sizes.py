@@ -12,6 +12,8 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from bench import files
+
 Rounding = Literal["down", "nearest"]
 
 
@@ -60,7 +62,7 @@ def own_multiple(folder: Path) -> int:
 
 def _config(part: Path) -> dict[str, Any]:
     try:
-        read = json.loads((part / "config.json").read_bytes())
-    except (OSError, ValueError):
+        read = json.loads(files.read(part / "config.json", files.CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

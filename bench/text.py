@@ -7,10 +7,23 @@ The rules are those of the table in the terminal: seconds with three decimals be
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
+
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|\r(?!\n)"
+)
 
 GIB = 1024**3
 DASH = "–"
+
+
+def plain(text: str) -> str:
+    """Return text without what a terminal obeys or what turns the order of letters about.
+
+    Each such character becomes a replacement character; ends of lines and tabs stay.
+    """
+    return _CONTROL.sub("\ufffd", text)
 
 
 def seconds(value: float | None) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import audit, text
+from bench import audit, files, text
 from bench.audit.readers.runs import of_records
 from bench.contract import Perceptual
 from bench.records.arms import ArmGroup, Source, group
@@ -140,34 +139,25 @@ def _audit(source: Source, comparisons: Sequence[analyse.Comparison]) -> audit.A
 
 
 def _write(folder: Path, shown: view.View, drawn: Sequence[figures.Drawn]) -> Report:
-    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    plots = files.folder(folder / "plots")
     for one in drawn:
-        (folder / "plots" / f"{one.name}.png").write_bytes(one.png)
-        (folder / "plots" / f"{one.name}.svg").write_bytes(one.svg)
+        files.write(plots / f"{one.name}.png", one.png)
+        files.write(plots / f"{one.name}.svg", one.svg)
     # An earlier report's figures would be taken for this one's.
     for name in {*figures.NAMES, *sections.figures([])} - {one.name for one in drawn}:
         for kind in ("png", "svg"):
-            (folder / "plots" / f"{name}.{kind}").unlink(missing_ok=True)
+            (plots / f"{name}.{kind}").unlink(missing_ok=True)
     columns = [column for workload in shown.workloads for column in workload.gallery.shown]
     pictures = [picture for section in shown.sections for picture in section.pictures]
-    if columns or pictures:
-        (folder / "gallery").mkdir(exist_ok=True)
-    for picture in pictures:
-        (folder / "gallery" / f"{picture.name}.png").write_bytes(picture.png)
+    shown_images = {picture.name: picture.png for picture in pictures}
     for column in columns:
         assert column.png is not None
-        (folder / "gallery" / f"{column.name}.png").write_bytes(column.png)
+        shown_images[column.name] = column.png
         if column.difference is not None:
-            path = folder / "gallery" / f"{column.name}-difference.png"
-            path.write_bytes(column.difference)
+            shown_images[f"{column.name}-difference"] = column.difference
+    for name, png in shown_images.items():
+        files.write(files.folder(folder / "gallery") / f"{name}.png", png)
     report = Report(folder / "report.html", folder / "REPORT.md", shown)
-    _replace(report.markdown, markdown.render(shown, drawn))
-    _replace(report.page, html.render(shown, drawn))
+    files.write(report.markdown, text.plain(markdown.render(shown, drawn)))
+    files.write(report.page, text.plain(html.render(shown, drawn)))
     return report
-
-
-def _replace(path: Path, content: str) -> None:
-    """Write a file so that a reader sees the old page or the new one, never half of one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8", errors="replace")
-    os.replace(partial, path)

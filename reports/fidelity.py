@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from bench import fidelity
+import msgspec
+
+from bench import fidelity, files
 from bench.records import Image, Record
 from bench.records.arms import Arm
+from bench.records.read import RecordError, checked
 from bench.store import StoreError
+from bench.store.journal import why
 from reports.analyse import Comparison, Finding
 
 THRESHOLD_DB = fidelity.THRESHOLD_DB
@@ -30,7 +32,8 @@ class Stored:
 
     @property
     def path(self) -> Path:
-        return self.run / self.image.path
+        """Where it lies; raise OSError if that is not in the run folder."""
+        return files.inside(self.run, self.image.path)
 
     @property
     def sha256(self) -> str:
@@ -84,13 +87,14 @@ class Pictures:
     def __init__(self, known: Mapping[str, fidelity.Comparison] | None = None) -> None:
         self._known = dict(known or {})
         self._compared: dict[tuple[str, str], tuple[fidelity.Comparison | None, str | None]] = {}
-        self._checked: dict[Path, str | None] = {}
+        self._checked: dict[tuple[Path, str], str | None] = {}
 
     def problem(self, picture: Stored) -> str | None:
         """Return why an image cannot be shown: gone, unreadable, or not the record's."""
-        if picture.path not in self._checked:
-            self._checked[picture.path] = _problem(picture)
-        return self._checked[picture.path]
+        place = picture.run, picture.image.path
+        if place not in self._checked:
+            self._checked[place] = _problem(picture)
+        return self._checked[place]
 
     def compare(
         self, reference: Stored, picture: Stored
@@ -105,7 +109,8 @@ class Pictures:
         key = (reference.sha256, picture.sha256)
         if key not in self._compared:
             try:
-                found = fidelity.compare(load(reference.path), load(picture.path))
+                both = files.image(reference.path), files.image(picture.path)
+                found = fidelity.compare(*both)
             except (OSError, ValueError) as error:
                 self._compared[key] = None, str(error)
             else:
@@ -126,43 +131,27 @@ def known(runs: Sequence[Path]) -> dict[str, fidelity.Comparison]:
     found: dict[str, fidelity.Comparison] = {}
     for run in runs:
         file = run / KEPT
-        if not file.is_file():
-            continue
         try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            found.update({key: fidelity.Comparison(**value) for key, value in kept.items()})
-        except (ValueError, TypeError, AttributeError) as error:
+            kept = checked(_kept, files.read(files.inside(run, KEPT)))
+        except FileNotFoundError:
+            continue
+        except (OSError, RecordError) as error:
             raise StoreError(f"{file} does not hold comparisons of images: {error}") from error
+        found.update(kept)
     return found
 
 
-def load(path: Path) -> Any:
-    """Return an image as PIL's, in RGB."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return picture.convert("RGB")
-
-
-def inside(run: Path, path: str) -> Path | None:
-    """Return a file of a run folder; None if a link leads out of it.
-
-    A record may come from elsewhere: it must not make the page embed any file of this disk.
-    """
-    file = run / path
-    return file if file.resolve().is_relative_to(run.resolve()) else None
+_kept = msgspec.json.Decoder(dict[str, fidelity.Comparison])
 
 
 def _problem(picture: Stored) -> str | None:
     shown = picture.image.path
-    if inside(picture.run, shown) is None:
-        return f"the image {shown} lies outside the run folder"
     try:
-        pixels = load(picture.path)
+        pixels = files.image(picture.path)
     except FileNotFoundError:
         return f"the image {shown} is gone"
-    except (OSError, ValueError) as error:
-        return f"the image {shown} cannot be read ({error})"
+    except OSError as error:
+        return f"the image {shown} cannot be read ({why(error)})"
     if picture.sha256 and hashlib.sha256(pixels.tobytes()).hexdigest() != picture.sha256:
         return f"{shown} is not the image that its record describes"
     return None

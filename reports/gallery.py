@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from bench import fidelity as measure
+from bench import files
 from reports import fidelity
 from reports.analyse import Comparison, Finding
 from reports.fidelity import Likeness, Pair, Pictures, Stored
@@ -138,7 +139,7 @@ def _column(
 
 
 def _embedded(picture: Stored) -> tuple[bytes, int, int, str]:
-    image = fidelity.load(picture.path)
+    image = files.image(picture.path)
     full = image.size
     file = _reduced(image)
     reduced = f"{image.width}×{image.height} of {full[0]}×{full[1]}" if image.size != full else ""
@@ -156,7 +157,7 @@ def _reduced(image: Image.Image) -> bytes:
 def _difference(pair: Pair | None) -> tuple[bytes | None, int | None]:
     if pair is None or pair.figures is None or pair.figures.invalid or pair.figures.identical:
         return None, None
-    both = fidelity.load(pair.reference.path), fidelity.load(pair.picture.path)
+    both = files.image(pair.reference.path), files.image(pair.picture.path)
     factor = amplification(measure.difference_picture(*both, amplify=1))
     pixels = measure.difference_picture(*both, amplify=factor)
     return _reduced(Image.fromarray(pixels)), factor

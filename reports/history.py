@@ -8,6 +8,7 @@ from statistics import median
 
 import pandas as pd
 
+from bench import files
 from bench.gate.history import History, Series
 from bench.store import StoreError
 from plots import history, style
@@ -24,10 +25,10 @@ def write(found: History, out: Path) -> Path:
     png, svg = style.save(history.figure(table(found)))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "history.png").write_bytes(png)
-        (out / "history.svg").write_bytes(svg)
+        files.write(out / "history.png", png)
+        files.write(out / "history.svg", svg)
         page = out / "HISTORY.md"
-        page.write_text(markdown(found), encoding="utf-8")
+        files.write(page, markdown(found))
     except OSError as error:
         raise StoreError(
             f"the history cannot be written to {out}: {(error.strerror or str(error)).lower()}; "

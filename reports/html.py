@@ -53,7 +53,7 @@ def line(cells: Sequence[Cell]) -> Markup:
 
 def _cell(cell: Cell) -> str:
     kind = f' class="{cell.kind}"' if cell.kind else ""
-    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
+    value = "" if cell.value is None else f' data-value="{escape(repr(cell.value))}"'
     said = escape(cell.text)
     if cell.kind == "word":
         badge = escape(cell.text.lower().replace(" ", "-"))

@@ -116,7 +116,14 @@ def in_worker(module: str) -> bool:
 
 
 SHARED = (
-    *("bench.chains", "bench.contract", "bench.content", "bench.folder", "bench.modes"),
+    *(
+        "bench.chains",
+        "bench.contract",
+        "bench.content",
+        "bench.files",
+        "bench.folder",
+        "bench.modes",
+    ),
     *("bench.nvml", "bench.plugins", "bench.stats", "bench.stats.order"),
 )
 """What both sides import; besides, the packages of passes and tasks themselves."""

@@ -159,7 +159,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if not isinstance(error, _fixable()):
             raise
-        print(f"bench: {error}", file=sys.stderr)
+        from bench.text import plain
+
+        print(f"bench: {plain(str(error))}", file=sys.stderr)
         sys.exit(USAGE)
 
 

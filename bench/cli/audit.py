@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import options
 from bench.cli.terminal import print_json
+from bench.text import plain
 
 FOUND = 1
 
@@ -59,6 +60,6 @@ def audit(
     else:
         from rich.console import Console
 
-        print(render(tables, Console().width))
+        print(plain(render(tables, Console().width)))
     if any(table.findings for table in tables):
         raise typer.Exit(FOUND)

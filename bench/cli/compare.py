@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bench.cli import options
+from bench.cli.terminal import console
 
 if TYPE_CHECKING:
     from bench.gate.compare import Comparison
@@ -118,23 +119,20 @@ def write(comparisons: list[Comparison], format_: Format | None, outs: list[Path
     Raises:
         GateError: a file cannot be written.
     """
-    from rich.console import Console
-
     from bench.gate import GateError, show
 
     def text(form: Format) -> str:
         if form != "terminal":
             return show.texts(comparisons, form)
-        console = Console(width=120, color_system=None, force_terminal=False)
-        with console.capture() as captured:
+        page = console(width=120, color_system=None, force_terminal=False)
+        with page.capture() as captured:
             for comparison in comparisons:
-                console.print(show.terminal(comparison), highlight=False)
+                page.print(show.terminal(comparison))
         return captured.get()
 
     if not outs and format_ in (None, "terminal"):
-        console = Console()
         for comparison in comparisons:
-            console.print(show.terminal(comparison), highlight=False)
+            console().print(show.terminal(comparison))
     elif not outs:
         typer.echo(text(format_ or "terminal"), nl=False)
     for out in outs:

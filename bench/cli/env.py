@@ -391,6 +391,10 @@ def declared_sizes(names: list[str]) -> list[str]:
     for name in names:
         try:
             declared = declaration(name)
+            if declared.own_python is not None:  # nothing is started to plan
+                is_there = "" if declared.own_python.exists() else ", which is not there"
+                lines.append(f"{name}: your interpreter {declared.own_python}{is_there}")
+                continue
             status = built.status(declared)
         except EnvironmentProblem as error:
             lines.append(f"{name}: {error}")

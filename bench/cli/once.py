@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench import files
 from bench.cli import quick
 from bench.cli.flags import infer_task
 
@@ -84,7 +85,7 @@ def once(
 
     def lines(record: Record, folder: Path) -> Iterator[str]:
         yield from onediff.lines(record, values["warmups"])
-        images = [folder / image.path for image in record.images]
+        images = [files.inside(folder, image.path) for image in record.images]
         if print_output:
             for image in images:
                 yield from printed.in_terminal(image)

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from bench import files
+
 RUNS = Path("runs")
 
 
@@ -24,15 +26,15 @@ def run_path(path: Path) -> Path:
     from bench.store import StoreError
 
     newest: tuple[str, float, Path] | None = None
-    for place, folders, files in os.walk(RUNS):
-        if "plan.json" not in files:
+    for place, folders, names in os.walk(RUNS):
+        if "plan.json" not in names:
             continue
         folders.clear()
         plan = Path(place, "plan.json")
         try:
-            header = json.loads(plan.read_bytes())
+            header = json.loads(files.read(plan))
             planned = str(header.get("planned_utc") or header["created_utc"])
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
             print(f"bench: {plan} is passed over: {error}", file=sys.stderr)
             continue
         # Runs of one second are told apart by their files.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench import chains
+from bench import chains, files
 from bench.records import Record
 from bench.tasks.chain.record import Fields as Chain
 from bench.tasks.chain.record import Round
 from bench.tasks.folder.record import Fields as Folder
+from bench.tasks.folder.record import rows_of
 from bench.text import gib, plural
 
 if TYPE_CHECKING:
@@ -54,10 +56,8 @@ def ending(record: Record) -> Iterator[str]:
 def in_terminal(file: Path) -> Iterator[str]:
     """Yield an image as lines of coloured half blocks, at most `TERMINAL_WIDTH` wide."""
     import numpy as np
-    from PIL import Image
 
-    with Image.open(file) as opened:
-        image = opened.convert("RGB")
+    image = files.image(file)
     width = min(TERMINAL_WIDTH, image.width)
     height = max(2, round(image.height * width / image.width / 2) * 2)
     rows = np.asarray(image.resize((width, height))).tolist()
@@ -179,20 +179,17 @@ def _grid(record: Record, folder: Path) -> Path | None:
     Raises:
         OSError: an image cannot be read, or the grid not be written.
     """
-    from PIL import Image
-
     from bench import grids
 
     if not record.images:
         return None
-    loaded = []
-    for entry in record.images:
-        with Image.open(folder / entry.path) as image:
-            loaded.append(image.convert("RGB"))
+    loaded = [files.image(files.inside(folder, entry.path)) for entry in record.images]
     chain = record.part(Chain)
     rows = grids.of_chain(chain.chain_rounds, chain.lineage, loaded)
     path = folder / GRID
-    grids.draw(_layout(record.cell.raw["workload"]), rows).save(path)
+    drawn = io.BytesIO()
+    grids.draw(_layout(record.cell.raw["workload"]), rows).save(drawn, format="png")
+    files.write(path, drawn.getvalue())
     return path
 
 
@@ -202,8 +199,6 @@ def of_folder(record: Record, place: Path) -> Iterator[str]:
     Args:
         place: the run folder.
     """
-    from bench.folder import read_rows
-
     about = record.part(Folder).folder
     yield f"Model: {record.workload.model}"
     if about is not None:
@@ -219,9 +214,9 @@ def of_folder(record: Record, place: Path) -> Iterator[str]:
         if about.carried:
             yield f"Resumed: {about.carried} images were done before"
         rows = place / about.rows
-        bad = [row for row in read_rows(rows) if row["outcome"] != "ok"]
+        bad = [row for row in rows_of(place, about) if row.outcome != "ok"]
         for row in bad[:MOST_FAILURES]:
-            yield f"  {row['outcome']}: {row['picture']}: {row['reason']}"
+            yield f"  {row.outcome}: {row.picture}: {row.reason}"
         if len(bad) > MOST_FAILURES:
             yield f"  … and {len(bad) - MOST_FAILURES} more: {rows}"
         yield f"Results: {rows.parent}"

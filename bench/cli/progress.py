@@ -20,6 +20,7 @@ from bench.contract import Record
 from bench.passes.base import counted, doing
 from bench.runner import RunSummary, Silent, Task
 from bench.store import StoreError
+from bench.text import plain
 
 _STYLE = {"ok": "green", "fallback": "yellow", "unsupported": "yellow", "skipped": "yellow"}
 
@@ -52,6 +53,13 @@ def measuring(ui: Notes) -> Iterator[None]:
         ui.close()
 
 
+def _plain(text: str | Text) -> str | Text:
+    if isinstance(text, str):
+        return plain(text)
+    text.plain = plain(text.plain)
+    return text
+
+
 class Notes(Silent):
     """Sentences that must be read, and nothing else. The base of the other displays.
 
@@ -72,7 +80,7 @@ class Notes(Silent):
     def print(self, *text: str | Text) -> None:
         """Print, unless whoever read it is gone: a run goes on without an audience."""
         with _outliving_the_reader():
-            self.console.print(*text, soft_wrap=True, highlight=False, markup=False)
+            self.console.print(*map(_plain, text), soft_wrap=True, highlight=False, markup=False)
 
     def run_started(self, run_dir: Path, tasks: int, reused: int) -> None:
         self.started = True

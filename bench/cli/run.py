@@ -107,13 +107,12 @@ def run(
     for asked, flag in ((json_, "--json"), (every, "--all")):
         if asked:
             raise typer.BadParameter("needs --dry-run", param_hint=flag)
-    from rich.console import Console
-
     from bench import api
     from bench.cli import progress, run_table
     from bench.cli import report as reporting
+    from bench.cli.terminal import console as terminal_console
 
-    console = Console()
+    console = terminal_console()
     ui = progress.display(console, quiet=quiet)
     with progress.measuring(ui):
         measured = api.run(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.cli import options
-from bench.cli.terminal import print_json
+from bench.cli.terminal import console, print_json
 
 
 def show(
@@ -39,6 +39,4 @@ def show(
     if json_:
         print_json(run_table.as_json(run_table.read(run, all_rounds=all_rounds)))
         return
-    from rich.console import Console
-
-    run_table.print_run(run, Console(), all_rounds=all_rounds)
+    run_table.print_run(run, console(), all_rounds=all_rounds)

@@ -7,7 +7,10 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.text import plain
+
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 STYLES = {"ok": "green", "limited": "yellow", "missing": "bold red"}
@@ -36,6 +39,13 @@ def disk(amount: int) -> str:
     return f"{left:.3g} {units[0]}"
 
 
+def console(**settings: Any) -> Console:
+    """Return a terminal in which text is text: no markup, no emoji, nothing highlighted."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False, **settings)
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
@@ -48,7 +58,6 @@ def print_table(
     Args:
         right: columns, from 0, whose text is aligned to the right.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -57,11 +66,12 @@ def print_table(
         table.add_column(heading, justify="right" if place in right else "left")
     table.show_header = bool(table.columns)
     for row in rows:
-        table.add_row(*(Text(e, overflow="fold") if isinstance(e, str) else e for e in row))
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 200
-    console.print(table)
+        cells = (Text(plain(e), overflow="fold") if isinstance(e, str) else e for e in row)
+        table.add_row(*cells)
+    terminal = console()
+    if not terminal.is_terminal:
+        terminal.width = 200
+    terminal.print(table)
 
 
 def shown_path(path: Path) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from bench import files
 from bench.config.errors import ConfigError, Place, nearest, shown, storable
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -123,7 +125,7 @@ def read_file(path: Path, shown_as: str) -> Node:
             )
             hint = f" It holds {', '.join(inside[:5])}." if inside else ""
             raise ConfigError(f"is a directory; name a configuration file.{hint}", place)
-        with path.open("rb") as stream:
+        with files.open_file(path, sys.maxsize) as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(f"no such file.{_similar_file(path)}", place) from None

@@ -12,12 +12,13 @@ import functools
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from bench import files
 
 if sys.platform != "win32":
     import fcntl
@@ -261,11 +262,10 @@ def about(python: Path) -> tuple[str, str] | None:
     """Return an interpreter's version and a text of what it has, or None if it does not run."""
     command = [str(python), "-I", "-c", _ABOUT]
     try:
-        text = subprocess.check_output(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, timeout=60
-        )
-        return json.loads(text)[0], text
-    except (OSError, ValueError, subprocess.SubprocessError):
+        text = files.answer(command).decode()
+        version = json.loads(text)[0]
+        return (version, text) if isinstance(version, str) else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

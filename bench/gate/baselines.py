@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from bench import files
 from bench.gate import GateError, measured
 from bench.gate.measured import KIND, Baseline, Commit, Measurement
 from bench.records.read import NotJsonError, RecordError, checked
@@ -124,7 +125,7 @@ def read(path: Path) -> Baseline:
         GateError: it is none, is damaged, or was written by a later version.
     """
     try:
-        data = path.read_bytes()
+        data = files.read(path)
         header = checked(_header, data)
     except OSError as error:
         raise GateError(f"{path} cannot be read: {why(error)}.") from error

@@ -11,6 +11,7 @@ from statistics import median
 
 from msgspec import to_builtins
 
+from bench import files
 from bench.gate import GateError, baselines, measured
 from bench.gate.measured import FIGURES, MeasuredCell, Measurement
 from bench.stats import changepoint
@@ -91,23 +92,23 @@ def read(folder: Path) -> History:
 
 def _candidates(folder: Path) -> Iterator[Path]:
     """Yield run folders and baseline files, not what lies inside a run."""
-    for place, folders, files in os.walk(folder):
+    for place, folders, names in os.walk(folder):
         here = Path(place)
-        if "plan.json" in files:
+        if "plan.json" in names:
             folders.clear()
             yield here
             continue
         if len(here.relative_to(folder).parts) >= DEEPEST:
             folders.clear()
         folders.sort()
-        for name in sorted(files):
+        for name in sorted(names):
             if name.endswith(".json") and _is_baseline(here / name):
                 yield here / name
 
 
 def _is_baseline(path: Path) -> bool:
     try:
-        return f'"kind": "{measured.KIND}"'.encode() in path.read_bytes()
+        return f'"kind": "{measured.KIND}"'.encode() in files.read(path)
     except OSError:
         return False
 

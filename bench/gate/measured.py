@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 import bench
-from bench import fidelity
+from bench import fidelity, files
 from bench.contract import Outcome
 from bench.gate import GateError
 from bench.records import Cell, Image, Record, alike
@@ -130,7 +130,7 @@ class MeasuredCell(Struct, frozen=True, kw_only=True):
     asked: Asked
     found: Actual
     fingerprint: dict[Text, Any]
-    processes: tuple[Process, ...]
+    processes: Annotated[tuple[Process, ...], Meta(min_length=1)]
     fidelity: Fidelity
 
     def __post_init__(self) -> None:
@@ -373,10 +373,7 @@ class _Images:
         return pairs
 
     def _load(self, image: Image) -> Any:
-        from PIL import Image as Images
-
-        with Images.open(self._root / image.path) as stored:
-            pixels = stored.convert("RGB")
+        pixels = files.image(files.inside(self._root, image.path))
         if hashlib.sha256(pixels.tobytes()).hexdigest() != image.sha256:
             raise ValueError(f"{image.path} is not the image that its record describes")
         return pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -49,7 +50,7 @@ def checked(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
         RecordError: it is something else.
     """
     try:
-        return decoder.decode(data)
+        return decoder.decode(_plain(data))
     except RecursionError:
         raise RecordError("it nests too deeply") from None
     except UnicodeDecodeError:
@@ -61,6 +62,20 @@ def checked(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     # What has a wrong field may break off behind it.
     checked(_anything, data)
     raise RecordError(reason)
+
+
+_HIDDEN = re.compile(
+    rb"(\\\\)|\\u(?:00(?:0[0-8bBcCeEfF]|1[0-9a-fA-F]|7[fF]|[89][0-9a-fA-F])"
+    rb"|061[cC]|20(?:0[eEfF]|2[a-eA-E]|6[6-9]))|\\[bf]|\x7f|\xc2[\x80-\x9f]|\xd8\x9c"
+    rb"|\xe2\x80[\x8e\x8f\xaa-\xae]|\xe2\x81[\xa6-\xa9]"
+)
+"""In JSON, the characters that `bench.text.plain` replaces; a written backslash is none."""
+
+
+def _plain(data: bytes) -> bytes:
+    if not any(mark in data for mark in (b"\\", b"\x7f", b"\xc2", b"\xd8\x9c", b"\xe2")):
+        return data
+    return _HIDDEN.sub(lambda found: found[1] or "\ufffd".encode(), data)
 
 
 _anything = msgspec.json.Decoder(msgspec.Raw)

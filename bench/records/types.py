@@ -616,6 +616,12 @@ def _within(name: str, error: ValidationError) -> ValidationError:
 def _plain(data: bytes) -> dict[str, Any]:
     """Return a JSON object that no later walk through it can fail at."""
     value = _any_decoder.decode(data)
+    check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Raise RecursionError if JSON nests deeper than `DEEPEST`."""
     inner: list[Any] = [value]
     for _ in range(DEEPEST):
         inner = [
@@ -625,7 +631,7 @@ def _plain(data: bytes) -> dict[str, Any]:
             if isinstance(each, dict | list)
         ]
         if not inner:
-            return value
+            return
     raise RecursionError
 
 

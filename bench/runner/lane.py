@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from bench import files
 from bench.contract import (
     FOLDER_INPUTS,
     SCHEMA_VERSION,
@@ -302,7 +303,7 @@ class Lane:
                 flight.priming = compiles and not self._filled(flight)
                 if flight.priming:
                     shutil.rmtree(flight.cache, ignore_errors=True)
-                flight.cache.mkdir(exist_ok=True)
+                files.folder(flight.cache)
             else:
                 flight.cache = Path(tempfile.mkdtemp(prefix=FRESH_PREFIX, dir=root))
         except OSError as error:
@@ -312,8 +313,8 @@ class Lane:
         """Whether the cache was filled to its end, and by this software on this machine."""
         assert flight.cache is not None
         try:
-            marker = json.loads(_marker(flight.cache).read_bytes())
-        except (OSError, ValueError):
+            marker = json.loads(files.read(_marker(flight.cache)))
+        except (OSError, ValueError, RecursionError):
             return False
         return bool(marker == self._conditions(flight))
 
@@ -348,9 +349,10 @@ class Lane:
         try:
             if not _continued(cell, pictures):
                 shutil.rmtree(pictures, ignore_errors=True)
-            pictures.mkdir(parents=True, exist_ok=True)
-            job_file.write_text(json.dumps(job, indent=1) + "\n", encoding="utf-8")
-            log = os.open(flight.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+            files.folder(pictures.parent)
+            files.folder(pictures)
+            files.write(job_file, json.dumps(job, indent=1) + "\n")
+            log = files.create(flight.log, os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
         except OSError as error:
             if log is not None:
                 os.close(log)
@@ -544,7 +546,7 @@ class Lane:
         assert flight.cache is not None
         assert flight.launched is not None
         try:
-            _marker(flight.cache).write_text(json.dumps(self._conditions(flight)) + "\n")
+            files.write(_marker(flight.cache), json.dumps(self._conditions(flight)) + "\n")
         except OSError as error:
             raise _cannot_write(flight.cache, error) from error
         self._context.redactor.file(flight.log)
@@ -693,8 +695,8 @@ def worker_environment(threads: int) -> dict[str, str]:
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files below ``folder``; files that vanish meanwhile do not count."""
     total = 0
-    for root, _, files in os.walk(folder):
-        for name in files:
+    for root, _, names in os.walk(folder):
+        for name in names:
             try:
                 total += os.lstat(os.path.join(root, name)).st_size
             except FileNotFoundError:

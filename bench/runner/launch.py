@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import files
 from bench.environments import CURRENT, Interpreter, view
 from bench.worker import single, template
 
@@ -84,7 +85,8 @@ class Launcher:
         else:
             env = view.process_environment(interpreter, env)
         try:
-            with log.open("ab") as output, theirs:
+            appended = files.create(log, os.O_WRONLY | os.O_APPEND)
+            with os.fdopen(appended, "ab") as output, theirs:
                 self.process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,

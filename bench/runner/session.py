@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from bench import nvml
+from bench import files, nvml
 from bench.contract import Record as Written
 from bench.records import Record
 from bench.records.types import Text
@@ -144,7 +145,7 @@ class Watch:
         cell_id, round_ = task.key
         gpus = tuple(self._observer())
         line = Observation(cell_id=cell_id, round=round_, moment=moment, gpus=gpus)
-        with self._file.open("ab") as file:
+        with os.fdopen(files.create(self._file, os.O_WRONLY | os.O_APPEND), "ab") as file:
             file.write(msgspec.json.encode(line) + b"\n")
 
 
@@ -159,8 +160,8 @@ def read(run_dir: Path, records: Sequence[Record]) -> dict[Key, list[str]]:
     A line that was cut off by a crash is skipped; the last observation of a moment counts.
     """
     try:
-        lines = (run_dir / FILE).read_bytes().splitlines()
-    except FileNotFoundError:
+        lines = files.read(files.inside(run_dir, FILE)).splitlines()
+    except OSError:
         return {}
     seen = {(each.moment, each.cell_id, each.round): each.gpus for each in _observations(lines)}
     before: dict[Key, Gpu] = {}

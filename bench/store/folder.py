@@ -19,18 +19,20 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from bench import files
 from bench.contract import SCHEMA_VERSION
 from bench.records import Cell, Record
 from bench.records.arms import Source
 from bench.records.read import RecordError, checked
-from bench.records.types import Count, Text, cell_of
+from bench.records.types import Text, cell_of, check_depth
 from bench.store.journal import Entry, Journal, Key, StoreError, newer, write_atomically
 
 _DEAD_HOLDER_S = 2.0
+MOST_ROUNDS = 100_000
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +48,21 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Rounds(msgspec.Struct, frozen=True):
-    rounds: Count
+    rounds: Annotated[int, msgspec.Meta(ge=0, le=MOST_ROUNDS)]
 
 
 class _Planned(msgspec.Struct, frozen=True):
     cell_id: Text
     protocol: _Rounds
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What is read of a plan; its cells are checked whole by `RunFolder.cells`."""
+
+    name: Text = ""
+    cells: list[_Planned] = []
+    seeds_drawn: dict[Text, Any] | None = None
+    search: dict[Text, Any] | None = None
 
 
 _header = msgspec.json.Decoder(_Header)
@@ -71,6 +82,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._lock: int | None = None
+        self._planned: list[_Planned] = []
         self._header = self._read_header()
         self.journal = Journal(self.path / "records.jsonl")
 
@@ -126,7 +138,7 @@ class RunFolder:
         try:
             folder = cls(path)
             for name in ("logs", "pictures", "cache"):
-                (path / name).mkdir(exist_ok=True)
+                files.folder(path / name)
         except OSError as error:
             os.close(lock)
             raise StoreError(_unusable(path, error)) from error
@@ -139,12 +151,17 @@ class RunFolder:
     def _read_header(self) -> _Header:
         path = self.path / "plan.json"
         try:
-            data = path.read_bytes()
+            data = files.read(files.inside(self.path, "plan.json"))
             newer(str(path), data)
-            return checked(_header, data)
+            header = checked(_header, data)
+            check_depth([header.plan, header.host])
+            self._planned = msgspec.convert(header.plan, _Plan).cells
+            return header
         except FileNotFoundError:
             return _Header(schema=SCHEMA_VERSION)
-        except (OSError, RecordError) as error:
+        except RecursionError:
+            raise StoreError(f"{path} cannot be read: it nests too deeply.") from None
+        except (OSError, RecordError, msgspec.ValidationError) as error:
             raise StoreError(
                 f"{path} cannot be read ({error}); start again in another folder with --out."
             ) from error
@@ -165,6 +182,7 @@ class RunFolder:
             host=host,
             plan=plan,
         )
+        self._planned = msgspec.convert(plan, _Plan).cells
         text = json.dumps(msgspec.structs.asdict(self._header), indent=1)
         write_atomically(self.path / "plan.json", f"{text}\n")
 
@@ -185,8 +203,7 @@ class RunFolder:
 
     def current_keys(self) -> set[Key]:
         """Each (cell_id, round) of the current plan, with or without a record."""
-        planned = msgspec.convert(self.plan.get("cells", []), list[_Planned])
-        return {(each.cell_id, n) for each in planned for n in range(each.protocol.rounds)}
+        return {(each.cell_id, n) for each in self._planned for n in range(each.protocol.rounds)}
 
     def records(self, *, every: bool = False) -> Iterator[Record]:
         """Read records one at a time, in the order in which they were measured.
@@ -272,7 +289,7 @@ def _lock(path: Path) -> int:
     file = path / ".lock"
     try:
         # Also proves that the folder can be written, before anything starts.
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = files.create(file, os.O_RDWR)
     except OSError as error:
         raise StoreError(_unusable(path, error)) from error
     try:

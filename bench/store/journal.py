@@ -9,14 +9,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
+from bench import files
 from bench.contract import SCHEMA_VERSION, Outcome
 from bench.records.read import NotJsonError, RecordError, checked, decode
 from bench.records.types import Count, Record, Text
@@ -107,7 +109,7 @@ class Journal:
 
     def _scan(self) -> None:
         try:
-            file = self.path.open("rb")
+            file = self._reader()
         except FileNotFoundError:
             return
         except OSError as error:
@@ -115,7 +117,13 @@ class Journal:
         offset = 0
         torn: tuple[int, int, str] | None = None
         with file:
-            for number, line in enumerate(file, start=1):
+            lines = iter(lambda: file.readline(files.JSON_BYTES + 1), b"")
+            for number, line in enumerate(lines, start=1):
+                if len(line) > files.JSON_BYTES:
+                    raise StoreError(
+                        f"{self.path}, line {number}: it has more than the {files.JSON_BYTES:,} "
+                        "bytes that are read of a record."
+                    )
                 if torn is not None:
                     raise StoreError(
                         f"{self.path}, line {torn[1]}: {torn[2]}. The file was changed by "
@@ -188,7 +196,7 @@ class Journal:
         while (aside := self.path.with_name(f"records.torn-{number}.jsonl")).exists():
             number += 1
         try:
-            with self.path.open("r+b") as file:
+            with os.fdopen(files.create(self.path, os.O_RDWR), "r+b") as file:
                 file.seek(self.torn_at)
                 tail = file.read()
                 with aside.open("xb") as copy:
@@ -243,9 +251,7 @@ class Journal:
     def _open(self) -> int:
         if self._fd is None:
             try:
-                self._fd = os.open(
-                    self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
-                )
+                self._fd = files.create(self.path, os.O_RDWR | os.O_APPEND)
                 _sync_folder(self.path.parent)
             except OSError as error:
                 raise StoreError(
@@ -268,13 +274,16 @@ class Journal:
     def lines(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """Read the lines at ``entries``, one at a time."""
         try:
-            file = self.path.open("rb")
+            file = self._reader()
         except FileNotFoundError:
             return
         with file:
             for entry in entries:
                 file.seek(entry.offset)
                 yield entry, file.read(entry.length)
+
+    def _reader(self) -> BinaryIO:
+        return files.open_file(files.inside(self.path.parent, self.path.name), sys.maxsize)
 
     def _foreign(self, line: int, error: RecordError) -> StoreError:
         return StoreError(
@@ -304,17 +313,10 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         StoreError: it could not be written; the old content is untouched.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        files.write(path, text, sync=True)
         _sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {why(error)}. {remedy(error)}") from error
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import files
 from bench.worker import control, families
 from bench.worker.errors import SourceError, nearest, one_line
 
@@ -200,8 +201,9 @@ def open_picture(file: Path, most_pixels: int | None = None, what: str = "input 
         # Above half of the size that is refused, the library warns; the limit here is our own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(file)
-        with opened:
+            stream = files.open_file(file, files.IMAGE_BYTES)
+            opened = Image.open(stream)
+        with stream, opened:
             width, height = opened.size
             if most_pixels is not None and width * height > most_pixels:
                 raise SourceError(

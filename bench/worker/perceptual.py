@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
+from bench import files
 from bench.contract import Perceptual
 from bench.worker.pictures import digest
 
@@ -229,7 +230,7 @@ def _recipe(folder: Path, side: int) -> tuple[int, int, list[float], list[float]
     stored: Mapping[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            found = json.loads(files.read(folder / name, files.CONFIG_BYTES))
             stored = found.get("image_processor", found)
             break
     edge = stored.get("size", side)
@@ -291,10 +292,7 @@ def _one(compute: Any, task: Task) -> Answer:
 
 
 def _open(file: PictureFile) -> Any:
-    from PIL import Image
-
-    with Image.open(file["path"]) as opened:
-        picture = opened.convert("RGB")
+    picture = files.image(Path(file["path"]))
     if digest(picture) != file["sha256"]:
         raise ValueError("the file is not the picture that its record describes")
     return picture

@@ -11,9 +11,9 @@ import pandas as pd
 from PIL import Image
 
 import plots.step_kinds
-from bench import text
+from bench import files, text
 from bench.records import Record
-from reports import fidelity, frames
+from reports import frames
 from reports.analyse import Comparison, Finding
 from reports.sections.base import Plot, Section, Shown, shown
 from reports.tables import Column, Table, present, table
@@ -233,8 +233,7 @@ def _pictures(added: Sequence[_Added]) -> Iterator[Shown]:
         files = [(path, "control image") for path in record.control_images[:1]]
         files += [(image.path, "result") for image in record.images[:1]]
         for path, what in files:
-            file = fidelity.inside(finding.arm.source.path, path)
-            image = _image(file) if file and count < MOST_PICTURES else None
+            image = _image(finding.arm.source.path, path) if count < MOST_PICTURES else None
             if image is None:
                 continue
             count += 1
@@ -243,12 +242,11 @@ def _pictures(added: Sequence[_Added]) -> Iterator[Shown]:
             yield shown(name, image, caption, optimize=False)
 
 
-def _image(path: Path) -> Image.Image | None:
-    """Return an image, at most `SHOWN_SIDE` a side; None if unreadable."""
+def _image(run: Path, path: str) -> Image.Image | None:
+    """Return an image of a run, at most `SHOWN_SIDE` a side; None if unreadable."""
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        image: Image.Image = files.image(files.inside(run, path))
+    except OSError:
         return None
     image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     return image

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench import files
 from bench.audit.build import refuse
 from bench.audit.columns import Meaning
 from bench.audit.readers import delimited, jsons, markdown, onediff, runs
@@ -28,9 +29,7 @@ def read(path: Path, maps: Mapping[str, Meaning]) -> list[Table]:
     if path.is_dir() or path.name == "records.jsonl":
         return [runs.read(path, maps)]
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise refuse(shown, f"it is larger than {LARGEST_BYTES // 1024**2} MiB.")
-        content = path.read_bytes()
+        content = files.read(path, LARGEST_BYTES)
     except OSError as error:
         raise refuse(shown, f"{(error.strerror or str(error)).lower()}.") from error
     text = _text(shown, content)

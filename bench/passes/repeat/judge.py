@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from bench import files
 from bench.passes.repeat import record as stored
 from bench.records.types import Record
 from bench.stats.leak import Leak, find_leak
@@ -211,12 +211,7 @@ def _compared(where: str, index: int, one: Map | None, two: Map | None) -> Diffe
 def _opened(run_dir: Path, path: str | None) -> Map | None:
     if path is None:
         return None
-    file = (run_dir / path).resolve()
-    # A record may come from elsewhere: it must not make us read any file of this disk.
-    if not file.is_relative_to(run_dir.resolve()):
-        return None
     try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
+        return np.asarray(files.image(files.inside(run_dir, path)))
     except OSError:
         return None

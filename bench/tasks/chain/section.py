@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import plots.chain
-from bench import chains, fidelity, grids, text
+from bench import chains, fidelity, files, grids, text
 from bench.contract import Outcome
 from bench.records import Record
 from bench.records.alike import METERS
@@ -22,7 +22,7 @@ from bench.stats.median import median_interval
 from bench.tasks.chain.record import Descent, Fields, Round
 from reports import frames
 from reports.analyse import Comparison, Finding
-from reports.fidelity import Pictures, images, load
+from reports.fidelity import Pictures, images
 from reports.sections.base import Plot, Section, Shown, shown
 from reports.tables import Cell, Column, present, table
 
@@ -222,7 +222,7 @@ def distances(finding: Finding, record: Record | None, checks: Pictures) -> Dist
     if problem is not None:
         return Distances(None, [], 0, problem)
     try:
-        pixels = [_compared(load(each.path)) for each in stored]
+        pixels = [_compared(files.image(each.path)) for each in stored]
     except (OSError, ValueError) as error:
         return Distances(None, [], 0, str(error))
     if len({each.shape for each in pixels}) > 1:
@@ -407,7 +407,7 @@ def _grid(chain: _Chain, checks: Pictures) -> Callable[[str], Shown] | None:
         return None
 
     def made(name: str) -> Shown:
-        pictures = [load(each.path) for each in stored]
+        pictures = [files.image(each.path) for each in stored]
         rows = grids.of_chain(fields.chain_rounds, fields.lineage, pictures)
         return shown(name, grids.draw(chain.title, rows), f"{chain.title}: a row for each round")
 

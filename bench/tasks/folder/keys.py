@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from bench import folder
+from bench import files, folder
 from bench.config import catalogue
 from bench.config import values as v
 from bench.config.errors import shown
@@ -145,7 +145,8 @@ def is_edit(model: str, start: Path) -> bool:
     if source == "path":
         place = (start / Path(kind.strip()).expanduser()).resolve()
         try:
-            kind = str(json.loads((place / "model_index.json").read_bytes())["_class_name"])
+            index = files.read(place / "model_index.json", files.CONFIG_BYTES)
+            kind = str(json.loads(index)["_class_name"])
         except (OSError, ValueError, KeyError, TypeError):
             kind = place.name  # the worker says what is wrong with the folder
     return "pix2pix" in kind.lower()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from PIL import Image, ImageDraw
 
 import plots.folder
-from bench import folder, text
-from bench.tasks.folder.record import Fields, Folder
-from reports import fidelity, frames
+from bench import files, text
+from bench.tasks.folder.record import Fields, Folder, Row, rows_of
+from reports import frames
 from reports.analyse import Comparison, Finding
 from reports.sections.base import Plot, Section, Shown, shown
 from reports.tables import Column, Table, present, table
@@ -42,11 +42,10 @@ class _Run(NamedTuple):
     def title(self) -> str:
         return f"{self.comparison.group.title}, {self.finding.arm.label}"
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[Row]:
         """Read the rows of the record one after the other; none if their file is gone."""
-        file = fidelity.inside(self.finding.arm.source.path, self.folder.rows)
         try:
-            yield from folder.read_rows(file) if file else ()
+            yield from rows_of(self.finding.arm.source.path, self.folder)
         except OSError:
             return
 
@@ -64,7 +63,7 @@ class _Mark(NamedTuple):
 
     run: _Run
     place: int
-    row: Mapping[str, Any]
+    row: Row
     every: int
 
 
@@ -73,9 +72,9 @@ MARKS: frames.Columns = {
     "label": "run.finding.arm.label",
     "backend": "run.finding.arm.cell.backend.name",
     "place": "place",
-    "e2e_s": lambda mark: mark.row.get("e2e_s") if mark.row["outcome"] == "ok" else None,
-    "rss_bytes": lambda mark: mark.row.get("rss_bytes"),
-    "outcome": lambda mark: mark.row["outcome"],
+    "e2e_s": lambda mark: mark.row.e2e_s if mark.row.outcome == "ok" else None,
+    "rss_bytes": "row.rss_bytes",
+    "outcome": "row.outcome",
     "drawn": "every",
     "total": "run.folder.pictures",
     "failed": "run.folder.failed",
@@ -87,7 +86,7 @@ def _marks(comparisons: Sequence[Comparison]) -> Iterator[_Mark]:
         every = max(1, -(-run.folder.pictures // MOST_MARKS))
         marks = failures = 0
         for place, row in enumerate(run.rows(), 1):
-            ok = row["outcome"] == "ok"
+            ok = row.outcome == "ok"
             marks += ok
             failures += not ok
             if not (ok and (marks - 1) % every) and failures <= MOST_MARKS:
@@ -188,14 +187,14 @@ FOLDERS = (
 FAILURES = (
     Column("workload", lambda row: row[0].comparison.group.title),
     Column("backend", lambda row: row[0].finding.arm.label),
-    Column("image", lambda row: row[1]["picture"]),
-    Column("outcome", lambda row: row[1]["outcome"]),
-    Column("reason", lambda row: row[1]["reason"]),
+    Column("image", lambda row: row[1].picture),
+    Column("outcome", lambda row: row[1].outcome),
+    Column("reason", lambda row: row[1].reason),
 )
 
 
 def _failures(runs: Sequence[_Run]) -> Table | None:
-    failed = ((run, row) for run in runs for row in run.rows() if row["outcome"] != "ok")
+    failed = ((run, row) for run in runs for row in run.rows() if row.outcome != "ok")
     first = list(islice(failed, MOST_FAILURES))
     total = len(first) + sum(1 for _ in failed)
     note = f"The first {len(first)} of {total}." if total > len(first) else ""
@@ -216,14 +215,13 @@ def _sheets(runs: Sequence[_Run]) -> Iterator[Shown]:
             )
 
 
-def _tile(run: _Run, row: Mapping[str, Any]) -> Image.Image:
+def _tile(run: _Run, row: Row) -> Image.Image:
     tile = Image.new("RGB", (TILE, TILE), "#F2F3F5")
     try:
-        file = fidelity.inside(run.finding.arm.source.path, str(row.get("output")))
-        if row["outcome"] != "ok" or file is None:
-            raise OSError(row["reason"])
-        image = fidelity.load(file)
-    except (OSError, ValueError):
+        if row.outcome != "ok" or row.output is None:
+            raise FileNotFoundError(row.reason)
+        image = files.image(files.inside(run.finding.arm.source.path, row.output))
+    except OSError:
         pen = ImageDraw.Draw(tile)
         pen.line((30, 30, TILE - 30, TILE - 30), fill="#A40E26", width=3)
         pen.line((30, TILE - 30, TILE - 30, 30), fill="#A40E26", width=3)

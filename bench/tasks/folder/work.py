@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import folder
+from bench import files, folder
 from bench.contract import ImageEntry, Outcome
 from bench.stats.order import median_interval
 from bench.tasks.base import Measured, Run, Task, Warm
@@ -218,11 +218,11 @@ class Folder(Task):
             "machine": hashlib.sha256(said.encode()).hexdigest()[:16],
         }
         done: set[str] = set()
-        if self._rows.exists() and folder.header(self._rows) == mark:
+        if not self._rows.is_symlink() and folder.header(self._rows) == mark:
             _cut_torn_line(self._rows)
             done = {row["picture"] for row in folder.read_rows(self._rows)}
         else:
-            self._rows.write_text(json.dumps(mark) + "\n", encoding="utf-8")
+            files.write(self._rows, json.dumps(mark) + "\n")
         self._carried = len(done)
         self._stream = self._rows.open("a", encoding="utf-8")
         return done

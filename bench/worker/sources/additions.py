@@ -181,13 +181,14 @@ def _controlnet(text: str, pipeline: Any) -> tuple[Any, dict[str, Any], float]:
         pickles = [each.name for each in folder.glob("*.bin")]
         why = f"it has {pickles[0]}, a pickle, which can run code" if pickles else "it has none"
         raise SourceError(f"controlnet {text} needs {CONTROLNET_WEIGHTS}; {why}.")
-    path.check_safetensors(weights, f"controlnet {text}")
+    path.check_weights(folder, None, f"controlnet {text}")
     try:
-        net: Any = ControlNetModel.from_pretrained(
-            str(folder), use_safetensors=True, local_files_only=True
-        )
+        with path.no_pickles(f"controlnet {text}"):
+            net: Any = ControlNetModel.from_pretrained(
+                str(folder), use_safetensors=True, local_files_only=True
+            )
     except Exception as error:
-        if isinstance(error, MemoryError):
+        if isinstance(error, (MemoryError, SourceError)):
             raise
         raise SourceError(f"controlnet {text} cannot be loaded: {one_line(error)}") from error
     unet = getattr(pipeline, "unet", None)

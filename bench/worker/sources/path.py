@@ -6,18 +6,23 @@ import errno
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import content
+from bench import content, files
 from bench.worker import families
 from bench.worker.errors import SourceError, nearest, one_line
 from bench.worker.sources import Loaded
 
 INDEX = "model_index.json"
+ADAPTER = "adapter_config.json"
+"""Beside a component, it makes transformers load an adapter, pickled ones too."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _SINGLE_FILES = (".safetensors", ".gguf", *_PICKLES)
+_INDEX = re.compile(r"\.safetensors\.index\b.*\.json$")
+_PLAIN_NAME = re.compile(r"(?!\.)[^/\\\x00]+\.safetensors")
 _WEIGHTS = re.compile(
     r"^(?:diffusion_pytorch_model|model|pytorch_model)"
     r"(?:\.(?P<variant>[A-Za-z0-9_]+))?"
@@ -58,8 +63,8 @@ def load_folder(
     index = read_index(folder / INDEX, shown)
     variant = workload["variant"]
     check_components(index, content.listing(folder), variant, shown)
-    for file in _chosen_files(folder, index, variant):
-        check_safetensors(file, shown)
+    for name in components(index):
+        check_weights(folder / name, variant, shown)
     code = own_code(index, content.listing(folder))
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     options[_dtype_keyword()] = dtype
@@ -78,7 +83,8 @@ def load_folder(
         pipeline_class = families.pipeline_class(index["_class_name"], task, channels)
         _check_names(index, shown)
     try:
-        pipeline = pipeline_class.from_pretrained(str(folder), **options)
+        with no_pickles(shown):
+            pipeline = pipeline_class.from_pretrained(str(folder), **options)
     except SourceError:
         raise
     except Exception as error:
@@ -104,8 +110,8 @@ def load_folder(
 def read_index(file: Path, shown: str) -> dict[str, Any]:
     """Read ``model_index.json``; raise SourceError if it is no description of a pipeline."""
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+        index = json.loads(files.read(file, files.CONFIG_BYTES))
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{shown}: {INDEX} is no valid JSON: {one_line(error)}") from error
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), (str, list)):
         raise SourceError(f"{shown}: {INDEX} names no pipeline class (_class_name).")
@@ -220,7 +226,7 @@ def check_safetensors(file: Path, shown: str) -> dict[str, Any]:
     """
     size = file.stat().st_size
     where = f"{shown}: {file.parent.name}/{file.name}"
-    with file.open("rb") as stream:
+    with files.open_file(file, size) as stream:
         start = stream.read(8)
         if start.startswith(b"version "):
             raise SourceError(
@@ -229,11 +235,15 @@ def check_safetensors(file: Path, shown: str) -> dict[str, Any]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if 8 + length > size:
             raise SourceError(f"{where} is truncated or no safetensors file ({size} bytes).")
+        if length > files.HEADER_BYTES:
+            raise SourceError(
+                f"{where} is no safetensors file: its header would have {length:,} bytes."
+            )
         try:
             header = json.loads(stream.read(length))
             tensors = {key: entry for key, entry in header.items() if key != "__metadata__"}
             promised = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise SourceError(f"{where} is no safetensors file.") from error
     if 8 + length + promised != size:
         raise SourceError(
@@ -243,14 +253,72 @@ def check_safetensors(file: Path, shown: str) -> dict[str, Any]:
     return tensors
 
 
+def check_weights(component: Path, variant: str | None, shown: str) -> None:
+    """Check each weights file of a component's folder that may be opened: it must be safetensors.
+
+    Names come from the folder and from the maps of its indexes, which loaders follow first.
+
+    Raises:
+        SourceError: one is of another format, lies elsewhere or is damaged.
+    """
+    names = sorted(each.name for each in component.iterdir())
+    chosen = set(select(names, variant))
+    for name in names:
+        if name == ADAPTER:
+            raise SourceError(
+                f"{shown}: {component.name}/{name} names weights of another place, which are not "
+                "loaded; use lora: for an adapter."
+            )
+        if _INDEX.search(name):
+            chosen |= _mapped(component / name, shown)
+    for name in sorted(chosen.intersection(names)):
+        check_safetensors(component / name, shown)
+
+
+def _mapped(index: Path, shown: str) -> set[str]:
+    """Return the files that an index of weights in parts maps to."""
+    where = f"{shown}: {index.parent.name}/{index.name}"
+    try:
+        found = set(json.loads(files.read(index, files.JSON_BYTES))["weight_map"].values())
+        strange = sorted(str(each) for each in found if not _PLAIN_NAME.fullmatch(each))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise SourceError(f"{where} is no index of weights.") from error
+    if strange:
+        raise SourceError(
+            f"{where} maps to {strange[0]!r}: only .safetensors files beside it are read, others "
+            "can run code when read."
+        )
+    return found
+
+
+@contextmanager
+def no_pickles(shown: str) -> Iterator[None]:
+    """Within it, torch.load refuses whatever a library wants to read with it."""
+    import torch
+
+    def refuse(file: Any = None, *_: Any, **__: Any) -> Any:
+        name = Path(file).name if isinstance(file, (str, Path)) else "a file"
+        raise SourceError(
+            f"{shown}: {name} is pickled, which can run code when read, and is not loaded."
+        )
+
+    kept = torch.load
+    torch.load = refuse
+    try:
+        yield
+    finally:
+        torch.load = kept
+
+
 def denoiser_channels(folder: Path) -> int | None:
     """Input channels of the folder's UNet or transformer, None where its config does not say."""
     for name in ("unet", "transformer"):
         file = folder / name / "config.json"
         if file.is_file():
             try:
-                channels = json.loads(file.read_text(encoding="utf-8")).get("in_channels")
-            except (ValueError, AttributeError):
+                config = json.loads(files.read(file, files.CONFIG_BYTES))
+                channels = config.get("in_channels")
+            except (ValueError, AttributeError, RecursionError):
                 return None
             return channels if isinstance(channels, int) else None
     return None
@@ -303,15 +371,6 @@ def _check_names(index: Mapping[str, Any], shown: str) -> None:
                 f"{shown}: {name} is a {class_name}, which diffusers {diffusers.__version__} does "
                 f"not have{by}{nearest(class_name, dir(diffusers))}."
             )
-
-
-def _chosen_files(folder: Path, index: Mapping[str, Any], variant: str | None) -> list[Path]:
-    by_folder = _by_folder(content.listing(folder))
-    return [
-        folder / name / file
-        for name in components(index)
-        for file in select(by_folder.get(name, ()), variant)
-    ]
 
 
 def _by_folder(files: Iterable[str]) -> dict[str, list[str]]:
