@@ -165,13 +165,11 @@ def _proof_of_two_blocks() -> evidence.Proof:
             return x.relu() + 1
 
     torch._dynamo.reset()
-    blocks = [Block(), Block()]
-    made = SimpleNamespace(unet=torch.nn.Sequential(*blocks), components={})
+    block = torch.compile(Block(), backend="eager", dynamic=False)
+    made = SimpleNamespace(unet=lambda x: block(block(x)), components={})
     said = SimpleNamespace(runtime="dynamo", fallback=None)
     backend: Any = SimpleNamespace(name="regional", evidence=lambda: said)
     proof = evidence.Proof(backend, SimpleNamespace(), made)
-    for block in blocks:
-        block.compile(backend="eager", dynamic=False)
     proof.prepared(Scope(("unet",)), ["unet"])
     return proof
 
@@ -206,7 +204,9 @@ def test_a_shape_past_the_recompile_limit_is_eager_and_those_before_it_are_not(p
         reason = str(proved.eager(sample))
         assert "unet ran eager: torch" in reason
         assert "recompile limit in forward of Block and" in reason or "in forward and" in reason
-    assert proved.eager(call(proved, 3)) is None, "what was compiled before still is"
+    # Up to torch 2.4 what was compiled before is dropped as well, which then has to be seen.
+    sample = call(proved, 3)
+    assert (proved.eager(sample) is None) == (sample.ran == ({"unet": (1, Ran(2, 0))},))
 
 
 def test_a_call_that_runs_a_part_of_its_regions_eager_past_the_limit_is_eager(proved):
