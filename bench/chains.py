@@ -63,6 +63,30 @@ def diffusers_steps(steps: int, strength: float) -> int:
     return min(int(steps * strength), steps)
 
 
+_ROUND_UP = ("StableDiffusion3", "Flux", "Chroma", "QwenImage", "ZImage", "SanaSprint")
+_ROUND_DOWN = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+)
+
+
+def class_steps(class_name: str | None, steps: int, strength: float) -> int | None:
+    """Return the steps that image-to-image of a model's class takes; None if it is not known.
+
+    Source: ``get_timesteps`` of diffusers 0.42: eight classes keep the part of a step, all others
+    that are named here cut it off. LCM spreads the steps that are asked for.
+    """
+    if class_name is None:
+        return None
+    if class_name.startswith("LatentConsistencyModel"):
+        return steps
+    if class_name.startswith(_ROUND_UP):
+        return min(steps - int(max(steps - steps * strength, 0)), steps)
+    return diffusers_steps(steps, strength) if class_name in _ROUND_DOWN else None
+
+
 def script_steps(steps: int, strength: float) -> int:
     """Return the steps of a later round as the published chain's script counted them.
 

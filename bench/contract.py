@@ -312,6 +312,9 @@ class Job(TypedDict):
     prime_only: bool  # fill the warm compile cache (load, prepare, one call) and stop
 
 
+REQUIRED_OF_OK: tuple[str, ...] = ("fingerprint", "backend", "e2e_s")
+"""Fields of a record without which its outcome cannot be ``ok``; none of them is empty then."""
+
 # Events: one JSON object a line, from the worker to the parent, over a pipe of their own.
 #   {"event": "phase", "phase": "load" | "prepare" | "warmup" | "steady" | "finish" |
 #                                "telemetry" | "settle" | "repeat" | "profile" | "sweep"}
@@ -319,7 +322,8 @@ class Job(TypedDict):
 #   {"event": "append", "fields": {record field: value, …}}     appends to top-level list fields
 #   {"event": "decided", "outcome": Outcome, "reason": str | None}  how the cell ended, before its
 #                                                              sweep: holds if that kills the worker
-#   {"event": "end", "outcome": Outcome, "reason": str | None}  the last word of a worker
+#   {"event": "end", "outcome": Outcome, "reason": str | None, "events": int}  the last word of a
+#                                          worker, and how many events it sent before, if it says
 # A record is the identity fields plus every set and append so far. A worker that dies without "end"
 # keeps what it had reported; the parent then decides the outcome from how the process ended.
 

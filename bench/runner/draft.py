@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from bench.contract import OUTCOMES, Outcome
+from bench.contract import OUTCOMES, REQUIRED_OF_OK, Outcome
 
 OWN = frozenset(
     {
@@ -63,6 +63,7 @@ class Draft:
         self.reason: str | None = None
         self.decided: tuple[Outcome, str | None] | None = None
         self.events = 0
+        self._sent: int | None = None
         self._buffer = b""
         self._skipping = False
         self._strange = 0
@@ -89,6 +90,22 @@ class Draft:
             self._skipping = True
             self._buffer = b""
         return understood
+
+    def missing(self) -> str | None:
+        """Return what keeps these fields from being those of an ``ok`` record; None if nothing."""
+        absent = [name for name in REQUIRED_OF_OK if not self.fields.get(name)]
+        if absent:
+            return f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing"
+        times = self.fields["e2e_s"]
+        if not isinstance(times, list) or not all(_is_time(each) for each in times):
+            return "e2e_s holds what is no time"
+        backend = self.fields["backend"]
+        if not isinstance(backend, dict) or backend.get("active") is not True:
+            return "its field backend does not say that the backend was active"
+        # The end itself is not among those that came before it.
+        if self._sent is not None and self._sent != self.events - 1:
+            return f"{self.events - 1} of its {self._sent} events arrived"
+        return None
 
     def warnings(self) -> list[str]:
         if not self._strange:
@@ -119,6 +136,8 @@ class Draft:
             self.outcome = event["outcome"]
             reason = event.get("reason")
             self.reason = None if reason is None else str(reason)
+            sent = event.get("events")
+            self._sent = sent if isinstance(sent, int) else None
             return event
         if kind == "decided" and event.get("outcome") in OUTCOMES:
             reason = event.get("reason")
@@ -139,6 +158,10 @@ class Draft:
         else:
             self.fields.update(fields)
         return event
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
 
 
 def finite(fields: dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def conclude(
     tail: str,
     memory_limited: bool,
     over_limit: str | None = None,
+    priming: bool = False,
 ) -> Verdict:
     """Decide the outcome of a cell whose worker is gone.
 
@@ -62,7 +63,24 @@ def conclude(
         tail: the end of its log.
         memory_limited: whether it ran under a limit of its own.
         over_limit: the sentence that says which memory limit it passed, if it did.
+        priming: whether it only filled a compile cache, and has no figures.
     """
+    verdict = _concluded(draft, end, timeout_s, oom_kills, tail, memory_limited, over_limit)
+    missing = draft.missing() if verdict.outcome == "ok" and not priming else None
+    if missing is None:
+        return verdict
+    return Verdict("failed", f"the worker said ok, but {missing}", verdict.warnings)
+
+
+def _concluded(
+    draft: Draft,
+    end: Exit,
+    timeout_s: float | None,
+    oom_kills: int | None,
+    tail: str,
+    memory_limited: bool,
+    over_limit: str | None,
+) -> Verdict:
     if over_limit is not None:
         # Figures under a limit that was passed would not have been had under it.
         return Verdict("oom", over_limit)

@@ -533,6 +533,7 @@ class Lane:
             tail=read_tail(flight.log) if flight.launched is not None else "",
             memory_limited=cell["limits"]["memory_bytes"] is not None,
             over_limit=budget.over(cell["limits"], flight.over_bytes, flight.draft),
+            priming=flight.priming,
         )
         if not flight.priming:
             self._finish(flight, verdict, end)

@@ -181,7 +181,9 @@ class Task:
         invalid += faults.of_counts(samples)
         invalid += faults.of_compiling(since, proof.log.recompile_reasons())
         report.warn(*doubts, *faults.of_stages(samples), *faults.of_steps(samples[0]))
-        return Measured("invalid" if invalid else "ok", invalid)
+        eager = [reason for reason in map(instruments.eager, samples) if reason][:1]
+        outcome: Outcome = "invalid" if invalid else "fallback" if eager else "ok"
+        return Measured(outcome, invalid + eager)
 
     def saved(self, images: Sequence[Any]) -> None:
         """Report what else is known of images that were saved."""

@@ -15,7 +15,6 @@ from bench.worker import (
     between,
     compile_cache,
     determinism,
-    dynamo,
     evidence,
     failure,
     families,
@@ -128,7 +127,7 @@ class _Cell:
         bench.begin("warmup")
         eager = registry.traits(backend.name).compiles == "nothing"
         with memory_modes.decoder_watch(task.pipeline, eager=eager) as decoder:
-            warm = self.warm_up(instruments, inputs, proof.watch)
+            warm = self.warm_up(instruments, inputs, proof)
         bench.read_memory("warmup")
         if isinstance(backend, KeepsCompiled):
             backend.keep(task.pipeline)
@@ -136,6 +135,7 @@ class _Cell:
             return "ok", None
         cache, cold = proof.cache_found(self.cell["cache"], cache_filled)
         judgement = task.judged(proof.judge())
+        instruments.eager = proof.eager
         report.set(cache=cache, backend=proof.fields(judgement, self.cell["backend"]))
         report.warn(*([cold] if cold else []), *judgement.warnings)
         calls = decoder["calls"] // len(warm.times_s) if decoder else None
@@ -314,15 +314,16 @@ class _Cell:
         proof.prepared(scope, structure.changed_scopes(before, structure.of(pipeline)))
         return proof
 
-    def warm_up(self, instruments: Instruments, inputs: Any, watch: dynamo.ScopeWatch) -> Warm:
+    def warm_up(self, instruments: Instruments, inputs: Any, proof: evidence.Proof) -> Warm:
         """Call until the calls are stable; when priming a cache, once."""
         rule = self.cell["protocol"]["warmup"]
         warm = Warm([], False, [])
         decoded: list[Any] = []
         instruments.inspect = decoded.append
-        instruments.watch = watch
+        instruments.watch = proof.watch
         while not warmup.is_over(warm.times_s, rule):
             sample = instruments.measure(inputs.call_kwargs(on_step=instruments.on_step))
+            proof.saw(sample)
             warm.times_s.append(sample.e2e_s)
             self.report.append(warmup_s=sample.e2e_s)
             warm.digests.append([pictures.digest(i) for i in pictures.of_output(sample.output)])
@@ -335,7 +336,7 @@ class _Cell:
                 break
         instruments.inspect = None
         instruments.watch = None
-        watch.settle()
+        proof.watch.settle()
         stable = warmup.is_stable(warm.times_s, rule)
         self.report.set(warmup_stable=stable)
         if not stable:

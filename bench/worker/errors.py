@@ -9,16 +9,22 @@ from collections.abc import Iterable
 from bench.contract import Outcome
 
 
-class Ended(Exception):
-    """Ends a cell early, with an outcome; ``str()`` is the sentence for the user."""
+class Sentence(Exception):
+    """Has an outcome, and ``str()`` is the sentence for the user."""
+
+    outcome: Outcome
+
+
+class Ended(Sentence):
+    """Ends a cell early."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
         self.outcome = outcome
 
 
-class SourceError(Exception):
-    """A model cannot be loaded or driven as asked. ``str()`` is the sentence for the user.
+class SourceError(Sentence):
+    """A model cannot be loaded or driven as asked.
 
     Raised by all of the sources, families, inputs and tasks, with the remedy where there is one.
 
@@ -27,7 +33,7 @@ class SourceError(Exception):
             room on the disk); "failed" when what was asked or what was found is wrong.
     """
 
-    def __init__(self, message: str, *, outcome: str = "failed") -> None:
+    def __init__(self, message: str, *, outcome: Outcome = "failed") -> None:
         super().__init__(message)
         self.outcome = outcome
 

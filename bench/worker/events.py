@@ -56,9 +56,14 @@ class Report:
 
     def __init__(self, emit: Emit) -> None:
         self.phase = "start"
-        self._emit = emit
+        self._sent = 0
+        self._emit_event = emit
         self._warnings: set[str] = set()
         self._null_reasons: dict[str, str] = {}
+
+    def _emit(self, event: dict[str, Any]) -> None:
+        self._emit_event(event)
+        self._sent += 1
 
     def enter(self, phase: str) -> None:
         self.phase = phase
@@ -88,4 +93,4 @@ class Report:
 
     def end(self, outcome: Outcome, reason: str | None) -> None:
         said = failure.redacted(reason) if reason is not None else None
-        self._emit({"event": "end", "outcome": outcome, "reason": said})
+        self._emit({"event": "end", "outcome": outcome, "reason": said, "events": self._sent})

@@ -14,7 +14,15 @@ from typing import Any
 from bench.contract import SCOPES, BackendChoice
 from bench.worker import compile_cache
 from bench.worker.compile_cache import Cache
-from bench.worker.dynamo import CompilerLog, Counts, ScopeWatch, keep_metrics
+from bench.worker.dynamo import (
+    CompilerLog,
+    Counts,
+    Ran,
+    ScopeWatch,
+    counted_graphs,
+    keep_metrics,
+)
+from bench.worker.instrument import Sample
 from bench.worker.structure import module_names, scopes_of
 from compilers.base import BASELINE, Backend, Scope, UnsupportedPipelineError
 from compilers.scopes import resolve_scope
@@ -51,6 +59,7 @@ def judge(
     failures: Sequence[str] = (),
     limits_hit: Sequence[str] = (),
     admitted: str | None = None,
+    counted: bool = False,
 ) -> Judgement:
     """Decide from what was seen whether backend ``name`` is active.
 
@@ -63,6 +72,8 @@ def judge(
         failures: compile errors that torch swallowed.
         limits_hit: code that reached torch's recompile limit.
         admitted: the backend's own ``Evidence.fallback``.
+        counted: whether ``Counts.runs`` counts every run of compiled code, which then is the proof:
+            parts that share a graph compile it once, and code past a limit compiles none.
     """
     graphs = {scope: count.graphs for scope, count in counts.items() if count.graphs}
     if name == BASELINE:
@@ -71,6 +82,8 @@ def judge(
     if not changed and not graphs:
         return Judgement(False, (), f"{name} changed nothing in the pipeline: it ran eager")
 
+    if counted:
+        graphs = {scope: count.runs for scope, count in counts.items() if count.runs}
     # Graphs made in prepare name no scope: they prove at most as many changed scopes as they are.
     ahead = [part for part in wanted if part in changed and part not in graphs]
     proved_ahead = ahead if len(ahead) <= graphs.get(PREPARE, 0) else []
@@ -78,14 +91,14 @@ def judge(
     def proved(scope: str) -> bool:
         if runtime != "dynamo":
             return scope in changed
-        return scope in graphs or scope in proved_ahead
+        return scope in graphs or (not counted and scope in proved_ahead)
 
     called = set(entered)
     scope = tuple(part for part in wanted if proved(part))
     absent = [part for part in wanted if part not in scope and part in called]
     unused = [part for part in wanted if part not in scope and part not in called]
     warnings = tuple(f"{part} was to be compiled, but this task never calls it" for part in unused)
-    if runtime == "dynamo" and proved_ahead:
+    if runtime == "dynamo" and proved_ahead and not counted:
         parts = ", ".join(proved_ahead)
         warnings += (
             f"{parts}: compiled before any call, so which part it was is the backend's word",
@@ -101,7 +114,9 @@ def judge(
         reason = f"{name}: torch ran code eager after a compile error: {failures[0]}"
         return Judgement(False, scope, reason, warnings)
     if absent:
-        what = "no graph was compiled there" if runtime == "dynamo" else "nothing was changed there"
+        what = "nothing was changed there"
+        if runtime == "dynamo":
+            what = "no compiled graph was run there" if counted else "no graph was compiled there"
         partly = f"; {', '.join(scope)} is compiled" if scope else ""
         return Judgement(
             False,
@@ -154,6 +169,9 @@ class Proof:
         self._backend = backend
         self._options = options
         self._pipeline = pipeline
+        self._counted_before = counted_graphs()
+        self._most: dict[str, float] = {}
+        self._proved: tuple[str, ...] = ()
         self._wanted: tuple[str, ...] = ()
         self._changed: tuple[str, ...] = ()
         self._modules: dict[str, str] = {}
@@ -181,7 +199,7 @@ class Proof:
     def judge(self) -> Judgement:
         """Decide, after warm-up, whether the backend is active."""
         said = self._backend.evidence()
-        return judge(
+        found = judge(
             self._backend.name,
             wanted=self._wanted,
             runtime=said.runtime,
@@ -191,7 +209,47 @@ class Proof:
             failures=self.log.failures(),
             limits_hit=self.log.limits_hit(),
             admitted=said.fallback,
+            counted=self._is_counted(),
         )
+        self._proved = found.scope if said.runtime == "dynamo" and self._is_counted() else ()
+        return found
+
+    def _is_counted(self) -> bool:
+        """Return whether the runs of all graphs compiled so far are counted."""
+        made = counted_graphs() - self._counted_before
+        return 0 < self.watch.total().graphs <= made
+
+    def saw(self, sample: Sample) -> None:
+        """Note how many graphs each scope runs in a call of the warm-up."""
+        for call in sample.ran:
+            for scope, (entries, ran) in call.items():
+                if not ran.replays:
+                    self._most[scope] = max(self._most.get(scope, 0), ran.graphs / entries)
+
+    def eager(self, sample: Sample) -> str | None:
+        """Return why a call, perhaps of another shape, is not what was proved; None if it is.
+
+        A scope ran eager if it ran no compiled code, and in part if it ran less than in warm-up
+        after torch gave up on some. Replays of CUDA graphs stand for what was captured.
+        """
+        for call in sample.ran:
+            for scope in self._proved:
+                entries, ran = call.get(scope, (0, Ran(0, 0)))
+                if not entries or ran.replays:
+                    continue
+                each, most = ran.graphs / entries, self._most.get(scope, 0)
+                if each >= most > 0:
+                    continue
+                why = ""
+                if limits := self.log.limits_hit():
+                    why = f": torch reached its recompile limit in {limits[0]} and runs eager there"
+                elif failures := self.log.failures():
+                    why = f": torch ran code eager after a compile error: {failures[0]}"
+                if each and not why:
+                    continue
+                what = f"ran {each:g} of {most:g} compiled graphs a call" if each else "ran eager"
+                return f"{self._backend.name}: {scope} {what}{why}"
+        return None
 
     def fields(self, judgement: Judgement, choice: BackendChoice) -> dict[str, Any]:
         """Return the record's ``backend``."""

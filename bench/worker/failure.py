@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 
 from bench.contract import Outcome
+from bench.worker.errors import Sentence
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -30,12 +31,12 @@ WORDS_BYTES = 4096
 def outcome_and_reason(error: BaseException, doing: str) -> tuple[Outcome, str]:
     """Return how a cell ends that meets ``error`` while ``doing`` something.
 
-    An exception that carries an ``outcome`` of its own is a sentence for the user already. Else it
+    An exception of ours that carries an outcome is a sentence for the user already. Else it
     is ``oom`` if memory ran out anywhere in the chain of causes, and ``failed`` if not.
     """
-    own: Outcome | None = getattr(error, "outcome", None)
-    if own is not None:
-        return own, redacted(str(error))
+    # Any library's exception may have an attribute of that name: ours alone decide.
+    if isinstance(error, Sentence):
+        return error.outcome, redacted(str(error))
     ran_out = any(_is_out_of_memory(link) for link in _chain(error))
     return "oom" if ran_out else "failed", sentence(error, doing)
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from bench.contract import STAGES
 from bench.worker.clock import Clock
+from bench.worker.dynamo import Ran, executed
 from compilers.scopes import denoiser_name, text_encoder_names
 
 PROMPT_METHODS = ("encode_prompt", "_encode_prompt")
@@ -54,6 +55,7 @@ class Sample:
         denoiser_batches: distinct batch sizes of those calls, sorted.
         step_source: "callback", or "scheduler" where the pipeline offers no callback.
         between_s: host seconds of what was done after the call; None if nothing was.
+        ran: for each pipeline call: by scope, how often it was entered and what it ran compiled.
         more: further fields of the record, the value of this call for each.
     """
 
@@ -68,6 +70,7 @@ class Sample:
     denoiser_batches: tuple[int, ...]
     step_source: str | None
     between_s: float | None = None
+    ran: tuple[dict[str, tuple[int, Ran]], ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,6 +81,21 @@ class _Trace:
     batches: set[int] = field(default_factory=set)
     denoiser_calls: int = 0
     begun: bool = False
+    opened: list[Ran] = field(default_factory=list)
+    ran: dict[str, tuple[int, Ran]] = field(default_factory=dict)
+
+    def open(self) -> None:
+        self.opened.append(executed())
+
+    def close(self, scope: str) -> None:
+        now, before = executed(), self.opened.pop()
+        entries, ran = self.ran.get(scope, (0, Ran(0, 0)))
+        self.ran[scope] = (
+            entries + 1,
+            Ran(
+                ran.graphs + now.graphs - before.graphs, ran.replays + now.replays - before.replays
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,7 @@ class Instruments:
         missing: stage -> why it cannot be seen in this pipeline.
         calling: returns the context that each call runs in.
         between: done after each call, outside its time, when set.
+        eager: says of a call why its backend was not active in it; None if it was.
         denoiser_output: types of what the scheduler was given; looked at while ``watch`` is set.
     """
 
@@ -115,6 +134,7 @@ class Instruments:
         self.missing: dict[str, str] = {}
         self.calling: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         self.between: Callable[[], None] | None = None
+        self.eager: Callable[[Sample], str | None] = lambda _sample: None
         self.denoiser_output: set[str] = set()
         self._pipeline = pipeline
         self._clock = clock
@@ -169,6 +189,7 @@ class Instruments:
             denoiser_calls=None if "denoise_s" in self.missing else trace.denoiser_calls,
             denoiser_batches=tuple(sorted(trace.batches)),
             step_source=source,
+            ran=(trace.ran,),
         )
 
     def pause(self) -> float | None:
@@ -245,14 +266,18 @@ class Instruments:
         self, stage: str, scope: str | None
     ) -> tuple[Callable[..., None], Callable[[], None]]:
         def enter(_args: Any, _kwargs: Any) -> None:
-            if self.watch is not None and scope is not None:
-                self.watch.enter(scope)
+            if scope is not None:
+                self._trace.open()
+                if self.watch is not None:
+                    self.watch.enter(scope)
             self._trace.events.append(("enter", stage, self._clock.mark()))
 
         def leave() -> None:
             self._trace.events.append(("exit", stage, self._clock.mark()))
-            if self.watch is not None and scope is not None:
-                self.watch.leave(scope)
+            if scope is not None:
+                self._trace.close(scope)
+                if self.watch is not None:
+                    self.watch.leave(scope)
 
         return enter, leave
 
@@ -269,10 +294,12 @@ class Instruments:
             batch = _batch_size(args, kwargs)
             if batch is not None:
                 trace.batches.add(batch)
+            trace.open()
             if self.watch is not None:
                 self.watch.enter(scope)
 
         def leave() -> None:
+            self._trace.close(scope)
             if self.watch is not None:
                 self.watch.leave(scope)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench import modes
 from bench.contract import Outcome
-from bench.worker.errors import one_line
+from bench.worker.errors import Sentence, one_line
 from compilers import registry
 
 Refusal = tuple[Outcome, str]
@@ -24,7 +24,7 @@ FUSED = "2_0"
 """In the name of diffusers' attention processors that call torch's fused attention."""
 
 
-class ModeError(Exception):
+class ModeError(Sentence):
     """A mode that this pipeline cannot have here; ``str()`` is the sentence for the user.
 
     Attributes:

@@ -38,6 +38,7 @@ def work(job: Job, emit: Emit) -> None:
             {"meter": "rss", "scope": "host", "phase": "steady", "bytes": 5_000_000},
         ],
         "backend": {
+            "active": True,
             "evidence": {"graphs": 1, "graph_breaks": breaks, "recompiles": 0},
         },
     }

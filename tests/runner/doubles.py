@@ -21,6 +21,21 @@ def _extra(job: Job) -> dict[str, Any]:
     return job["cell"]["workload"]["extra"]
 
 
+COMPLETE: dict[str, Any] = {
+    "fingerprint": {"cpu": "CPU X"},
+    "backend": {"active": True},
+}
+
+
+def _ok(emit: Emit, *leave_out: str) -> None:
+    """End as ok with a complete record, but for the fields that are reported already."""
+    more = {name: value for name, value in COMPLETE.items() if name not in leave_out}
+    emit({"event": "set", "fields": more})
+    if "e2e_s" not in leave_out:
+        emit({"event": "append", "fields": {"e2e_s": 0.1}})
+    emit({"event": "end", "outcome": "ok", "reason": None})
+
+
 def good(job: Job, emit: Emit) -> None:
     if job["prime_only"]:
         with open(os.path.join(job["cache_dir"], "compiled"), "w") as file:
@@ -30,7 +45,7 @@ def good(job: Job, emit: Emit) -> None:
     emit({"event": "set", "fields": {"load_s": 0.5, "pipeline_class": "Double"}})
     for value in (0.1, 0.2, 0.3):
         emit({"event": "append", "fields": {"e2e_s": value}})
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit, "e2e_s")
 
 
 def by_extra(job: Job, emit: Emit) -> None:
@@ -56,7 +71,7 @@ def environment(job: Job, emit: Emit) -> None:
             },
         }
     )
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit, "fingerprint")
 
 
 def _fds() -> list[str]:
@@ -99,7 +114,7 @@ def hang_ignoring_sigterm(job: Job, emit: Emit) -> None:
 def slow(job: Job, emit: Emit) -> None:
     _partial(emit, "steady")
     time.sleep(_extra(job).get("seconds", 0.02))
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit)
 
 
 def dies_measuring(job: Job, emit: Emit) -> None:
@@ -149,21 +164,21 @@ def garbage(job: Job, emit: Emit) -> None:
     os.write(fd, b'{"event": "set", "fields": {"outcome": "ok", "cell_id": "forged"}}\n')
     emit({"event": "set", "fields": {"load_s": 2.0}})
     emit({"event": "append", "fields": {"load_s": 2.0}})
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit)
     os.write(fd, b'{"event": "se')
 
 
 def not_finite(job: Job, emit: Emit) -> None:
     fd = _fd(emit)
     os.write(fd, b'{"event": "set", "fields": {"load_s": NaN}}\n')
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit)
 
 
 def loud(job: Job, emit: Emit) -> None:
     line = b"x" * 2**20
     for _ in range(_extra(job)["mebibytes"]):
         os.write(1, line)
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit)
 
 
 HELPER = "import time, sys; open(sys.argv[1], 'w').close(); time.sleep(600)"
@@ -178,11 +193,11 @@ def leaves_helper(job: Job, emit: Emit) -> None:
     )
     while not os.path.exists(ready):
         time.sleep(0.005)
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit)
 
 
 def hangs_after_end(job: Job, emit: Emit) -> None:
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit)
     while True:
         signal.pause()
 
@@ -190,11 +205,11 @@ def hangs_after_end(job: Job, emit: Emit) -> None:
 def tells_launchers_threads(job: Job, emit: Emit) -> None:
     threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
     emit({"event": "set", "fields": {"fingerprint": {"launcher_threads": threads}}})
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit, "fingerprint")
 
 
 def crashes_after_end(job: Job, emit: Emit) -> None:
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit)
     os.abort()
 
 
@@ -220,8 +235,10 @@ def tells_secret(job: Job, emit: Emit) -> None:
 
 def prime_fails(job: Job, emit: Emit) -> None:
     emit({"event": "phase", "phase": "prepare"})
-    outcome = "failed" if job["prime_only"] else "ok"
-    emit({"event": "end", "outcome": outcome, "reason": "no compiler" if outcome != "ok" else None})
+    if job["prime_only"]:
+        emit({"event": "end", "outcome": "failed", "reason": "no compiler"})
+    else:
+        _ok(emit)
 
 
 def lawful(job: Job, emit: Emit) -> None:
@@ -239,7 +256,7 @@ def lawful(job: Job, emit: Emit) -> None:
         emit({"event": "append", "fields": {"e2e_s": seconds}})
     made = {"output_height": workload["height"], "output_width": workload["width"]}
     emit({"event": "set", "fields": made})
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit, "e2e_s")
 
 
 def hungry(job: Job, emit: Emit) -> None:
@@ -255,6 +272,7 @@ def _up_to_telemetry(emit: Emit) -> None:
     for phase in PHASES:
         emit({"event": "phase", "phase": phase})
     emit({"event": "append", "fields": {"e2e_s": 0.1}})
+    emit({"event": "set", "fields": COMPLETE})
     emit({"event": "set", "fields": {"null_reasons": {"stages": "none"}}})
     emit({"event": "decided", "outcome": "ok", "reason": None})
     emit({"event": "phase", "phase": "telemetry"})
@@ -265,7 +283,7 @@ def _up_to_telemetry(emit: Emit) -> None:
 def telemetry(job: Job, emit: Emit) -> None:
     _up_to_telemetry(emit)
     emit({"event": "phase", "phase": "settle"})
-    emit({"event": "end", "outcome": "ok", "reason": None})
+    _ok(emit, "e2e_s")
 
 
 def dies_in_telemetry(job: Job, emit: Emit) -> None:

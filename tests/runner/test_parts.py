@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +28,8 @@ from bench.runner.lane import folder_bytes
 from bench.runner.schedule import assign_devices, folder_names, lanes, order
 from bench.runner.secrets import Redactor
 from bench.store import Entry
+from bench.worker.events import Report
+from tests.runner import doubles
 from tests.runner.support import cell, machine
 
 A, B, C = (Gpu(n, f"GPU-{n}{n}{n}", 2**30, "1") for n in "abc")
@@ -266,6 +269,7 @@ def _conclude(
 ) -> tuple[str, str | None]:
     draft = Draft()
     draft.phase, draft.outcome = phase, outcome
+    draft.fields = {**doubles.COMPLETE, "e2e_s": [0.1]}
     verdict = conclude(
         draft,
         end or Exit(code=0),
@@ -295,6 +299,7 @@ def test_a_sweep_that_kills_its_worker_leaves_the_cell_as_it_was(ending, words):
         b'{"event": "decided", "outcome": "ok", "reason": null}\n'
         b'{"event": "phase", "phase": "sweep"}\n'
     )
+    draft.fields = {**doubles.COMPLETE, "e2e_s": [0.1]}
     given = {"end": Exit(), "timeout_s": None, "kills": None} | ending
     verdict = conclude(
         draft,
@@ -308,6 +313,49 @@ def test_a_sweep_that_kills_its_worker_leaves_the_cell_as_it_was(ending, words):
     (warning,) = verdict.warnings
     assert warning.startswith("the sweep is incomplete")
     assert words in warning
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"e2e_s": None}, "e2e_s is missing"),
+        ({"e2e_s": []}, "e2e_s is missing"),
+        ({"e2e_s": [0.1, None]}, "e2e_s holds what is no time"),
+        ({"e2e_s": [-1.0]}, "e2e_s holds what is no time"),
+        ({"backend": None}, "backend is missing"),
+        ({"backend": {"active": False}}, "its field backend does not say that the backend was"),
+        ({"backend": None, "fingerprint": {}}, "fingerprint, backend are missing"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["end", "decided"])
+def test_ok_is_concluded_from_a_complete_record_alone(kind, fields, why):
+    draft = Draft()
+    draft.fields = {**doubles.COMPLETE, "e2e_s": [0.1], **fields}
+    draft.feed(b'{"event": "%s", "outcome": "ok", "reason": null}\n' % kind.encode())
+    given: Any = {"timeout_s": None, "oom_kills": None, "tail": "", "memory_limited": False}
+    verdict = conclude(draft, Exit(code=0), **given)
+    assert verdict.outcome == "failed"
+    assert str(verdict.reason).startswith(f"the worker said ok, but {why}")
+    assert conclude(draft, Exit(code=0), **given, priming=True).outcome == "ok"
+
+
+@pytest.mark.parametrize(("entries", "missing"), [(1, None), (MAX_LINE_BYTES // 5, "3 of its 4")])
+def test_an_event_that_did_not_arrive_is_counted(entries, missing):
+    draft = Draft()
+
+    def send(event: dict[str, Any]) -> None:
+        line = json.dumps(event).encode() + b"\n"
+        for start in range(0, len(line), 2**22):
+            draft.feed(line[start : start + 2**22])
+
+    told = Report(send)
+    told.set(**doubles.COMPLETE)
+    told.append(e2e_s=0.1)
+    draft.feed(b"a library's line\n")
+    told.set(step_s=[[0.1]] * entries)
+    told.append(e2e_s=0.1)
+    told.end("ok", None)
+    assert draft.missing() == (missing and f"{missing} events arrived")
 
 
 def test_the_last_word_counts_more_than_what_was_decided_before_the_sweep():

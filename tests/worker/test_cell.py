@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bench.passes.profile import work as profiling
+from bench.worker.errors import SourceError
 from tests import plugin_backend
 from tests.cli.records import FIELDS
 from tests.worker import fakes
@@ -244,10 +245,7 @@ def test_errors_in_a_call(cell, error, outcome, call, doing, capsys):
 
 
 def test_a_source_that_knows_its_outcome_keeps_it(cell):
-    class SourceError(Exception):
-        outcome = "unavailable"
-
-    told = cell(SourceError("no such model: try another"))
+    told = cell(SourceError("no such model: try another", outcome="unavailable"))
     assert (told.outcome, told.reason) == ("unavailable", "no such model: try another")
 
 

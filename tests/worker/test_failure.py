@@ -5,6 +5,7 @@ import errno
 import pytest
 
 from bench.worker import failure
+from bench.worker.errors import SourceError
 
 
 class OutOfMemoryError(RuntimeError):
@@ -56,11 +57,19 @@ def test_torchs_own_errors_are_recognised():
 
 
 def test_an_exception_that_knows_its_outcome_keeps_it_and_its_words():
-    class SourceError(Exception):
-        outcome = "unavailable"
-
-    found = failure.outcome_and_reason(SourceError("ORG/NAME is gated: log in"), "loading")
+    error = SourceError("ORG/NAME is gated: log in", outcome="unavailable")
+    found = failure.outcome_and_reason(error, "loading")
     assert found == ("unavailable", "ORG/NAME is gated: log in")
+
+
+def test_an_outcome_of_a_librarys_exception_is_not_ours():
+    class Strange(Exception):
+        outcome = "ok"
+
+    assert failure.outcome_and_reason(Strange("x"), "loading") == (
+        "failed",
+        "Strange: x (while loading)",
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bench import folder
 from bench.tasks.folder import work as worker
-from bench.worker import memory, scenes
+from bench.worker import evidence, memory, scenes
 from bench.worker.sources import SourceError
 from tests.worker import fakes
 
@@ -168,6 +168,22 @@ def test_broken_pictures_are_failed_rows_and_the_rest_goes_on(ran):
         assert why in rows[name]["reason"]
         assert str(root) not in rows[name]["reason"]
     assert any("6 of 9 pictures failed; the first: 0-torn.png" in w for w in told["warnings"])
+
+
+def test_images_whose_shape_ran_eager_are_no_figures(broken, tmp_path, monkeypatch):
+    def eager(_proof: evidence.Proof, sample: Any) -> str | None:
+        return "unet ran eager" if sample.output.images[0].height < 64 else None
+
+    monkeypatch.setattr(evidence.Proof, "eager", eager)
+    told = fakes.run(job(tmp_path, broken))
+    rows = rows_of(told, tmp_path)
+    assert [rows[name]["outcome"] for name in ("a.png", "a.jpg", "sub/wide.png")] == [
+        "ok",
+        "fallback",
+        "fallback",
+    ]
+    assert rows["a.jpg"]["reason"] == "unet ran eager"
+    assert len(told["e2e_s"]) == 1
 
 
 def test_results_have_their_pictures_own_size_and_names(ran, broken):

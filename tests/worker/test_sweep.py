@@ -16,7 +16,7 @@ from bench.contract import PHASES
 from bench.passes.sweep.judge import size_sweep, step_sweep
 from bench.passes.sweep.work import shuffled
 from bench.stats.sweep import fit_sweep
-from bench.worker import dynamo
+from bench.worker import dynamo, evidence
 from tests.cli.records import FIELDS, typed_of
 from tests.worker import fakes
 
@@ -300,6 +300,29 @@ def test_a_size_past_the_recompile_limit_ran_eager(tmp_path, clock, pipeline, mo
     told = sweep_of(tmp_path, clock, size=[(64, 64), (128, 64)])
     assert [entry["outcome"] for entry in told["sweep_size"]] == ["ok", "fallback"]
     assert "recompile limit in forward" in told["sweep_size"][1]["reason"]
+
+
+def test_a_point_at_which_the_backend_ran_eager_is_no_figure(
+    tmp_path, clock, pipeline, monkeypatch
+):
+    def eager(_proof: evidence.Proof, _sample: Any) -> str | None:
+        steps, height = pipeline.called[-1][:2]
+        return "unet ran eager" if height >= 128 or steps == 10 else None
+
+    monkeypatch.setattr(evidence.Proof, "eager", eager)
+    told = sweep_of(tmp_path, clock, STEPS, size=[(64, 64), (128, 64), (192, 64)])
+    assert told.outcome == "ok"
+    found = [(entry["outcome"], entry["reason"]) for entry in told["sweep_size"]]
+    assert found == [("ok", None), *[("fallback", "unet ran eager")] * 2]
+    for entry in told["sweep_steps"]:
+        assert entry["outcome"] == ("fallback" if entry["steps"] == 10 else "ok")
+        assert (entry["e2e_s"] is None) == (entry["steps"] == 10)
+
+
+def test_measured_calls_that_ran_eager_are_a_fallback(tmp_path, clock, pipeline, monkeypatch):
+    monkeypatch.setattr(evidence.Proof, "eager", lambda _proof, _sample: "unet ran eager")
+    told = sweep_of(tmp_path, clock, STEPS)
+    assert (told.outcome, told.reason) == ("fallback", "unet ran eager")
 
 
 def test_a_cell_that_is_not_ok_is_not_swept(tmp_path, clock, pipeline):

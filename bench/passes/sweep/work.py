@@ -35,6 +35,7 @@ class _Call:
     Attributes:
         size: (width, height) of the pictures in pixels.
         compiled: what torch compiled meanwhile.
+        eager: why the backend was not active in it; None if it was.
     """
 
     sample: Sample | None
@@ -42,6 +43,7 @@ class _Call:
     compiled: dynamo.Counts
     outcome: Outcome
     reason: str | None
+    eager: str | None = None
 
 
 class SweepPass(Pass):
@@ -99,7 +101,7 @@ class Sweeper:
             "e2e_s": [],
         }
         inputs, call = self._first_call(size, doing)
-        compiled = call.compiled
+        compiled, eager = call.compiled, call.eager
         if call.sample is not None and call.size is not None:
             entry["output_width"], entry["output_height"] = call.size
             entry["steps_effective"] = call.sample.steps_effective
@@ -107,7 +109,7 @@ class Sweeper:
             entry["first_s"] = call.sample.e2e_s
         if call.outcome == "ok":
             call = self._call(inputs, doing, compiles=True)
-            compiled += call.compiled
+            compiled, eager = compiled + call.compiled, eager or call.eager
             entry["second_s"] = None if call.sample is None else call.sample.e2e_s
         if call.outcome == "ok":
             gc.collect()
@@ -116,6 +118,7 @@ class Sweeper:
                 if call.outcome != "ok" or call.sample is None:
                     break
                 entry["e2e_s"].append(call.sample.e2e_s)
+                eager = eager or call.eager
         outcome, reason = call.outcome, call.reason
         limits = log.limits_hit()
         if outcome == "ok" and limits:
@@ -124,6 +127,8 @@ class Sweeper:
                 f"torch reached its recompile limit in {limits[0]}, so that this size ran eager "
                 "there"
             )
+        elif outcome == "ok" and eager:
+            outcome, reason = "fallback", eager
         return {
             **entry,
             "graphs": compiled.graphs,
@@ -161,7 +166,8 @@ class Sweeper:
         elif not compiles and (compiled.graphs or compiled.attempts):
             outcome = "invalid"
             reason = f"torch compiled during this call, so its time contains compiling ({doing})"
-        return _Call(sample, images[0].size, compiled, outcome, reason)
+        eager = self._context.instruments.eager(sample)
+        return _Call(sample, images[0].size, compiled, outcome, reason, eager)
 
     def _failed(self, error: BaseException, doing: str, compiled: dynamo.Counts) -> _Call:
         failure.log(error)
@@ -173,15 +179,18 @@ class Sweeper:
 
 
 def _steps_entry(steps: int, call: _Call) -> dict[str, Any]:
-    sample = call.sample if call.outcome == "ok" else None
+    outcome, reason = call.outcome, call.reason
+    if outcome == "ok" and call.eager:
+        outcome, reason = "fallback", call.eager
+    sample = call.sample if outcome == "ok" else None
     return {
         "steps": steps,
         "steps_effective": None if sample is None else sample.steps_effective,
         "denoiser_calls": None if sample is None else sample.denoiser_calls,
         "e2e_s": None if sample is None else sample.e2e_s,
         "it_per_s": None if sample is None else sample.it_per_s,
-        "outcome": call.outcome,
-        "reason": call.reason,
+        "outcome": outcome,
+        "reason": reason,
     }
 
 

@@ -399,6 +399,7 @@ def _together(samples: Sequence[Sample], calls: Sequence[Call], made: list[Any])
         denoiser_calls=_whole([sample.denoiser_calls for sample in samples]),
         denoiser_batches=tuple(sorted(batches)),
         step_source=samples[0].step_source,
+        ran=tuple(call for sample in samples for call in sample.ran),
         more={
             "ttfi_s": calls[0].ended - calls[0].started,
             "gaps_s": gaps_s,

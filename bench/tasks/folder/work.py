@@ -61,6 +61,7 @@ class Folder(Task):
         self._place = Path(self.workload["pictures"])
         self._folder, self._root = run.places
         self._rows = self._folder / folder.ROWS
+        self._eager: dict[Size, str] = {}
         try:
             self._names = folder.names(self._place)
         except OSError as error:
@@ -150,6 +151,11 @@ class Folder(Task):
             if compiled.graphs or compiled.attempts:
                 row["compiled"] = max(compiled.graphs, compiled.attempts)
             row |= self._saved(each, pictures.of_output(sample.output)[0], own, inner)
+            # A shape that ran eager once stays so, also where what it ran is replayed.
+            eager = self._eager.get(given.size) or instruments.eager(sample)
+            if eager and row["outcome"] == "ok":
+                self._eager[given.size] = eager
+                row |= {"outcome": "fallback", "reason": eager}
         except (Exception, SystemExit) as error:  # noqa: BLE001 - all of them are outcomes
             row["outcome"], reason = failure.outcome_and_reason(error, "processing it")
             file = folder.path_of(self._place, each["picture"])
