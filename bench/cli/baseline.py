@@ -86,7 +86,8 @@ def _rows(entry: Baseline) -> Iterator[tuple[str, ...]]:
 
     for name, cell in entry.cells.items():
         if not cell.good:
-            yield name, cell.processes[0].outcome, "–", "–", "–", "–"
+            outcome = cell.processes[0].outcome if cell.processes else "missing"
+            yield name, outcome, "–", "–", "–", "–"
             continue
         summary = bootstrap.arm_summary([process.e2e_s for process in cell.good])
         counts = cell.good[0].counts

@@ -130,7 +130,7 @@ class MeasuredCell(Struct, frozen=True, kw_only=True):
     asked: Asked
     found: Actual
     fingerprint: dict[Text, Any]
-    processes: Annotated[tuple[Process, ...], Meta(min_length=1)]
+    processes: tuple[Process, ...]
     fidelity: Fidelity
 
     def __post_init__(self) -> None:
