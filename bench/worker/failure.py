@@ -15,11 +15,22 @@ from bench.worker.errors import Sentence
 
 OUT_OF_MEMORY = (
     "out of memory",
+    "outofmemory",
+    "memoryerror",
     "can't allocate memory",
     "cannot allocate memory",
     "not enough memory",
-    "std::bad_alloc",
+    "insufficient memory",
+    "failed to allocate memory",
+    "unable to allocate",
+    "unable to mmap",
+    "bad_alloc",
+    "status_alloc_failed",
+    "cudaerrormemoryallocation",
+    "resource_exhausted",
+    "(os error 12)",
 )
+"""What allocators say, in lower case: of the system, C++, torch, CUDA, cuBLAS, safetensors."""
 SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS)_?KEY", re.IGNORECASE
 )
@@ -31,14 +42,14 @@ WORDS_BYTES = 4096
 def outcome_and_reason(error: BaseException, doing: str) -> tuple[Outcome, str]:
     """Return how a cell ends that meets ``error`` while ``doing`` something.
 
-    An exception of ours that carries an outcome is a sentence for the user already. Else it
-    is ``oom`` if memory ran out anywhere in the chain of causes, and ``failed`` if not.
+    An exception of ours that carries an outcome is a sentence for the user already. It is ``oom``
+    if memory ran out anywhere in the chain of causes, and else that, or ``failed``.
     """
     # Any library's exception may have an attribute of that name: ours alone decide.
-    if isinstance(error, Sentence):
-        return error.outcome, redacted(str(error))
-    ran_out = any(_is_out_of_memory(link) for link in _chain(error))
-    return "oom" if ran_out else "failed", sentence(error, doing)
+    ours = isinstance(error, Sentence)
+    own: Outcome = error.outcome if isinstance(error, Sentence) else "failed"
+    reason = redacted(str(error)) if ours else sentence(error, doing)
+    return "oom" if own == "failed" and ran_out_of_memory(error) else own, reason
 
 
 def last_words() -> str | None:
@@ -97,10 +108,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether ``error``, or anything in the chain of its causes, is a lack of memory."""
+    return any(_is_out_of_memory(link) for link in _chain(error))
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
+    # The others, such as ValueError, quote what users wrote; a sentence of ours quotes its cause.
+    says = isinstance(error, (RuntimeError, OSError, ImportError, SystemError))
+    says = says or type(error).__module__ != "builtins"
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(mark in text for mark in OUT_OF_MEMORY)
+    return says and not isinstance(error, Sentence) and any(mark in text for mark in OUT_OF_MEMORY)
