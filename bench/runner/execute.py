@@ -166,6 +166,7 @@ def execute(
             )
             executed = _run(context, schedule.lanes(tasks), interrupts)
             interrupted = interrupts.count > 0
+        folder.check()
         summary = RunSummary(
             run_dir=folder.path,
             outcomes=_outcomes(folder),
@@ -317,13 +318,13 @@ def _recover(folder: RunFolder) -> list[str]:
         for leftover in (folder.path / "cache").glob(f"{FRESH_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
     aside = folder.journal.recover()
-    if aside is None:
-        return []
-    note = (
-        "The last run ended while a record was being written: that cell will run again. The "
-        f"unfinished line is in {aside.name}."
-    )
-    return [note]
+    notes = folder.journal.notes()
+    if aside is not None:
+        notes.append(
+            "The last run ended while a record was being written: that cell will run again. The "
+            f"unfinished line is in {aside.name}."
+        )
+    return notes
 
 
 def _forecast(

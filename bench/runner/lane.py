@@ -307,7 +307,7 @@ class Lane:
             else:
                 flight.cache = Path(tempfile.mkdtemp(prefix=FRESH_PREFIX, dir=root))
         except OSError as error:
-            raise _cannot_write(root, error) from error
+            raise self._cannot_write(root, error) from error
 
     def _filled(self, flight: _Flight) -> bool:
         """Whether the cache was filled to its end, and by this software on this machine."""
@@ -356,7 +356,7 @@ class Lane:
         except OSError as error:
             if log is not None:
                 os.close(log)
-            raise _cannot_write(context.folder.path, error) from error
+            raise self._cannot_write(context.folder.path, error) from error
         if flight.priming:
             context.ui.preparing(task, "filling its compile cache")
         flight.oom_kills = oom_kills()
@@ -385,6 +385,15 @@ class Lane:
         finally:
             os.close(theirs)
             os.close(log)
+
+    def _cannot_write(self, where: Path, error: OSError) -> StoreError:
+        try:
+            self._context.folder.check()
+        except StoreError as changed:
+            return changed
+        return StoreError(
+            f"{where} cannot be written: {why(error)}. All records so far are safe. {remedy(error)}"
+        )
 
     # What the launcher and the worker say.
 
@@ -549,7 +558,7 @@ class Lane:
         try:
             files.write(_marker(flight.cache), json.dumps(self._conditions(flight)) + "\n")
         except OSError as error:
-            raise _cannot_write(flight.cache, error) from error
+            raise self._cannot_write(flight.cache, error) from error
         self._context.redactor.file(flight.log)
         flight.priming = False
         flight.prime_s = self._context.clock() - flight.launched
@@ -734,12 +743,6 @@ def _limit(limit_bytes: int | None, device: str) -> Limit | None:
     # CUDA reserves address space by the hundred gigabytes without using it, so that only a limit on
     # data means anything there.
     return Limit("RLIMIT_DATA" if device.startswith("cuda") else "RLIMIT_AS", limit_bytes)
-
-
-def _cannot_write(where: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{where} cannot be written: {why(error)}. All records so far are safe. {remedy(error)}"
-    )
 
 
 def _utc() -> str:
