@@ -62,6 +62,8 @@ def run(job_file: str, events_fd: int, entry: str = ENTRY) -> NoReturn:
         emit = EventPipe(events_fd).emit
         with open(job_file, encoding="utf-8") as file:
             job: Job = json.load(file)
+        if job_file.startswith("/dev/fd/"):
+            os.close(int(job_file.removeprefix("/dev/fd/")))
         _spare_finalizers()
         module, _, function = entry.partition(":")
         try:

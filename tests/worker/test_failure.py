@@ -120,7 +120,7 @@ def test_secrets_reach_neither_reason_nor_log(monkeypatch, capsys):
     failure.log(error)
     logged = capsys.readouterr().err
     assert "hf_abcdef123" not in logged
-    assert "[HF_TOKEN]" in logged
+    assert "401 for token [hidden]" in logged
 
 
 @pytest.mark.parametrize("code", [1, None])
