@@ -27,7 +27,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 HIDDEN = "[hidden]"
 
-_NAME = re.compile(
+SECRET_NAME = re.compile(
     r"TOKEN(?!IZER)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|APIKEY|AUTHORIZATION|COOKIE|BEARER"
     r"|(^|[_.-])(PASS|PAT|AUTH|SIG|SIGNATURE|KEY)($|[_.-])|[_-](PWD|KEYS?)$|ACCESSKEY|PRIVATE_?KEY",
     re.IGNORECASE,
@@ -160,7 +160,7 @@ def _may_match(data: bytes) -> bool:
 def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
     for name, whole in environment.items():
         value = whole.strip()
-        if _NAME.search(name) and not _is_ordinary(value):
+        if SECRET_NAME.search(name) and not _is_ordinary(value):
             yield value
             # "Bearer abc", as in AUTHORIZATION, is printed without its first word as well.
             yield from (word for word in value.split()[1:] if len(word) >= 12)
@@ -172,7 +172,7 @@ def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
             if _KNOWN.fullmatch(user) or len(user) >= (20 if user.isalpha() or password else 8):
                 yield user
         for key, item in _QUERY.findall(value) if "://" in value else ():
-            if _NAME.search(key):
+            if SECRET_NAME.search(key):
                 yield item
     yield _stored_token(environment)
 

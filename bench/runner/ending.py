@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contract import Outcome
+from bench.contract import OUT_OF_MEMORY, Outcome
 from bench.runner.draft import Draft
-from bench.worker.failure import OUT_OF_MEMORY
 
 _TAIL_BYTES = 8192
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, cast
 from bench import files
 from bench.contract import (
     FOLDER_INPUTS,
+    LOG,
     SCHEMA_VERSION,
     Cell,
     Job,
@@ -44,7 +45,6 @@ from bench.store import RunFolder, StoreError
 from bench.store.journal import remedy, why
 from bench.tasks import TASKS
 from bench.worker import families
-from bench.worker.failure import LOG
 from compilers import registry
 
 Start = Literal["auto", "fork", "spawn"]

@@ -13,30 +13,10 @@ import time
 import traceback
 from collections.abc import Iterator
 
-from bench.contract import Outcome
+from bench.contract import LOG, OUT_OF_MEMORY, Outcome
 from bench.redact import redacted
 from bench.worker.errors import Sentence
 
-OUT_OF_MEMORY = (
-    "out of memory",
-    "outofmemory",
-    "memoryerror",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "insufficient memory",
-    "failed to allocate memory",
-    "unable to allocate",
-    "unable to mmap",
-    "bad_alloc",
-    "status_alloc_failed",
-    "cudaerrormemoryallocation",
-    "resource_exhausted",
-    "(os error 12)",
-)
-"""What allocators say, in lower case: of the system, C++, torch, CUDA, cuBLAS, safetensors."""
-LOG = "BENCH_LOG"
-"""Environment variable: the file in which what this process prints ends up."""
 SENTENCE_LENGTH = 400
 WORDS_BYTES = 4096
 
