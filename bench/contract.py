@@ -329,3 +329,24 @@ REQUIRED_OF_OK: tuple[str, ...] = ("fingerprint", "backend", "e2e_s")
 
 Record = dict[str, Any]
 """What the parent stores of a cell in one round; `bench.records.types` has the fields."""
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "outofmemory",
+    "memoryerror",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "insufficient memory",
+    "failed to allocate memory",
+    "unable to allocate",
+    "unable to mmap",
+    "bad_alloc",
+    "status_alloc_failed",
+    "cudaerrormemoryallocation",
+    "resource_exhausted",
+    "(os error 12)",
+)
+"""What allocators say, in lower case: of the system, C++, torch, CUDA, cuBLAS, safetensors."""
+LOG = "BENCH_LOG"
+"""Environment variable: the file in which what this process prints ends up."""

@@ -123,6 +123,7 @@ SHARED = (
         "bench.files",
         "bench.folder",
         "bench.modes",
+        "bench.redact",
     ),
     *("bench.nvml", "bench.plugins", "bench.stats", "bench.stats.order"),
 )

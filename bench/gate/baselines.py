@@ -21,7 +21,7 @@ from bench import files
 from bench.gate import GateError, measured
 from bench.gate.measured import KIND, Baseline, Commit, Measurement
 from bench.records.read import NotJsonError, RecordError, checked
-from bench.runner.secrets import Redactor
+from bench.redact import Redactor
 from bench.store.journal import why, write_atomically
 
 FOLDER = Path("baselines")

@@ -7,16 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contract import Outcome
+from bench.contract import OUT_OF_MEMORY, Outcome
 from bench.runner.draft import Draft
 
-_MEMORY_WORDS = (
-    "memoryerror",
-    "bad_alloc",
-    "out of memory",
-    "cannot allocate memory",
-    "can't allocate memory",
-)
 _TAIL_BYTES = 8192
 
 
@@ -153,7 +146,7 @@ def _lines(tail: str) -> list[str]:
 def _memory_line(lines: list[str]) -> str | None:
     for line in reversed(lines):
         lower = line.lower()
-        if any(word in lower for word in _MEMORY_WORDS):
+        if any(word in lower for word in OUT_OF_MEMORY):
             return line
     return None
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol, cast
@@ -19,13 +19,13 @@ from typing import Any, Protocol, cast
 import bench
 from bench.contract import OUTCOMES, Cell
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter, resolve
+from bench.redact import Logs, Redactor
 from bench.runner import budget, host, schedule
 from bench.runner.devices import DeviceError, Machine, Unsupported
 from bench.runner.dominance import Dominance
 from bench.runner.forecast import Forecast
 from bench.runner.lane import FRESH_PREFIX, Context, Lane, Patience, RunnerError, Start, record_id
 from bench.runner.launch import Program
-from bench.runner.secrets import Redactor
 from bench.runner.ui import RunSummary, Silent, Task, Ui
 from bench.store import RunFolder
 
@@ -123,7 +123,8 @@ def execute(
         if not allow_other_host:
             _refuse_other_host(folder, here, assigned)
         notes = _recover(folder)
-        folder.write_plan(plan.to_json(), here, bench.__version__)
+        redactor = Redactor(os.environ)
+        folder.write_plan(redactor.value(plan.to_json()), here, bench.__version__)
         total = sum(cell["protocol"]["rounds"] for cell in plan.cells)
         ui.run_started(folder.path, total, total - len(tasks))
         if not tasks:
@@ -144,6 +145,7 @@ def execute(
             for interpreter in found.values():
                 if isinstance(interpreter, Interpreter):
                     held.enter_context(interpreter.in_use())
+            logs = held.enter_context(closing(Logs(os.environ)))
             context = Context(
                 folder=folder,
                 names=schedule.folder_names(plan.cells, list(folder.journal.latest.values())),
@@ -152,7 +154,8 @@ def execute(
                 interpreter_for=_looked_up(found),
                 start=start,
                 environment=dict(os.environ),
-                redactor=Redactor(os.environ),
+                redactor=redactor,
+                logs=logs,
                 ui=ui,
                 selector=selector,
                 clock=clock,
@@ -166,6 +169,7 @@ def execute(
             )
             executed = _run(context, schedule.lanes(tasks), interrupts)
             interrupted = interrupts.count > 0
+        folder.check()
         summary = RunSummary(
             run_dir=folder.path,
             outcomes=_outcomes(folder),
@@ -317,13 +321,13 @@ def _recover(folder: RunFolder) -> list[str]:
         for leftover in (folder.path / "cache").glob(f"{FRESH_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
     aside = folder.journal.recover()
-    if aside is None:
-        return []
-    note = (
-        "The last run ended while a record was being written: that cell will run again. The "
-        f"unfinished line is in {aside.name}."
-    )
-    return [note]
+    notes = folder.journal.notes()
+    if aside is not None:
+        notes.append(
+            "The last run ended while a record was being written: that cell will run again. The "
+            f"unfinished line is in {aside.name}."
+        )
+    return notes
 
 
 def _forecast(

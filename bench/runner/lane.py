@@ -22,6 +22,7 @@ from typing import Any, Literal, cast
 from bench import files
 from bench.contract import (
     FOLDER_INPUTS,
+    LOG,
     SCHEMA_VERSION,
     Cell,
     Job,
@@ -31,6 +32,7 @@ from bench.contract import (
 from bench.environments import CURRENT, EnvironmentUnavailable, Interpreter
 from bench.passes.base import Watch, asked_parts, watched_fields
 from bench.records.read import unreadable
+from bench.redact import Logs, Redactor
 from bench.runner import budget
 from bench.runner.dominance import Dominance
 from bench.runner.draft import OWN, Draft, finite
@@ -38,7 +40,6 @@ from bench.runner.ending import Exit, Verdict, conclude, oom_kills, read_tail
 from bench.runner.forecast import Forecast
 from bench.runner.host import ENVIRONMENTS
 from bench.runner.launch import Launcher, Limit, Program
-from bench.runner.secrets import Redactor
 from bench.runner.ui import Task, Ui
 from bench.store import RunFolder, StoreError
 from bench.store.journal import remedy, why
@@ -52,6 +53,11 @@ _READ_BYTES = 2**18
 
 _QUIET = (None, "load", "prepare", "warmup", "finish")
 """Phases in which nothing is measured that a display could disturb."""
+
+
+_STOP_TERM_S = 1.0
+_STOP_KILL_S = 1.0
+"""As in `Patience`, at most, for a user who waits at the terminal after Ctrl-C."""
 
 
 class RunnerError(Exception):
@@ -89,6 +95,7 @@ class Context:
     start: Start
     environment: Mapping[str, str]
     redactor: Redactor
+    logs: Logs
     ui: Ui
     selector: selectors.BaseSelector
     clock: Callable[[], float]
@@ -112,6 +119,7 @@ class _Flight:
     draft: Draft = field(default_factory=Draft)
     priming: bool = False
     log: Path = Path()
+    log_name: bytes = b""
     cache: Path | None = None
     before_bytes: int | None = None
     prime_s: float | None = None
@@ -146,6 +154,7 @@ class Lane:
         self._launcher: Launcher | None = None
         self._launcher_for: tuple[Interpreter, int] | None = None
         self._launcher_log = Path()
+        self._launcher_log_name = b""
         self._ready = False
         self._forks = False
         self._why_not_fork: dict[str, str] = {}
@@ -201,9 +210,14 @@ class Lane:
             flight.timed_out = True
             self._signal(flight, signal.SIGTERM, "terminating", patience.term_s)
         elif flight.stage in ("ended", "terminating"):
-            self._signal(flight, signal.SIGKILL, "killing", patience.kill_s)
+            self._signal(flight, signal.SIGKILL, "killing", self._kill_s)
         else:
             self._lose_launcher(hangs=True)
+
+    @property
+    def _kill_s(self) -> float:
+        patience_s = self._context.patience.kill_s
+        return min(patience_s, _STOP_KILL_S) if self.stopping else patience_s
 
     def _look_at_memory(self) -> None:
         """End a worker that holds more than it may: at once, before the machine begins to swap."""
@@ -223,18 +237,22 @@ class Lane:
             return
         patience = self._context.patience
         if flight.stage in ("waiting", "launching"):
-            self._drop_launcher()
+            # It imports, and listens to nobody meanwhile.
+            if self._launcher is not None:
+                self._context.selector.unregister(self._launcher.control)
+                self._launcher.kill(flight.pid, hangs=True)
+                self._launcher = None
             self._discard(flight)
         elif now:
-            self._signal(flight, signal.SIGKILL, "killing", patience.kill_s)
+            self._signal(flight, signal.SIGKILL, "killing", self._kill_s)
         elif flight.stage != "killing":
-            self._signal(flight, signal.SIGTERM, "terminating", patience.term_s)
+            self._signal(flight, signal.SIGTERM, "terminating", min(patience.term_s, _STOP_TERM_S))
 
     def close(self) -> None:
         """Leave no process and no temporary folder behind, whatever was under way."""
         if self._launcher is not None:
             self._context.selector.unregister(self._launcher.control)
-            self._launcher.close()
+            self._launcher.close(*((_STOP_KILL_S,) if self.stopping else ()))
             self._launcher = None
         if self._flight is not None:
             self._discard(self._flight)
@@ -277,13 +295,17 @@ class Lane:
         name = f"launcher-{self.name.replace(':', '')}-r{flight.task.round}.log"
         self._launcher_log = context.folder.path / "logs" / name
         try:
-            self._launcher = Launcher(
-                flight.interpreter,
-                context.program,
-                fork=fork,
-                log=self._launcher_log,
-                environment=context.environment,
-            )
+            self._launcher_log_name, log = context.logs.open(self._launcher_log)
+            try:
+                self._launcher = Launcher(
+                    flight.interpreter,
+                    context.program,
+                    fork=fork,
+                    log=log,
+                    environment=context.environment,
+                )
+            finally:
+                os.close(log)
         except OSError as error:
             reason = f"{flight.interpreter.path} could not be started: {why(error)}"
             self._finish(flight, Verdict("failed", reason), Exit())
@@ -307,7 +329,7 @@ class Lane:
             else:
                 flight.cache = Path(tempfile.mkdtemp(prefix=FRESH_PREFIX, dir=root))
         except OSError as error:
-            raise _cannot_write(root, error) from error
+            raise self._cannot_write(root, error) from error
 
     def _filled(self, flight: _Flight) -> bool:
         """Whether the cache was filled to its end, and by this software on this machine."""
@@ -351,12 +373,13 @@ class Lane:
                 shutil.rmtree(pictures, ignore_errors=True)
             files.folder(pictures.parent)
             files.folder(pictures)
-            files.write(job_file, json.dumps(job, indent=1) + "\n")
-            log = files.create(flight.log, os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
+            # For whoever wants to run it by hand; the worker gets it with its secrets.
+            files.write(job_file, json.dumps(context.redactor.value(job), indent=1) + "\n")
+            flight.log_name, log = context.logs.open(flight.log)
         except OSError as error:
             if log is not None:
                 os.close(log)
-            raise _cannot_write(context.folder.path, error) from error
+            raise self._cannot_write(context.folder.path, error) from error
         if flight.priming:
             context.ui.preparing(task, "filling its compile cache")
         flight.oom_kills = oom_kills()
@@ -373,10 +396,10 @@ class Lane:
         )
         try:
             self._launcher.start(
-                job_file,
+                json.dumps(job),
                 events=theirs,
                 log=log,
-                environment=worker_environment(cell["threads"]),
+                environment=worker_environment(cell["threads"]) | {LOG: str(flight.log)},
                 limit=_limit(cell["limits"]["memory_bytes"], task.device),
             )
         except OSError:
@@ -385,6 +408,15 @@ class Lane:
         finally:
             os.close(theirs)
             os.close(log)
+
+    def _cannot_write(self, where: Path, error: OSError) -> StoreError:
+        try:
+            self._context.folder.check()
+        except StoreError as changed:
+            return changed
+        return StoreError(
+            f"{where} cannot be written: {why(error)}. All records so far are safe. {remedy(error)}"
+        )
 
     # What the launcher and the worker say.
 
@@ -503,6 +535,7 @@ class Lane:
             return
         words = ""
         if flight.stage == "waiting":
+            self._context.logs.wait(self._launcher_log_name)
             tail = read_tail(self._launcher_log).strip().splitlines()[-1:]
             words = f" ({tail[0].strip()[:300]})" if tail else ""
         self._on_exit(flight, Exit(lost=f"the process that starts workers {how}{words}"))
@@ -519,6 +552,8 @@ class Lane:
 
     def _on_exit(self, flight: _Flight, end: Exit) -> None:
         self._deadline = None
+        if flight.log_name:
+            self._context.logs.wait(flight.log_name)
         self._drain(flight)
         if self.stopping and flight.draft.outcome is None:
             self._discard(flight)
@@ -549,8 +584,7 @@ class Lane:
         try:
             files.write(_marker(flight.cache), json.dumps(self._conditions(flight)) + "\n")
         except OSError as error:
-            raise _cannot_write(flight.cache, error) from error
-        self._context.redactor.file(flight.log)
+            raise self._cannot_write(flight.cache, error) from error
         flight.priming = False
         flight.prime_s = self._context.clock() - flight.launched
         if self.stopping:
@@ -584,7 +618,6 @@ class Lane:
         for watch in flight.watches:
             watch.stop()
         self._close_events(flight)
-        self._context.redactor.file(flight.log)
         if flight.task.cell["cache"] == "fresh" and flight.cache is not None:
             shutil.rmtree(flight.cache, ignore_errors=True)
         self._flight = None
@@ -734,12 +767,6 @@ def _limit(limit_bytes: int | None, device: str) -> Limit | None:
     # CUDA reserves address space by the hundred gigabytes without using it, so that only a limit on
     # data means anything there.
     return Limit("RLIMIT_DATA" if device.startswith("cuda") else "RLIMIT_AS", limit_bytes)
-
-
-def _cannot_write(where: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{where} cannot be written: {why(error)}. All records so far are safe. {remedy(error)}"
-    )
 
 
 def _utc() -> str:

@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from bench import files
 from bench.environments import CURRENT, Interpreter, view
 from bench.worker import single, template
 
@@ -45,6 +44,12 @@ def _added_paths() -> list[str]:
     ]
 
 
+def _in_memory() -> BinaryIO:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("job"), "w+b", buffering=0)
+    return cast(BinaryIO, tempfile.TemporaryFile(buffering=0))
+
+
 @dataclass(frozen=True)
 class Limit:
     """A memory limit of a worker: the name of a resource limit, and bytes."""
@@ -60,7 +65,7 @@ class Launcher:
         interpreter: Python to run it and its workers with.
         program: what workers run.
         fork: let workers be forks of it, if it finds that safe.
-        log: file for what its imports print.
+        log: descriptor for what its imports print; the caller closes its own.
         environment: of the launcher and all its workers.
     """
 
@@ -70,7 +75,7 @@ class Launcher:
         program: Program,
         *,
         fork: bool,
-        log: Path,
+        log: int,
         environment: Mapping[str, str],
     ) -> None:
         self.program = program
@@ -85,13 +90,12 @@ class Launcher:
         else:
             env = view.process_environment(interpreter, env)
         try:
-            appended = files.create(log, os.O_WRONLY | os.O_APPEND)
-            with os.fdopen(appended, "ab") as output, theirs:
+            with theirs:
                 self.process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
+                    stdout=log,
+                    stderr=log,
                     env=env,
                     pass_fds=(theirs.fileno(),),
                     # Ctrl-C at the terminal is for the runner, which then ends its workers.
@@ -105,7 +109,7 @@ class Launcher:
 
     def start(
         self,
-        job_file: Path,
+        job: str,
         *,
         events: int,
         log: int,
@@ -119,13 +123,17 @@ class Launcher:
         """
         message = {
             "do": "start",
-            "job": str(job_file),
             "entry": self.program.entry,
             "env": dict(environment),
             "limit_kind": None if limit is None else limit.kind,
             "limit_bytes": None if limit is None else limit.bytes,
         }
-        socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], [events, log])
+        # In memory, since a prompt may hold what must not reach the disk.
+        with _in_memory() as file:
+            file.write(job.encode())
+            file.seek(0)
+            fds = [events, log, file.fileno()]
+            socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], fds)
 
     def signal(self, number: int) -> None:
         with suppress(OSError):
@@ -144,14 +152,20 @@ class Launcher:
         *lines, self._input = (self._input + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def close(self) -> None:
+    def close(self, patience_s: float = 10.0) -> None:
         """End it as it likes to end: on the end of its control socket, leaving nothing behind."""
         self.control.close()
         try:
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=patience_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        """Kill it with what its imports have started; a worker ends with it."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
 
     def kill(self, worker: int | None, *, hangs: bool) -> str:
         """End it and its worker by force; returns how it had ended, for a reason.
@@ -162,8 +176,7 @@ class Launcher:
         with suppress(subprocess.TimeoutExpired):
             code = self.process.wait(timeout=0 if hangs else 2)
         if code is None:
-            self.process.kill()
-            self.process.wait()
+            self._kill_group()
         self.control.close()
         if worker is not None:
             with suppress(ProcessLookupError, PermissionError):

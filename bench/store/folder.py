@@ -79,12 +79,12 @@ class RunFolder:
         journal: all entries of records.jsonl.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
         self.path = path.absolute()
-        self._lock: int | None = None
+        self._locks: list[int] = []
         self._planned: list[_Planned] = []
         self._header = self._read_header()
-        self.journal = Journal(self.path / "records.jsonl")
+        self.journal = Journal(self.path / "records.jsonl", whole=whole)
 
     @property
     def run_id(self) -> str:
@@ -134,18 +134,17 @@ class RunFolder:
                 f"{path} is not empty and is not the folder of a run; choose another one "
                 "with --out."
             )
-        lock = _lock(path)
+        locks = _lock(path)
         try:
-            folder = cls(path)
+            folder = cls(path, whole=True)
             for name in ("logs", "pictures", "cache"):
                 files.folder(path / name)
-        except OSError as error:
-            os.close(lock)
+        except (OSError, StoreError) as error:
+            _close(locks)
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(_unusable(path, error)) from error
-        except StoreError:
-            os.close(lock)
-            raise
-        folder._lock = lock
+        folder._locks = locks
         return folder
 
     def _read_header(self) -> _Header:
@@ -193,9 +192,26 @@ class RunFolder:
             StoreError: it was not stored, and the file is as it was before.
             RuntimeError: the folder was opened for reading.
         """
-        if self._lock is None:
+        if not self._locks:
             raise RuntimeError("a run folder is written under its lock only; see RunFolder.acquire")
-        return self.journal.append(record)
+        entry = self.journal.append(record)
+        self.check()
+        return entry
+
+    def check(self) -> None:
+        """Compare the folder that is locked, and its records, with what their paths name now.
+
+        Raises:
+            StoreError: something else has moved, deleted or changed them. The message says whether
+                the records are safe.
+        """
+        self.journal.check()
+        places = (self.path, self.path / ".lock")
+        if self._locks and not any(map(_names, places, self._locks)):
+            raise StoreError(
+                f"{self.path} was deleted or moved by something else during this run, which ends "
+                f"here. {len(self.journal.entries)} record(s) were in it."
+            )
 
     def latest(self) -> dict[Key, Entry]:
         """The valid entry of each (cell_id, round): that of the last attempt."""
@@ -212,8 +228,7 @@ class RunFolder:
             every: also those that a retry superseded and those of what the current plan no
                 longer has. Without it, at most one for each (cell_id, round) of the plan.
 
-        Raises:
-            StoreError: a record has a field of another type or out of range.
+        A line with a field of another type or out of range is passed over; see `Journal.bad`.
         """
         return self.journal.read(self.journal.entries if every else self.entries())
 
@@ -240,9 +255,11 @@ class RunFolder:
             label: the folder's name without it.
 
         Raises:
-            StoreError: a record or a cell of the plan cannot be read.
+            StoreError: a cell of the plan cannot be read.
         """
         label = label or self.path.name
+        records = self._all_records()
+        self.journal.warn()
         return Source(
             label=label,
             path=self.path,
@@ -253,7 +270,7 @@ class RunFolder:
             host=self.host,
             plan=self.plan,
             cells=self.cells(),
-            records=self._all_records(),
+            records=records,
         )
 
     def _all_records(self) -> list[Record]:
@@ -269,9 +286,7 @@ class RunFolder:
     def close(self) -> None:
         """Release the lock; the folder can still be read."""
         self.journal.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        _close(self._locks)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -285,31 +300,50 @@ class RunFolder:
         self.close()
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path) -> list[int]:
+    """Return the descriptors that hold the lock: of the folder itself, and of ``.lock`` in it.
+
+    The folder's keeps others out when ``.lock`` is deleted; some network file systems lock files
+    alone.
+    """
     file = path / ".lock"
+    fds: list[int] = []
     try:
+        fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         # Also proves that the folder can be written, before anything starts.
-        fd = files.create(file, os.O_RDWR)
-    except OSError as error:
-        raise StoreError(_unusable(path, error)) from error
-    try:
-        holder = _wait_for_lock(fd)
+        fds.append(files.create(file, os.O_RDWR))
+        holder = _wait_for_lock(fds[0], fds[1])
         if holder is None:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-            return fd
+            holder = _wait_for_lock(fds[1], fds[1])
+        if holder is None:
+            os.ftruncate(fds[1], 0)
+            os.pwrite(fds[1], f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            return fds
     except OSError as error:
-        os.close(fd)
+        _close(fds)
         raise StoreError(_unusable(path, error)) from error
-    os.close(fd)
+    _close(fds)
     raise StoreError(
         f"{path} is in use by another runner ({holder or 'pid unknown'}); wait for it to end, or "
         "choose another folder with --out."
     )
 
 
-def _wait_for_lock(fd: int) -> str | None:
-    """Take the lock; returns who has it if nobody lets go.
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
+
+
+def _names(path: Path, fd: int) -> bool:
+    """Return whether ``path`` is what ``fd`` is open on."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+    except OSError:
+        return False
+
+
+def _wait_for_lock(fd: int, named_in: int) -> str | None:
+    """Take the lock; returns who has it, as written in the lock file, if nobody lets go.
 
     Only a holder that is dead is waited for: a child that it was about to start can keep the lock
     for the moment between fork and exec.
@@ -319,10 +353,14 @@ def _wait_for_lock(fd: int) -> str | None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(fd, 300, 0).decode(errors="replace").strip()
+            holder = os.pread(named_in, 300, 0).decode(errors="replace").strip()
             if not _is_dead(holder) or time.monotonic() > deadline:
                 return holder
             time.sleep(0.01)
+        except OSError as error:
+            if fd == named_in or error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOTSUP):
+                raise
+            return None
         else:
             return None
 

@@ -2,6 +2,9 @@
 
 A line counts from the moment its newline is on disk. A crash can therefore leave at most one
 unfinished line, and only at the end; `Journal.recover` moves it aside.
+
+The file may be changed by others: lines that are no record are passed over, counted and named, and
+before and after each append the open file is compared with what its path names now.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import msgspec
 
 from bench import files
 from bench.contract import SCHEMA_VERSION, Outcome
-from bench.records.read import NotJsonError, RecordError, checked, decode
+from bench.records.read import RecordError, checked, decode
 from bench.records.types import Count, Record, Text
 
 Key = tuple[str, int]
@@ -91,73 +94,90 @@ class Journal:
     The index of all entries is read once and kept; records themselves are read when asked for, so
     that memory does not grow with what they hold.
 
+    Attributes:
+        entries: one for each line that is a record, in the file's order; a line that is there twice
+            counts once.
+        latest: of each key, the entry of the last attempt.
+        bad: line → why it is no record, of all lines that were passed over so far.
+        torn_at: where an unfinished last line begins; None if there is none.
+
     Args:
         path: the file; it need not exist.
+        whole: check every field of each record now, as one who adds to them has to.
 
     Raises:
-        StoreError: a line other than the last is no record, or a record has a newer schema.
+        StoreError: the file cannot be read, two records differ that have the same key and attempt,
+            or a record has a newer schema.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
         self.path = path
         self.entries: list[Entry] = []
         self.latest: dict[Key, Entry] = {}
+        self.bad: dict[int, str] = {}
         self.torn_at: int | None = None
+        self._attempts: dict[tuple[str, int, int], Entry] = {}
         self._fd: int | None = None
         self._lines = 0
-        self._scan()
-
-    def _scan(self) -> None:
+        self._end = 0
         try:
-            file = self._reader()
+            with self._reader() as file:
+                self._scan(file, whole=whole)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(f"{self.path} cannot be read: {why(error)}.") from error
-        offset = 0
-        torn: tuple[int, int, str] | None = None
-        with file:
-            lines = iter(lambda: file.readline(files.JSON_BYTES + 1), b"")
-            for number, line in enumerate(lines, start=1):
-                if len(line) > files.JSON_BYTES:
-                    raise StoreError(
-                        f"{self.path}, line {number}: it has more than the {files.JSON_BYTES:,} "
-                        "bytes that are read of a record."
-                    )
-                if torn is not None:
-                    raise StoreError(
-                        f"{self.path}, line {torn[1]}: {torn[2]}. The file was changed by "
-                        "something else than this program; mend or remove that line, or start "
-                        "again in another folder with --out."
-                    )
-                if not line.endswith(b"\n"):
-                    torn = (offset, number, "the line has no end")
-                elif line.strip():
-                    try:
-                        entry = self._entry(line, number, offset)
-                    except NotJsonError:
-                        torn = (offset, number, "the line is not JSON")
-                    else:
-                        self._index(entry)
-                if torn is None:
-                    offset += len(line)
-                    self._lines = number
-        self.torn_at = None if torn is None else torn[0]
+            raise StoreError(f"{path} cannot be read: {why(error)}.") from error
+
+    def _scan(self, file: BinaryIO, *, whole: bool) -> None:
+        offset = last = number = 0
+        line = b"\n"
+        for chunk in iter(lambda: file.readline(files.JSON_BYTES + 1), b""):
+            if line.endswith(b"\n"):
+                number, last = number + 1, offset
+            else:
+                self.bad[number] = f"it has more than {files.JSON_BYTES:,} bytes"
+            line = chunk
+            offset += len(line)
+            if line.endswith(b"\n"):
+                self._lines, self._end = number, offset
+                if line.strip() and number not in self.bad:
+                    self._take(line, number, last, file.fileno(), whole=whole)
+        if not line.endswith(b"\n"):
+            self.bad.pop(number, None)
+            self.torn_at = last
+        elif self._lines in self.bad and not _is_json(line):
+            # A power cut can leave a newline behind half a record.
+            del self.bad[self._lines]
+            self._lines -= 1
+            self._end = self.torn_at = last
+
+    def _take(self, line: bytes, number: int, offset: int, fd: int, *, whole: bool) -> None:
+        try:
+            entry = self._entry(line, number, offset)
+            if whole:
+                decode(line)
+        except RecordError as error:
+            self.bad[number] = str(error)
+            return
+        before = self._attempts.get((*entry.key, entry.attempt))
+        if before is None:
+            self._index(entry)
+        elif _value(os.pread(fd, before.length, before.offset)) != _value(line):
+            raise StoreError(
+                f"{self.path}, line {number}: cell {entry.name!r} round {entry.round} attempt "
+                f"{entry.attempt} is already on line {before.line}, and the two differ; remove one "
+                "of them."
+            )
 
     def _entry(self, data: bytes, line: int, offset: int) -> Entry:
         """Return the entry of a line.
 
         Raises:
-            StoreError: it holds something else than a record that can be read.
-            NotJsonError: it is not even JSON.
+            RecordError: it holds something else than a record that can be read.
+            StoreError: it has a newer schema.
         """
-        try:
-            newer(f"{self.path}, line {line},", data)
-            head = checked(_head, data)
-        except NotJsonError:
-            raise
-        except RecordError as error:
-            raise self._foreign(line, error) from None
+        newer(f"{self.path}, line {line},", data)
+        head = checked(_head, data)
         return Entry(
             line=line,
             offset=offset,
@@ -172,14 +192,33 @@ class Journal:
         )
 
     def _index(self, entry: Entry) -> None:
-        before = self.latest.get(entry.key)
-        if before is not None and entry.attempt <= before.attempt:
-            raise StoreError(
-                f"{self.path}, line {entry.line}: cell {entry.name!r} round {entry.round} attempt "
-                f"{entry.attempt} is already on line {before.line}; remove one of the two."
-            )
         self.entries.append(entry)
-        self.latest[entry.key] = entry
+        self._attempts[(*entry.key, entry.attempt)] = entry
+        before = self.latest.get(entry.key)
+        if before is None or entry.attempt > before.attempt:
+            self.latest[entry.key] = entry
+
+    def notes(self) -> list[str]:
+        """Return a sentence on what of the file was passed over, for whoever reads the rest."""
+        notes = []
+        if self.bad:
+            named = [f"line {line} ({reason})" for line, reason in sorted(self.bad.items())[:3]]
+            more = ", …" if len(self.bad) > len(named) else ""
+            notes.append(
+                f"{self.path}: {len(self.bad)} line(s) are not records of a run and were passed "
+                f"over: {', '.join(named)}{more}. The file was changed by something else."
+            )
+        if self.torn_at is not None:
+            notes.append(
+                f"{self.path} ends in an unfinished line at byte {self.torn_at}: a record is being "
+                "written, or a run was cut off; bench run --resume fixes that."
+            )
+        return notes
+
+    def warn(self) -> None:
+        """Write `notes` to standard error."""
+        for note in self.notes():
+            sys.stderr.write(f"bench: {note}\n")
 
     def recover(self) -> Path | None:
         """Move an unfinished last line into ``records.torn-<n>.jsonl``.
@@ -192,9 +231,7 @@ class Journal:
         """
         if self.torn_at is None:
             return None
-        number = 1
-        while (aside := self.path.with_name(f"records.torn-{number}.jsonl")).exists():
-            number += 1
+        aside = free_name(self.path, "torn")
         try:
             with os.fdopen(files.create(self.path, os.O_RDWR), "r+b") as file:
                 file.seek(self.torn_at)
@@ -217,20 +254,23 @@ class Journal:
         """Store one record: a single write, then a flush to the disk.
 
         Raises:
-            StoreError: it was not stored, and the file is as it was before. The message says what
-                to do.
+            StoreError: it was not stored, and the file is as it was before; or something else has
+                changed the file. The message says what is safe, and what to do.
             ValueError: the record is not JSON, holds NaN, or its key and attempt are taken.
         """
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         data = text.encode("utf-8", errors="replace") + b"\n"
         fd = self._open()
-        end = os.fstat(fd).st_size
-        entry = self._entry(data, self._lines + 1, end)
+        try:
+            entry = self._entry(data, self._lines + 1, self._end)
+        except RecordError as error:
+            raise StoreError(f"The record cannot be stored: {error}.") from None
         before = self.latest.get(entry.key)
         if entry.attempt != (0 if before is None else before.attempt + 1):
             raise ValueError(
                 f"cell {entry.name!r} round {entry.round}: attempt {entry.attempt} is not the next"
             )
+        self.check(data)
         try:
             written = os.write(fd, data)
             if written != len(data):
@@ -238,7 +278,7 @@ class Journal:
             os.fsync(fd)
         except OSError as error:
             with suppress(OSError):
-                os.ftruncate(fd, end)
+                os.ftruncate(fd, self._end)
                 os.fsync(fd)
             raise StoreError(
                 f"The record of cell {entry.name!r} round {entry.round} could not be written to "
@@ -246,7 +286,71 @@ class Journal:
             ) from error
         self._index(entry)
         self._lines += 1
+        self._end += len(data)
+        self.check()
         return entry
+
+    def check(self, pending: bytes = b"") -> None:
+        """Compare the open file with what its path names now.
+
+        What the path has lost is still in the open file: it is put back where nothing is, and else
+        kept beside it.
+
+        Args:
+            pending: the record that is about to be written.
+
+        Raises:
+            StoreError: they are not the same, or the file has another size than was written.
+        """
+        if self._fd is None:
+            return
+        ours, count = os.fstat(self._fd), len(self.entries)
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            there = None
+        if there is not None and os.path.samestat(there, ours):
+            if ours.st_size == self._end:
+                return
+            what, safe = "was written to", f"All {count} record(s) before that are safe in it."
+            if ours.st_size < self._end:
+                whole = sum(e.offset + e.length <= ours.st_size for e in self.entries)
+                what = f"was cut to {ours.st_size} bytes"
+                safe = f"{count - whole} of its {count} record(s) are lost."
+            if pending:
+                safe += f" The one since then: {self._keep(pending, 1)}"
+        elif pending:
+            # It goes to the open file like the others, and `check` is called again.
+            return
+        elif there is not None:
+            what, safe = "was replaced", self._keep(self._written(), count)
+        elif ours.st_nlink:
+            what = "was moved"
+            safe = f"All {count} record(s) are safe in it, wherever it is now."
+        else:
+            what, safe = "was deleted", self._put_back(count)
+        raise StoreError(
+            f"{self.path} {what} by something else during this run, which ends here. {safe}"
+        )
+
+    def _written(self) -> bytes:
+        assert self._fd is not None
+        return os.pread(self._fd, self._end, 0)
+
+    def _keep(self, content: bytes, count: int) -> str:
+        """Write records beside the file; returns a sentence that says where they are."""
+        aside = free_name(self.path, "saved")
+        if (problem := _write_new(aside, content)) is not None:
+            return f"{count} record(s) are lost: {aside} cannot be written ({problem})."
+        return (
+            f"All {count} record(s) are safe in {aside.name}; put them into {self.path.name}, then "
+            "run again with --resume."
+        )
+
+    def _put_back(self, count: int) -> str:
+        if (problem := _write_new(self.path, self._written())) is not None:
+            return f"Its {count} record(s) are lost: it cannot be written again ({problem})."
+        return f"It was put back with all {count} record(s); --resume continues the run."
 
     def _open(self) -> int:
         if self._fd is None:
@@ -260,16 +364,15 @@ class Journal:
         return self._fd
 
     def read(self, entries: Iterable[Entry]) -> Iterator[Record]:
-        """Read the records at ``entries``, one at a time.
+        """Read the records at ``entries``, one at a time, without those that are none.
 
-        Raises:
-            StoreError: a field of one has another type or is out of range.
+        Of these a field has another type or is out of range; they are added to `bad`.
         """
         for entry, line in self.lines(entries):
             try:
                 yield decode(line)
             except RecordError as error:
-                raise self._foreign(entry.line, error) from None
+                self.bad[entry.line] = str(error)
 
     def lines(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, bytes]]:
         """Read the lines at ``entries``, one at a time."""
@@ -285,16 +388,44 @@ class Journal:
     def _reader(self) -> BinaryIO:
         return files.open_file(files.inside(self.path.parent, self.path.name), sys.maxsize)
 
-    def _foreign(self, line: int, error: RecordError) -> StoreError:
-        return StoreError(
-            f"{self.path}, line {line}: this is not a record of a run: {error}; fix or remove "
-            "that line."
-        )
-
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def free_name(path: Path, word: str) -> Path:
+    """Return ``records.<word>-<n>.jsonl`` beside ``path``, with the first number that is free."""
+    number = 1
+    while os.path.lexists(free := path.with_name(f"{path.stem}.{word}-{number}{path.suffix}")):
+        number += 1
+    return free
+
+
+def _write_new(path: Path, content: bytes) -> str | None:
+    """Write a file that is not there yet; returns why that failed, or None."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return why(error)
+    return None
+
+
+def _value(line: bytes) -> Any:
+    return msgspec.json.decode(line)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        _value(line)
+    except RecursionError:
+        return True
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def newer(where: str, data: bytes) -> None:

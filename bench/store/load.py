@@ -13,19 +13,13 @@ def load(runs: Sequence[Path]) -> list[Source]:
     """Return the source of each run folder, in the order given, each with a label of its own.
 
     Raises:
-        StoreError: a folder is no run, is cut off, holds something else or no record, or is there
-            twice.
+        StoreError: a folder is no run, holds no record, or is there twice.
     """
     return [_source(path, label) for path, label in zip(runs, _labels(runs), strict=True)]
 
 
 def _source(path: Path, label: str) -> Source:
     folder = RunFolder.open(path)
-    if folder.journal.torn_at is not None:
-        raise StoreError(
-            f"{folder.path / 'records.jsonl'} is cut off: it ends in an unfinished line at byte "
-            f"{folder.journal.torn_at}; bench run --resume fixes the run."
-        )
     source = folder.source(label)
     if not source.records:
         raise StoreError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 
 from bench.contract import Outcome
+from bench.redact import redacted
 
 
 class Sentence(Exception):
@@ -45,14 +45,9 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     return f" (nearest: {', '.join(lowered[match] for match in found)})" if found else ""
 
 
-_SECRETS = re.compile(
-    r"hf_[A-Za-z0-9]{6,}|(?<=://)[^/\s@]+@|(?i:bearer)\s+\S+|(?i:token)=\S+|\?[^\s'\"]*"
-)
-
-
 def one_line(error: BaseException, *, limit: int = 300) -> str:
-    """Return the first line of an exception's message, without tokens or query strings."""
+    """Return the first line of an exception's message, without secrets."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = _SECRETS.sub("…", " ".join(lines[:2])) if lines else ""
+    text = redacted(" ".join(lines[:2])) if lines else ""
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

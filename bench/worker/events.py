@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from bench.contract import Outcome
-from bench.worker import failure
+from bench.redact import redacted
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -79,7 +79,7 @@ class Report:
         for text in texts:
             if text not in self._warnings:
                 self._warnings.add(text)
-                self.append(warnings=failure.redacted(text))
+                self.append(warnings=redacted(text))
 
     def null(self, reasons: dict[str, str]) -> None:
         if not reasons.items() <= self._null_reasons.items():
@@ -88,9 +88,9 @@ class Report:
 
     def decided(self, outcome: Outcome, reason: str | None) -> None:
         """Say how the cell ended, before a sweep that may be the end of this process."""
-        said = failure.redacted(reason) if reason is not None else None
+        said = redacted(reason) if reason is not None else None
         self._emit({"event": "decided", "outcome": outcome, "reason": said})
 
     def end(self, outcome: Outcome, reason: str | None) -> None:
-        said = failure.redacted(reason) if reason is not None else None
+        said = redacted(reason) if reason is not None else None
         self._emit({"event": "end", "outcome": outcome, "reason": said, "events": self._sent})

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import array
 import errno
+import fcntl
 import os
-import re
 import stat
 import sys
+import termios
+import time
 import traceback
 from collections.abc import Iterator
 
-from bench.contract import Outcome
+from bench.contract import LOG, OUT_OF_MEMORY, Outcome
+from bench.redact import redacted
 from bench.worker.errors import Sentence
 
-OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "std::bad_alloc",
-)
-SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS)_?KEY", re.IGNORECASE
-)
-SHORTEST_SECRET = 6
 SENTENCE_LENGTH = 400
 WORDS_BYTES = 4096
 
@@ -31,14 +24,14 @@ WORDS_BYTES = 4096
 def outcome_and_reason(error: BaseException, doing: str) -> tuple[Outcome, str]:
     """Return how a cell ends that meets ``error`` while ``doing`` something.
 
-    An exception of ours that carries an outcome is a sentence for the user already. Else it
-    is ``oom`` if memory ran out anywhere in the chain of causes, and ``failed`` if not.
+    An exception of ours that carries an outcome is a sentence for the user already. It is ``oom``
+    if memory ran out anywhere in the chain of causes, and else that, or ``failed``.
     """
     # Any library's exception may have an attribute of that name: ours alone decide.
-    if isinstance(error, Sentence):
-        return error.outcome, redacted(str(error))
-    ran_out = any(_is_out_of_memory(link) for link in _chain(error))
-    return "oom" if ran_out else "failed", sentence(error, doing)
+    ours = isinstance(error, Sentence)
+    own: Outcome = error.outcome if isinstance(error, Sentence) else "failed"
+    reason = redacted(str(error)) if ours else sentence(error, doing)
+    return "oom" if own == "failed" and ran_out_of_memory(error) else own, reason
 
 
 def last_words() -> str | None:
@@ -48,14 +41,26 @@ def last_words() -> str | None:
     """
     try:
         sys.stdout.flush()
-        if not stat.S_ISREG(os.fstat(1).st_mode):
+        path = os.environ.get(LOG)
+        if path:
+            _wait_for_filter()
+        elif not stat.S_ISREG(os.fstat(1).st_mode):
             return None
-        with open("/dev/fd/1", "rb") as log:
-            log.seek(max(0, os.fstat(1).st_size - WORDS_BYTES))
+        with open(path or "/dev/fd/1", "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - WORDS_BYTES))
             lines = log.read().decode("utf-8", errors="backslashreplace").splitlines()
     except OSError:
         return None
     return next((line.strip() for line in reversed(lines) if line.strip()), None)
+
+
+def _wait_for_filter() -> None:
+    """Wait until what was printed is out of the pipe, and a moment for it to be written."""
+    left = array.array("i", [1])
+    deadline = time.monotonic() + 1.0
+    while left[0] and time.monotonic() < deadline:
+        time.sleep(0.05)
+        fcntl.ioctl(1, termios.FIONREAD, left)
 
 
 def sentence(error: BaseException, doing: str) -> str:
@@ -80,14 +85,6 @@ def log(error: BaseException) -> None:
     print(redacted("".join(lines)), file=sys.stderr, flush=True)
 
 
-def redacted(text: str) -> str:
-    """Return ``text`` without the values of environment variables that are named like secrets."""
-    for name, value in os.environ.items():
-        if SECRET_NAME.search(name) and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, f"[{name}]")
-    return text
-
-
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     link: BaseException | None = error
@@ -97,10 +94,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether ``error``, or anything in the chain of its causes, is a lack of memory."""
+    return any(_is_out_of_memory(link) for link in _chain(error))
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
+    # The others, such as ValueError, quote what users wrote; a sentence of ours quotes its cause.
+    says = isinstance(error, (RuntimeError, OSError, ImportError, SystemError))
+    says = says or type(error).__module__ != "builtins"
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(mark in text for mark in OUT_OF_MEMORY)
+    return says and not isinstance(error, Sentence) and any(mark in text for mark in OUT_OF_MEMORY)

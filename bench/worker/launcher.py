@@ -7,7 +7,7 @@ worker with it, as soon as the runner is gone.
 
 | runner → launcher | |
 | --- | --- |
-| ``{"do": "start", …}`` | start a worker; two file descriptors come along: event pipe and log |
+| ``{"do": "start", …}`` | start a worker; event pipe, log and job come along as descriptors |
 | ``{"do": "signal", "signal": n}`` | send a signal to the worker's whole process group |
 | end of file | kill the worker and end |
 
@@ -135,26 +135,26 @@ class Launcher:
         return True
 
     def _start(self, message: dict[str, Any]) -> None:
-        events, log = self._fds[:2]
-        del self._fds[:2]
+        events, log, job = self._fds[:3]
+        del self._fds[:3]
         sys.stdout.flush()
         sys.stderr.flush()
         launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                self._become_worker(message, events, log, launcher)
+                self._become_worker(message, events, log, job, launcher)
             except BaseException:  # noqa: BLE001 - into the cell's log; nothing may run on
                 traceback.print_exc()
             finally:
                 os._exit(127)
-        os.close(events)
-        os.close(log)
+        for fd in (events, log, job):
+            os.close(fd)
         self._worker = pid
         self._say({"say": "started", "pid": pid})
 
     def _become_worker(
-        self, message: dict[str, Any], events: int, log: int, launcher: int
+        self, message: dict[str, Any], events: int, log: int, job: int, launcher: int
     ) -> NoReturn:
         signal.set_wakeup_fd(-1)
         os.setsid()
@@ -179,9 +179,10 @@ class Launcher:
             resource.setrlimit(kind, (message["limit_bytes"], hard))
         if self._fork:
             _new_random_state()
-            single.run(message["job"], events, message["entry"])
+            single.run(f"/dev/fd/{job}", events, message["entry"])
         os.set_inheritable(events, True)
-        arguments = ["--job", message["job"], "--events-fd", str(events)]
+        os.set_inheritable(job, True)
+        arguments = ["--job", f"/dev/fd/{job}", "--events-fd", str(events)]
         arguments += ["--entry", message["entry"], "--preload", self._preload]
         os.execv(sys.executable, [sys.executable, "-m", "bench.worker", *arguments])
 

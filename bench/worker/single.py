@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from bench.contract import Job
+from bench.worker import failure
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -61,6 +62,8 @@ def run(job_file: str, events_fd: int, entry: str = ENTRY) -> NoReturn:
         emit = EventPipe(events_fd).emit
         with open(job_file, encoding="utf-8") as file:
             job: Job = json.load(file)
+        if job_file.startswith("/dev/fd/"):
+            os.close(int(job_file.removeprefix("/dev/fd/")))
         _spare_finalizers()
         module, _, function = entry.partition(":")
         try:
@@ -68,7 +71,7 @@ def run(job_file: str, events_fd: int, entry: str = ENTRY) -> NoReturn:
         except Exception as error:  # noqa: BLE001 - becomes the outcome
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            outcome = "oom" if isinstance(error, MemoryError) else "failed"
+            outcome = "oom" if failure.ran_out_of_memory(error) else "failed"
             emit({"event": "end", "outcome": outcome, "reason": reason})
         status = 0
     except SystemExit as ending:

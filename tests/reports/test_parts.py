@@ -227,11 +227,12 @@ def test_heun_is_not_called_a_disagreement(tmp_path, undrawn):
 @pytest.mark.parametrize(
     "value", [7, [7], [{}], [{"outcome": "ok", "steps": "x"}], [{"outcome": "?", "steps": 5}]]
 )
-def test_a_foreign_sweep_is_named(tmp_path, name, value):
+def test_a_foreign_sweep_is_named(tmp_path, name, value, capsys):
     records = make.records(make.WORKLOADS[:1], make.BACKENDS[:1], rounds=1)
     records[0][name] = value
-    with pytest.raises(StoreError, match=f"not a record of a run: {name}"):
+    with pytest.raises(StoreError, match="holds no record"):
         load([make.write_run(tmp_path / "run", records)])
+    assert f"line 1 ({name}" in capsys.readouterr().err
 
 
 def test_a_sweep_without_a_line_says_why(tmp_path):

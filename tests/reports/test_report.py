@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench import text
 from bench.cli.app import main
-from bench.store import StoreError
+from bench.store import RunFolder, StoreError
 from reports import analyse, build, export, frames, gallery
 from reports import figures as drawing
 from tests.reports import make_records as make
@@ -565,24 +565,45 @@ def test_several_runs_stand_side_by_side(tmp_path, undrawn):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda lines: [*lines[:-1], lines[-1][: len(lines[-1]) // 2]], "cut off"),
-        (lambda lines: ['{"hello": 1}\n', *lines], "line 1: this is not a record"),
-        (lambda lines: ["not json\n", *lines], "line 1"),
-        (lambda lines: [], "holds no record"),
-        (lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":["x",', 1)], "e2e_s"),
-        (lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":[-1,', 1)], "expected float > 0"),
-        (lambda lines: [lines[0].replace('"workload":{', '"workload":7,"w":{', 1)], "workload"),
+        (lambda lines: [*lines[:-1], lines[-1][: len(lines[-1]) // 2]], "unfinished line"),
+        (lambda lines: ['{"hello": 1}\n', *lines], "line 1 ("),
+        (lambda lines: ["not json\n", *lines], "line 1 ("),
+        (lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":["x",', 1), *lines[1:]], "e2e_s"),
+        (
+            lambda lines: [lines[0].replace('"e2e_s":[', '"e2e_s":[-1,', 1), *lines[1:]],
+            "expected float > 0",
+        ),
+        (
+            lambda lines: [lines[0].replace('"workload":{', '"workload":7,"w":{', 1), *lines[1:]],
+            "workload",
+        ),
     ],
 )
-def test_files_that_cannot_be_read_give_one_error(tmp_path, capsys, spoil, message):
+def test_bad_lines_cost_themselves_alone(tmp_path, capsys, spoil, message):
     run = small(tmp_path)
     file = run / "records.jsonl"
-    file.write_text("".join(spoil(file.read_text().splitlines(keepends=True))))
+    lines = spoil(file.read_text().splitlines(keepends=True))
+    file.write_text("".join(lines))
+    good = list(RunFolder.open(run).records())
+    assert len(good) in (len(lines), len(lines) - 1)
+    for argv in (["export", str(run), "--out", str(tmp_path / "x.csv")], ["show", str(run)]):
+        with pytest.raises(SystemExit) as ended:
+            main(argv)
+        assert not ended.value.code
+        said = capsys.readouterr().err
+        assert message in said
+        assert "Traceback" not in said
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == len(good) + 1
+
+
+def test_a_run_without_a_record_is_one_error(tmp_path, capsys):
+    run = small(tmp_path)
+    (run / "records.jsonl").write_text("")
     with pytest.raises(SystemExit) as ended:
         main(["report", str(run)])
-    said = capsys.readouterr().err
     assert ended.value.code == 2
-    assert message in said
+    said = capsys.readouterr().err
+    assert "holds no record" in said
     assert said.count("\n") == 1
     assert not (run / "report.html").exists()
 

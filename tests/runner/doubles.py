@@ -5,6 +5,7 @@ They run in worker processes; ``workload.extra`` of the cell tells them details.
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import os
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from typing import Any
+from urllib.parse import quote
 
 from bench.contract import PHASES, Job
 from bench.worker.single import Emit
@@ -289,3 +291,11 @@ def telemetry(job: Job, emit: Emit) -> None:
 def dies_in_telemetry(job: Job, emit: Emit) -> None:
     _up_to_telemetry(emit)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def prints_secret_and_hangs(job: Job, emit: Emit) -> None:
+    """Print a token as native code does, in several forms, and again on the way out."""
+    token = os.environ["HF_TOKEN"]
+    forms = [token, base64.b64encode(f"u:{token}".encode()).decode(), quote(token, safe="")]
+    os.write(2, "\n".join([*forms, job["cell"]["workload"]["prompt"], f"no end {token}"]).encode())
+    hang(job, emit)

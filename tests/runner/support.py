@@ -17,9 +17,9 @@ from tests.worker import tiny
 HERE = "tests.runner.doubles"
 
 
-def program(function: str) -> Program:
+def program(function: str, *preload: str) -> Program:
     """Workers that run a function of `tests.runner.doubles`, and import nothing heavy before."""
-    return Program(entry=f"{HERE}:{function}", preload=())
+    return Program(entry=f"{HERE}:{function}", preload=preload)
 
 
 def machine(gpus: int = 0, **environment: str) -> Machine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
@@ -12,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -421,8 +424,9 @@ ui = Watcher()
 ui.cell_started = lambda task: print("started", task.cell["name"], flush=True)
 ui.note = lambda text: print("note", text, flush=True)
 summary = execute(
-    Plan(spec["cells"]), spec["run_dir"], resume=True, program=program("by_extra"),
-    machine=machine(), start=spec["start"], ui=ui, patience=Patience(term_s=0.2),
+    Plan(spec["cells"]), spec["run_dir"], resume=True, machine=machine(),
+    program=program("by_extra", *spec["preload"]),
+    start=spec["start"], ui=ui, patience=Patience(term_s=0.2),
 )
 print("summary", summary.executed, summary.missing, flush=True)
 sys.exit(summary.exit_code)
@@ -430,10 +434,15 @@ sys.exit(summary.exit_code)
 
 
 def child(
-    run_dir: Path, cells: list[Cell], start: str = "fork", **options: Any
+    run_dir: Path,
+    cells: list[Cell],
+    start: str = "fork",
+    preload: Sequence[str] = (),
+    **options: Any,
 ) -> subprocess.Popen[str]:
     spec = run_dir.with_suffix(".spec.json")
-    spec.write_text(json.dumps({"cells": cells, "run_dir": str(run_dir), "start": start}))
+    asked = {"cells": cells, "run_dir": str(run_dir), "start": start, "preload": preload}
+    spec.write_text(json.dumps(asked))
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, str(spec)],
@@ -484,6 +493,36 @@ def test_an_interruption_keeps_records_and_leaves_no_process(tmp_path, number, d
     assert os.listdir(tmp_path / "run" / "cache") == []
     mended = [cell("good"), cell("never")]
     assert go(tmp_path / "run", *mended, resume=True).executed == 1
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_an_interruption_does_not_wait_for_imports_or_for_a_stubborn_worker(
+    tmp_path, monkeypatch, twice
+):
+    monkeypatch.setenv("TEST_RUN", str(tmp_path))
+    stubborn = cell("a", extra={"do": "hang_ignoring_sigterm"})
+    preload = () if twice else ("tests.runner.imports_for_long",)
+    runner = child(tmp_path / "run", [stubborn], preload=preload)
+    assert runner.stdout is not None
+    assert runner.stdout.readline() == "started a\n"
+    if twice:
+        while not list((tmp_path / "run" / "logs").glob("a-r0.log")):
+            time.sleep(0.01)
+    else:
+        while "tests.runner.imports_for_long" not in "".join(processes_of(tmp_path)):
+            time.sleep(0.01)
+    time.sleep(0.5)
+    began = time.monotonic()
+    for _ in range(1 + twice):
+        os.killpg(runner.pid, signal.SIGINT)
+        time.sleep(0.05)
+    said = runner.communicate(timeout=PATIENT_S)[0]
+    # 3 s, and as much for a busy machine; it was 10 s.
+    assert time.monotonic() - began < 6.0
+    assert runner.returncode == 130
+    assert ("Stopping at once" in said) == twice
+    monkeypatch.delenv("TEST_RUN")
+    assert processes_of(tmp_path) == []
 
 
 def test_runs_work_in_other_threads(tmp_path):
@@ -588,6 +627,30 @@ def test_a_runner_killed_at_random_moments_loses_and_doubles_nothing(tmp_path):
 
 
 # Disks
+
+
+def test_after_a_runner_is_killed_no_file_holds_a_secret(tmp_path, monkeypatch):
+    token = "tok/en+9f8e7d6c5b4a"
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setenv("TEST_RUN", str(tmp_path))
+    secret = cell("tells", extra={"do": "prints_secret_and_hangs", "key": token})
+    secret["workload"]["prompt"] = f"a boat, {token}, https://{token}@host"
+    runner = child(tmp_path / "run", [secret])
+    log = tmp_path / "run" / "logs" / "tells-r0.log"
+    deadline = time.monotonic() + PATIENT_S
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    runner.kill()
+    runner.communicate(timeout=PATIENT_S)
+    monkeypatch.delenv("TEST_RUN")
+    while processes_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert processes_of(tmp_path) == []
+    text = "".join(f.read_text() for f in (tmp_path / "run").rglob("*") if f.is_file())
+    assert log.read_text().count("[hidden]") == 6
+    for form in (token, quote(token, safe=""), "en+9f8e7d6c", "9f8e7d6c5b4a"):
+        assert form not in text
+    assert base64.b64encode(f"u:{token}".encode()).decode()[4:20] not in text
 
 
 def test_a_full_disk_stops_the_run_and_says_what_to_do(tmp_path):

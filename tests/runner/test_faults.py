@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bench.contract import Cell
+from bench.contract import Cell, Record
 from bench.runner import Patience, Task, execute
-from bench.store import RunFolder
+from bench.store import RunFolder, StoreError
 from tests.runner.support import Plan, Watcher, cell, lines, machine, program
 
 STARTS = [
@@ -271,3 +272,36 @@ def test_a_secret_reaches_neither_record_nor_log(tmp_path, monkeypatch):
         if file.is_file():
             assert b"hf_notarealtoken123" not in file.read_bytes(), file
     assert "401 for token [hidden]" in (tmp_path / "run" / record["process"]["log"]).read_text()
+
+
+class Meddler(Watcher):
+    """Changes the run folder after the first record, as a user would from another terminal."""
+
+    def __init__(self, change: str) -> None:
+        super().__init__()
+        self.change = change
+
+    def cell_finished(self, task: Task, record: Record) -> None:
+        if task.cell["name"] == "a":
+            subprocess.run(["sh", "-ec", self.change], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("sed -i s/ok/ok/ {0}/records.jsonl", "was replaced .*All 2 .*safe in records.saved-1"),
+        ("rm {0}/records.jsonl", "was deleted .*put back with all 2"),
+        ("rm -r {0}", "was deleted .*1 record.*lost"),
+        ("mv {0} {0}.moved", "was moved .*All 1 record.*safe"),
+    ],
+)
+def test_a_folder_that_a_user_changes_ends_the_run_with_what_became_of_it(tmp_path, change, words):
+    run = tmp_path / "run"
+    with pytest.raises(StoreError, match=f"(?s){words}"):
+        execute(
+            Plan([cell("a"), cell("b"), cell("c")]),
+            run,
+            program=program("good"),
+            machine=machine(),
+            ui=Meddler(change.format(run)),
+        )

@@ -26,7 +26,6 @@ from bench.runner.ending import Exit, conclude, oom_kills, read_tail
 from bench.runner.forecast import UNKNOWN_S, Forecast
 from bench.runner.lane import folder_bytes
 from bench.runner.schedule import assign_devices, folder_names, lanes, order
-from bench.runner.secrets import Redactor
 from bench.store import Entry
 from bench.worker.events import Report
 from tests.runner import doubles
@@ -433,46 +432,6 @@ def test_a_forecast_learns():
     assert forecast.left([none], [(compiled, 30.0)]) == 40.0
     assert forecast.left([], [(compiled, 300.0)]) == 0.0
     assert Forecast().expected(none) == UNKNOWN_S
-
-
-# Secrets
-
-
-def test_secrets_are_hidden_wherever_they_are(tmp_path):
-    (tmp_path / "token").write_text("hf_stored_token\n")
-    redactor = Redactor(
-        {
-            "MY_API_KEY": "key-12345678",
-            "GITHUB_TOKEN": "key-12345678-longer",
-            "HTTPS_PROXY": "http://me:proxypassword@host:1",
-            "HF_HOME": str(tmp_path),
-            "TOKENIZERS_PARALLELISM": "false-ish",
-            "SHORT_TOKEN": "abc",
-        }
-    )
-    text = "key-12345678-longer key-12345678 proxypassword hf_stored_token false-ish abc"
-    assert redactor.text(text) == "[hidden] [hidden] [hidden] [hidden] false-ish abc"
-    assert redactor.value({"proxypassword": ["x proxypassword", 1, None]}) == {
-        "[hidden]": ["x [hidden]", 1, None]
-    }
-
-
-@pytest.mark.parametrize("offset", [0, 2**20 - 5, 2**20, 3 * 2**20 - 1])
-def test_a_secret_in_a_log_is_found_at_any_place(tmp_path, offset):
-    redactor = Redactor({"A_TOKEN": "0123456789", "HF_HOME": str(tmp_path)})
-    path = tmp_path / "log"
-    path.write_bytes(b"." * offset + b"0123456789\nrest")
-    redactor.file(path)
-    assert path.read_bytes() == b"." * offset + b"[hidden]\nrest"
-    assert [p.name for p in tmp_path.iterdir()] == ["log"]
-
-
-def test_a_log_without_secrets_is_not_touched(tmp_path):
-    path = tmp_path / "log"
-    path.write_bytes(b"fine")
-    inode = path.stat().st_ino
-    Redactor({"A_TOKEN": "0123456789", "HF_HOME": str(tmp_path)}).file(path)
-    assert path.stat().st_ino == inode
 
 
 def test_folder_bytes(tmp_path):

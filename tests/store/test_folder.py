@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,35 @@ def test_a_lock_that_a_dead_runners_child_keeps_for_a_moment_is_waited_for(
     runner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env)
     runner.wait()
     RunFolder.acquire(tmp_path).close()
+
+
+def test_without_its_lock_file_a_folder_is_still_locked(tmp_path: Path) -> None:
+    with RunFolder.acquire(tmp_path) as folder:
+        folder.write_plan(plan("a"), {}, "1")
+        (tmp_path / ".lock").unlink()
+        with pytest.raises(StoreError, match="in use by another runner"):
+            RunFolder.acquire(tmp_path)
+        folder.append(record("a"))
+    RunFolder.acquire(tmp_path).close()
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_folder_that_goes_away_ends_the_run_and_says_what_became_of_it(
+    tmp_path: Path, moved: bool
+) -> None:
+    path = tmp_path / "run"
+    with RunFolder.acquire(path) as folder:
+        folder.append(record("a"))
+        if moved:
+            path.rename(tmp_path / "elsewhere")
+        else:
+            shutil.rmtree(path)
+        with pytest.raises(StoreError, match="safe in it, wherever" if moved else "are lost"):
+            folder.check()
+    with RunFolder.acquire(tmp_path / "early") as folder:
+        shutil.rmtree(tmp_path / "early")
+        with pytest.raises(StoreError, match=r"deleted or moved .* 0 record"):
+            folder.check()
 
 
 def test_the_same_process_is_refused_too(tmp_path: Path) -> None:

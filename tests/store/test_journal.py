@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +82,39 @@ def test_what_a_power_cut_leaves_at_the_end_is_moved_aside(tmp_path: Path, tail:
     assert path.read_bytes() == good
 
 
-@pytest.mark.parametrize("line", ["{broken", "\x00\x00", "<<<<<<< HEAD"])
-def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "records.jsonl"
+def _between(path: Path, *lines: str) -> Journal:
+    """A journal of two records of cell a, with other lines between them."""
     first, last = (json.dumps(record("a", i)) for i in (0, 1))
-    path.write_text(f"{first}\n{line}\n{last}\n")
-    with pytest.raises(StoreError, match=r"records\.jsonl, line 2"):
-        Journal(path)
+    path.write_text("".join(f"{line}\n" for line in (first, *lines, last)))
+    return Journal(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{broken",
+        "\x00\x00",
+        "<<<<<<< HEAD",
+        "\udc80".encode(errors="surrogateescape").decode("latin-1"),
+        json.dumps(record("b")) + json.dumps(record("c")),
+        "[" * 100_000,
+    ],
+)
+def test_good_lines_are_read_and_bad_ones_counted_and_named(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = _between(tmp_path / "records.jsonl", line, line)
+    assert [(e.cell_id, e.round) for e in journal.entries] == [("a", 0), ("a", 1)]
+    assert list(journal.bad) == [2, 3]
+    assert journal.torn_at is None
+    journal.warn()
+    said = capsys.readouterr().err
+    assert "2 line(s) are not records of a run" in said
+    assert "line 2 (" in said
+    before = journal.path.read_bytes()
+    journal.append(record("b"))
+    assert journal.path.read_bytes().startswith(before)
+    assert [e.line for e in Journal(journal.path).entries] == [1, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +133,10 @@ def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, l
         {"schema": 1, "cell_id": "a", "round": 0, "outcome": "ok", "attempt": -1},
     ],
 )
-def test_a_foreign_line_is_an_error_that_names_it(tmp_path: Path, value: Any) -> None:
-    path = tmp_path / "records.jsonl"
-    path.write_text(f"{json.dumps(record('a'))}\n{json.dumps(value)}\n")
-    with pytest.raises(StoreError, match="line 2"):
-        Journal(path)
+def test_a_foreign_line_is_passed_over_and_named(tmp_path: Path, value: Any) -> None:
+    journal = _between(tmp_path / "records.jsonl", json.dumps(value))
+    assert len(journal.entries) == 2
+    assert list(journal.bad) == [2]
 
 
 def test_a_record_of_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
@@ -119,12 +146,81 @@ def test_a_record_of_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
         Journal(path)
 
 
-def test_the_same_record_twice_is_an_error(tmp_path: Path) -> None:
+def test_the_same_record_twice_is_one_and_two_that_differ_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    line = json.dumps(record("a"))
-    path.write_text(f"{line}\n{line}\n")
-    with pytest.raises(StoreError, match="already on line 1"):
-        Journal(path)
+    same = json.dumps(record("a"), indent=None, sort_keys=True)
+    journal = _between(path, same)
+    assert [(e.line, e.round) for e in journal.entries] == [(1, 0), (3, 1)]
+    assert journal.bad == {}
+    with pytest.raises(StoreError, match=r"line 2: cell 'a' round 0 .*on line 1.* differ"):
+        _between(path, json.dumps(record("a", load_s=1.0)))
+
+
+def test_attempts_may_be_in_any_order(tmp_path: Path) -> None:
+    journal = _between(tmp_path / "records.jsonl", json.dumps(record("b", 0, 1)))
+    journal = _between(journal.path, *(json.dumps(record("b", 0, n)) for n in (2, 0, 1)))
+    assert journal.latest["b", 0].attempt == 2
+    journal.append(record("b", 0, 3))
+
+
+def _replaced(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    copy.rename(path)
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.read_bytes().index(b"\n") + 1)
+
+
+def _written_to(path: Path) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record("b")) + "\n")
+
+
+def _moved(path: Path) -> None:
+    path.rename(path.with_name("elsewhere.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "found", "name"),
+    [
+        (Path.unlink, "was deleted .*put back with all 3", [0, 1, 2], "records.jsonl"),
+        (
+            _replaced,
+            r"was replaced .*All 3 .* in records\.saved-1",
+            [0, 1, 2],
+            "records.saved-1.jsonl",
+        ),
+        (_moved, "was moved .*All 3 record", [0, 1, 2], "elsewhere.jsonl"),
+        (
+            _cut,
+            r"was cut to \d+ bytes .* 1 of its 2 .* lost.*saved-1",
+            [2],
+            "records.saved-1.jsonl",
+        ),
+        (_written_to, "was written to .*All 2 .*safe.*saved-1", [2], "records.saved-1.jsonl"),
+    ],
+)
+def test_a_file_that_is_changed_meanwhile_loses_nothing_silently(
+    tmp_path: Path, change: Any, words: str, found: list[int], name: str
+) -> None:
+    journal = Journal(tmp_path / "records.jsonl")
+    for n in (0, 1):
+        journal.append(record("a", n))
+    change(journal.path)
+    with pytest.raises(StoreError, match=f"(?s){words}"):
+        journal.append(record("a", 2))
+    assert [e.round for e in Journal(tmp_path / name).entries] == found
+
+
+def test_a_file_in_a_folder_that_is_gone_is_said_to_be_lost(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run" / "records.jsonl")
+    journal.path.parent.mkdir()
+    journal.append(record("a"))
+    shutil.rmtree(journal.path.parent)
+    with pytest.raises(StoreError, match=r"was deleted .* 2 record\(s\) are lost"):
+        journal.append(record("a", 1))
 
 
 def test_blank_lines_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
@@ -250,8 +346,11 @@ def test_a_field_that_is_wrong_is_named_with_file_and_line(
     path = tmp_path / "records.jsonl"
     lines = (json.dumps(record("a", **each)) for each in ({}, {"round": 1} | fields))
     path.write_text("".join(f"{line}\n" for line in lines))
-    with pytest.raises(StoreError, match=rf"records\.jsonl, line 2: .*{sentence}"):
-        list(Journal(path).read(Journal(path).entries))
+    journal = Journal(path)
+    assert [each.round for each in journal.read(journal.entries)] == [0]
+    assert re.search(rf"records\.jsonl: 1 .* line 2 \(.*{sentence}", journal.notes()[0])
+    # Whoever adds to the file measures that cell again.
+    assert [each.round for each in Journal(path, whole=True).entries] == [0]
 
 
 @pytest.mark.parametrize("field", ["anything", "cell", "fingerprint", "memory_modes"])
@@ -263,9 +362,9 @@ def test_what_nests_too_deeply_is_one_sentence(tmp_path: Path, field: str) -> No
         path.write_text(f'{json.dumps(record("a"))[:-1]}, "{field}": {nested}}}\n')
 
     deep(100_000)
-    with pytest.raises(StoreError, match=r"line 1: .*nests too deeply"):
-        Journal(path)
+    assert "line 1 (it nests too deeply)" in Journal(path).notes()[0]
     deep(400)
     if field in ("cell", "fingerprint"):
-        with pytest.raises(StoreError, match=r"line 1: "):
-            list(Journal(path).read(Journal(path).entries))
+        journal = Journal(path)
+        assert list(journal.read(journal.entries)) == []
+        assert list(journal.bad) == [1]

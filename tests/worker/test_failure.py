@@ -8,15 +8,18 @@ from bench.worker import failure
 from bench.worker.errors import SourceError
 
 
+class SafetensorError(Exception):
+    """As safetensors' own, which is no RuntimeError."""
+
+
 class OutOfMemoryError(RuntimeError):
     """As torch's own is called, whatever module it lives in."""
 
 
-def chained(cause: BaseException) -> BaseException:
-    try:
-        raise RuntimeError("backend='inductor' raised") from cause
-    except RuntimeError as error:
-        return error
+def chained(cause: BaseException, error: BaseException | None = None) -> BaseException:
+    error = error or RuntimeError("backend='inductor' raised")
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -30,7 +33,13 @@ def chained(cause: BaseException) -> BaseException:
         RuntimeError("MPS backend out of memory"),
         RuntimeError("std::bad_alloc"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("unable to mmap 4096 bytes from file </m>: Cannot allocate memory (12)"),
+        ImportError("libtorch_cpu.so: failed to map segment: Cannot allocate memory"),
+        SafetensorError("Error while deserializing: I/O error: (os error 12)"),
         chained(MemoryError()),
+        chained(chained(OSError(errno.ENOMEM, "x"), ValueError("bad file"))),
     ],
 )
 def test_memory_that_ran_out_is_oom(error):
@@ -45,6 +54,19 @@ def test_memory_that_ran_out_is_oom(error):
 )
 def test_anything_else_is_failed(error):
     assert failure.outcome_and_reason(error, "measuring")[0] == "failed"
+
+
+def test_a_model_that_does_not_fit_while_it_is_loaded_is_oom():
+    cause = RuntimeError("[enforce fail at alloc_cpu.cpp:98] DefaultCPUAllocator: can't allocate")
+    load = SourceError("path:m cannot be loaded: RuntimeError: …")
+    assert failure.outcome_and_reason(chained(cause, load), "loading")[0] == "failed"
+    cause = RuntimeError(f"{cause} memory: you tried to allocate 9 bytes")
+    found = failure.outcome_and_reason(chained(cause, load), "loading")
+    assert found == ("oom", str(load))
+    quoted = SourceError("path:m cannot be loaded: ValueError: no prompt 'out of memory'")
+    assert failure.outcome_and_reason(chained(ValueError("x"), quoted), "loading")[0] == "failed"
+    away = SourceError("no room on the disk", outcome="unavailable")
+    assert failure.outcome_and_reason(chained(MemoryError(), away), "loading")[0] == "unavailable"
 
 
 def test_torchs_own_errors_are_recognised():
@@ -98,7 +120,7 @@ def test_secrets_reach_neither_reason_nor_log(monkeypatch, capsys):
     failure.log(error)
     logged = capsys.readouterr().err
     assert "hf_abcdef123" not in logged
-    assert "[HF_TOKEN]" in logged
+    assert "401 for token [hidden]" in logged
 
 
 @pytest.mark.parametrize("code", [1, None])

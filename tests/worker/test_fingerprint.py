@@ -33,7 +33,7 @@ def test_secrets_in_the_environment_stay_there(monkeypatch):
 
 
 def test_no_listed_setting_is_named_like_a_secret():
-    from bench.worker.failure import SECRET_NAME
+    from bench.redact import SECRET_NAME
 
     assert not [name for name in fingerprint.ENVIRONMENT if SECRET_NAME.search(name)]
 

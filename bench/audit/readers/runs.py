@@ -77,11 +77,13 @@ def read(path: Path, maps: Mapping[str, Meaning]) -> Table:
         raise refuse(str(path), "the columns of records have one meaning; leave --map away.")
     try:
         if path.is_dir() or (path.parent / "plan.json").is_file():
-            records = list(RunFolder.open(path if path.is_dir() else path.parent).records())
+            folder = RunFolder.open(path if path.is_dir() else path.parent)
+            records, journal = list(folder.records()), folder.journal
         else:
             journal = Journal(path)
             chosen = sorted(journal.latest.values(), key=lambda entry: entry.line)
             records = list(journal.read(chosen))
+        journal.warn()
     except StoreError as error:
         raise AuditError(str(error)) from error
     return of_records(str(path), records, range(1, len(records) + 1))

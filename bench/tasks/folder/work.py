@@ -19,6 +19,7 @@ from typing import Any
 
 from bench import files, folder
 from bench.contract import ImageEntry, Outcome
+from bench.redact import Redactor
 from bench.stats.order import median_interval
 from bench.tasks.base import Measured, Run, Task, Warm
 from bench.worker import dynamo, evidence, failure, faults, inputs, memory, pictures
@@ -231,12 +232,13 @@ class Folder(Task):
             files.write(self._rows, json.dumps(mark) + "\n")
         self._carried = len(done)
         self._stream = self._rows.open("a", encoding="utf-8")
+        self._redactor = Redactor(os.environ)
         return done
 
     def _write(self, row: Mapping[str, Any]) -> None:
         """Append a row at once, so that a process that dies loses one picture."""
         row = {**row, "process": os.getpid()}
-        self._stream.write(json.dumps(row, default=str) + "\n")
+        self._stream.write(json.dumps(self._redactor.value(row), default=str) + "\n")
         self._stream.flush()
 
     def summary(self) -> tuple[dict[str, Any], Outcome, str | None, list[str]]:
