@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from bench import files
@@ -315,12 +316,32 @@ def _arguments(
         if workload[field] is not None:
             arguments[name] = workload[field]
     strength = _strength(workload, parameters)
-    if strength is not None and workload["steps"] * strength < 1:
+    if strength is not None and steps_left(type(pipeline), workload["steps"], strength) == 0:
         raise SourceError(
-            f"strength {strength:g} × {workload['steps']} steps is less than one step: "
-            "raise either."
+            f"strength {strength:g} × {workload['steps']} steps is less than one step, as "
+            f"{type(pipeline).__name__} rounds: raise either."
         )
     return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def steps_left(pipeline_class: Any, steps: int, strength: float) -> int | None:
+    """Return the steps that ``strength`` leaves, as the class's own code has it; None if unknown.
+
+    Its ``get_timesteps`` only cuts the scheduler's list, so it is asked with a list of its own.
+    """
+    called = inspect.unwrap(pipeline_class.__call__)
+    if "get_timesteps" not in getattr(getattr(called, "__code__", None), "co_names", ()):
+        return None  # it has one and goes by another, as LCM does
+    scheduler = SimpleNamespace(
+        timesteps=list(range(steps)), order=1, set_begin_index=lambda _index: None
+    )
+    try:
+        left, _ = pipeline_class.get_timesteps(
+            SimpleNamespace(scheduler=scheduler), steps, strength, "cpu"
+        )
+        return len(left)
+    except Exception:  # noqa: BLE001 - a class without it, or with one that needs more
+        return None
 
 
 def _strength(
@@ -396,9 +417,11 @@ def _warnings(
     strength = _strength(workload, parameters)
     if strength is not None and strength < 1:
         steps = workload["steps"]
+        left = steps_left(type(pipeline), steps, strength)
         found.append(
             f"strength {strength:g} runs a part of the {steps} steps only: "
             f"{strength:g} × {steps} = {steps * strength:g}, rounded as {name} does"
+            + (f": {left}" if left is not None else "")
         )
     return found
 

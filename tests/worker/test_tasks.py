@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.worker import families, sources
+from bench import chains
+from bench.worker import families, inputs, sources
 from bench.worker.inputs import Inputs, denoiser, input_pictures, prepare
 from bench.worker.sources import SourceError
 from tests.worker import tiny
@@ -313,3 +314,20 @@ def test_a_family_that_cannot_be_loaded_is_named(registered):
 
 def test_the_example_keeps_the_protocol():
     assert isinstance(_ToyFamily(), families.Family)
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "up", "down"),
+    [(4, 0.2, 1, 0), (10, 0.05, 1, 0), (4, 0.3, 2, 1), (7, 0.3, 3, 2), (10, 0.75, 8, 7)],
+)
+def test_what_strength_leaves_is_the_classes_own(steps, strength, up, down):
+    import diffusers
+
+    for name, expected in (("Flux", up), ("StableDiffusion3", up), ("StableDiffusionXL", down)):
+        made = getattr(diffusers, f"{name}Img2ImgPipeline")
+        assert inputs.steps_left(made, steps, strength) == expected
+        assert chains.class_steps(f"{name}Pipeline", steps, strength) == expected
+    made = diffusers.LatentConsistencyModelImg2ImgPipeline
+    assert inputs.steps_left(made, steps, strength) is None
+    assert chains.class_steps(made.__name__, steps, strength) == steps
+    assert chains.class_steps("StrangePipeline", steps, strength) is None
