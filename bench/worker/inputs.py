@@ -212,6 +212,8 @@ def open_picture(file: Path, most_pixels: int | None = None, what: str = "input 
                     f"{most_pixels:,} that are unpacked."
                 )
             picture: Any = ImageOps.exif_transpose(opened)
+            if picture.mode in _DEEP:
+                picture = _eight_bits(picture, opened.format, what, file)
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 white = Image.new("RGBA", picture.size, "white")
@@ -223,6 +225,28 @@ def open_picture(file: Path, most_pixels: int | None = None, what: str = "input 
         raise SourceError(f"{what} {file} is no picture that can be read.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(f"{what} {file} cannot be read: {one_line(error)}") from error
+
+
+_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of one channel whose values ``convert("RGB")`` would clip at 255."""
+
+
+def _eight_bits(picture: Any, made_as: str | None, what: str, file: Path) -> Any:
+    """Scale an image of more than eight bits a value; refuse one whose range nothing tells."""
+    import numpy as np
+    from PIL import Image
+
+    # Some versions of Pillow read 16-bit PNG files as 32-bit integers.
+    most = {"F": 1, "I": 65535 if made_as == "PNG" else 0}.get(picture.mode, 65535)
+    values = np.asarray(picture).astype(np.float64)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not 0 <= low <= high <= most:
+        told = f": only 0 to {most} is known" if most else ""
+        raise SourceError(
+            f"{what} {file} has values from {low:g} to {high:g} in mode {picture.mode}, and "
+            f"nothing says which is white{told}. Save it with 8 or 16 bits a channel."
+        )
+    return Image.fromarray(np.rint(values * (255 / most)).astype(np.uint8))
 
 
 def _picture_of_file(

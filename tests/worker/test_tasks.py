@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -331,3 +332,31 @@ def test_what_strength_leaves_is_the_classes_own(steps, strength, up, down):
     assert inputs.steps_left(made, steps, strength) is None
     assert chains.class_steps(made.__name__, steps, strength) == steps
     assert chains.class_steps("StrangePipeline", steps, strength) is None
+
+
+def deep(kind: str, place: Path) -> tuple[Path, np.ndarray]:
+    ramp = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (64, 1))
+    made = {
+        "gray16.png": Image.fromarray(ramp.astype(np.uint16) * 257),
+        "gray16.tif": Image.fromarray(ramp.astype(np.uint16) * 257),
+        "float01.tif": Image.fromarray((ramp / 255).astype(np.float32)),
+        "int32.tif": Image.fromarray(ramp.astype(np.int32) * 257),
+        "float255.tif": Image.fromarray(ramp.astype(np.float32)),
+        "nan.tif": Image.fromarray((ramp / np.nan).astype(np.float32)),
+    }[kind]
+    made.save(place / kind)
+    return place / kind, ramp
+
+
+@pytest.mark.parametrize("kind", ["gray16.png", "gray16.tif", "float01.tif"])
+def test_an_image_of_more_than_eight_bits_is_scaled_and_not_clipped(kind, tmp_path):
+    file, ramp = deep(kind, tmp_path)
+    read = np.asarray(inputs.open_picture(file))
+    assert read.shape == (64, 96, 3)
+    assert (read == ramp[..., None]).all()
+
+
+@pytest.mark.parametrize("kind", ["int32.tif", "float255.tif", "nan.tif"])
+def test_an_image_of_which_nothing_says_what_is_white_is_refused(kind, tmp_path):
+    with pytest.raises(SourceError, match=r"nothing says which is white.* 8 or 16 bits"):
+        inputs.open_picture(deep(kind, tmp_path)[0])
