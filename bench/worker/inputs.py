@@ -438,6 +438,7 @@ def _warnings(
     if "generator" not in parameters:
         found.append(f"{name} takes no generator: the seed has no effect")
     found += _guidance_warnings(pipeline, workload, parameters)
+    found += _cut_prompts(pipeline, workload, parameters)
     strength = _strength(workload, parameters)
     if strength is not None and strength < 1:
         steps = workload["steps"]
@@ -447,6 +448,37 @@ def _warnings(
             f"{strength:g} × {steps} = {steps * strength:g}, rounded as {name} does"
             + (f": {left}" if left is not None else "")
         )
+    return found
+
+
+def _cut_prompts(
+    pipeline: Any, workload: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> list[str]:
+    """Return a warning for each prompt that is longer than a text encoder takes."""
+    found = []
+    for place in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+        tokenizer = getattr(pipeline, place, None)
+        most = getattr(tokenizer, "model_max_length", None)
+        if not callable(tokenizer) or not isinstance(most, int):
+            continue
+        asked = parameters.get("max_sequence_length")
+        if asked is not None and "CLIP" not in type(tokenizer).__name__:
+            own = workload["extra"].get("max_sequence_length", asked.default)
+            most = own if isinstance(own, int) else most
+        for field in ("prompt", "negative_prompt"):
+            if not workload[field] or field not in parameters:
+                continue
+            try:
+                ids = list(tokenizer(workload[field], verbose=False)["input_ids"])
+            except Exception:  # noqa: BLE001, S112 - a tokenizer with rules of its own
+                continue
+            if len(ids) > most:
+                # The end mark keeps the last place.
+                first = tokenizer.decode([ids[most - 1]]).strip()
+                found.append(
+                    f"the {field} was cut: {place} takes {most} tokens and it has {len(ids)}, so "
+                    f"nothing from {first!r} (token {most}) on reaches the image by it"
+                )
     return found
 
 

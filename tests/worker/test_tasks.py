@@ -360,3 +360,14 @@ def test_an_image_of_more_than_eight_bits_is_scaled_and_not_clipped(kind, tmp_pa
 def test_an_image_of_which_nothing_says_what_is_white_is_refused(kind, tmp_path):
     with pytest.raises(SourceError, match=r"nothing says which is white.* 8 or 16 bits"):
         inputs.open_picture(deep(kind, tmp_path)[0])
+
+
+def test_a_prompt_that_a_text_encoder_cuts_is_warned_of_with_its_first_token():
+    words = " ".join(["red house"] * 60)
+    made = pipeline_of("sdxl", "text-to-image")
+    given = {**asked("text-to-image"), "prompt": words, "negative_prompt": words}
+    told = [text for text in prepare(made, given, "cpu").warnings if "was cut" in text]
+    assert any(text.startswith("the prompt was cut: tokenizer takes") for text in told)
+    assert any(text.startswith("the negative_prompt was cut: tokenizer_2 takes") for text in told)
+    short = prepare(made, asked("text-to-image"), "cpu").warnings
+    assert not [text for text in short if "was cut" in text]
