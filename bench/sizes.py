@@ -60,9 +60,15 @@ def own_multiple(folder: Path) -> int:
     return math.lcm(LEAST_MULTIPLE, side)
 
 
-def _config(part: Path) -> dict[str, Any]:
+def class_of(folder: Path) -> str | None:
+    """Return the pipeline class that a diffusers folder names; None if it names none."""
+    name = _config(folder, "model_index.json").get("_class_name")
+    return name if isinstance(name, str) else None
+
+
+def _config(part: Path, name: str = "config.json") -> dict[str, Any]:
     try:
-        read = json.loads(files.read(part / "config.json", files.CONFIG_BYTES))
+        read = json.loads(files.read(part / name, files.CONFIG_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bench import chains
 from bench.cli.terminal import disk, duration, print_table
+from bench.config.keys import model_class
 from bench.contract import Cell
 from bench.text import plural
 
@@ -61,7 +62,11 @@ def _row(cell: Cell) -> tuple[str, ...]:
     workload = cell["workload"]
     steps = str(workload["steps"])
     if workload["strength"] is not None:
-        taken = chains.diffusers_steps(workload["steps"], workload["strength"])
+        model = cell.get("inputs", {}).get("model")
+        place = f"path:{model['path']}" if model else workload["model"]
+        made = None if workload.get("custom_pipeline") else model_class(place)
+        known = chains.class_steps(made, workload["steps"], workload["strength"])
+        taken = "?" if known is None else str(known)
         if workload["task"] != chains.TASK:
             steps += f" → {taken}"
         elif (later := len(chains.of(workload)) - 1) > 0:

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from bench import contract, modes, sizes
+from bench import chains, contract, modes, sizes
 from bench.config import catalogue
 from bench.config import values as v
 from bench.config.errors import shown
@@ -288,9 +288,10 @@ class Workload(Strict):
                 f"model '{self.model}' does {' and '.join(able)}, not {self.task}{hint}",
             )
         yield from self._wrong_additions(around)
-        # the number of steps that diffusers' image-to-image pipelines take
         strength: float | None = self.strength
-        if strength is not None and int(self.steps * strength) < 1:
+        made = model_class(self.model, around.start_of("model"))
+        own = made if self.custom_pipeline is None else None
+        if strength is not None and chains.class_steps(own, self.steps, strength) == 0:
             left = f"{self.steps} steps leaves {self.steps * strength:g}, less than one step"
             key_ = "strength" if "strength" in around.written else "steps"
             yield key_, f"strength {strength:g} x {left}"
@@ -345,7 +346,10 @@ class Workload(Strict):
     def rounds(cls, workload: Mapping[str, Any], steps: int) -> list[tuple[int, int]]:
         """Return (images, steps that are taken) of each pipeline call that one measured call is."""
         strength = workload["strength"]
-        taken = steps if strength is None else min(int(steps * strength), steps)
+        taken = steps
+        if strength is not None:
+            known = chains.class_steps(model_class(workload["model"]), steps, strength)
+            taken = chains.diffusers_steps(steps, strength) if known is None else known
         return [(workload["batch"], taken)]
 
     @classmethod
@@ -399,6 +403,14 @@ def _round_size(given: dict[str, Any], around: Around) -> None:
     if (given["height"], given["width"]) != asked:
         given["asked_height"], given["asked_width"] = (int(cast(int, side)) for side in asked)
         given["round_size"] = how or "down"
+
+
+def model_class(model: str, start: Path = Path()) -> str | None:
+    """Return the pipeline class of a model, a folder's being relative to ``start``; or None."""
+    source, _, name = model.partition(":")
+    if source in catalogue.BUILT_IN_MODELS:
+        return "StableDiffusionXLPipeline"
+    return sizes.class_of(start / Path(name.strip()).expanduser()) if source == "path" else None
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,8 @@ class Merger:
                 "largest",
                 merged.place("seed"),
             )
-        passes = self._passes(merged, workload, task)
+        located = {"model": f"path:{files['model']['path']}"} if "model" in files else {}
+        passes = self._passes(merged, workload | located, task)
         # What a file holds makes the cell, wherever it lies.
         held = {key: inputs.identity(key, file) for key, file in files.items()}
         named = {key: value for key, value in workload.items() if key != "name"}

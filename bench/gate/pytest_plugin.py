@@ -12,6 +12,7 @@ of the harness is imported before ``--bench-config`` asks for it.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
     asked = config.getoption("bench_config")
     if asked is None:
         return
-    path = Path(str(asked)).absolute()
+    # Normalised, as pytest's own paths are, and not resolved: a link keeps its name.
+    path = Path(os.path.abspath(str(asked)))
     if not path.is_file():
         raise pytest.UsageError(f"--bench-config: {asked} is not a file")
     if config.getoption("numprocesses", None) or hasattr(config, "workerinput"):
@@ -195,7 +197,8 @@ def _benchmark(item: CellItem, records: Sequence[Record], verdict: Fidelity) -> 
     metadata: Any = importlib.import_module("pytest_benchmark.stats").Metadata
     standing_in = SimpleNamespace(
         name=item.name,
-        fullname=item.nodeid,
+        # Not its node id, which holds the way from where pytest runs: moved, it has its partner.
+        fullname=f"{item.path.name}::{item.name}",
         group=records[0].workload.name,
         param=None,
         params=None,

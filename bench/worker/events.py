@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -36,6 +36,19 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     return str(value)
+
+
+def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Yield (name, value) of each number that JSON has not; entries of a list go by its name."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            yield place, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _not_finite(item, place)
 
 
 def sanitised(emit: Emit) -> Emit:
@@ -71,9 +84,21 @@ class Report:
 
     def set(self, **fields: Any) -> None:
         self._emit({"event": "set", "fields": fields})
+        self._explain(fields)
 
     def append(self, **fields: Any) -> None:
         self._emit({"event": "append", "fields": fields})
+        self._explain(fields)
+
+    def _explain(self, fields: Mapping[str, Any]) -> None:
+        """Give the reason for each value that `plain` makes None, unless there is one."""
+        reasons: dict[str, str] = {}
+        for name, value in fields.items():
+            for place, number in _not_finite(value, name):
+                if place not in self._null_reasons:
+                    reasons[place] = f"the worker's value was {number}, which is no finite number"
+        if reasons:
+            self.null(reasons)
 
     def warn(self, *texts: str) -> None:
         for text in texts:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from bench import files
@@ -211,6 +212,8 @@ def open_picture(file: Path, most_pixels: int | None = None, what: str = "input 
                     f"{most_pixels:,} that are unpacked."
                 )
             picture: Any = ImageOps.exif_transpose(opened)
+            if picture.mode in _DEEP:
+                picture = _eight_bits(picture, opened.format, what, file)
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 white = Image.new("RGBA", picture.size, "white")
@@ -222,6 +225,28 @@ def open_picture(file: Path, most_pixels: int | None = None, what: str = "input 
         raise SourceError(f"{what} {file} is no picture that can be read.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError(f"{what} {file} cannot be read: {one_line(error)}") from error
+
+
+_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of one channel whose values ``convert("RGB")`` would clip at 255."""
+
+
+def _eight_bits(picture: Any, made_as: str | None, what: str, file: Path) -> Any:
+    """Scale an image of more than eight bits a value; refuse one whose range nothing tells."""
+    import numpy as np
+    from PIL import Image
+
+    # Some versions of Pillow read 16-bit PNG files as 32-bit integers.
+    most = {"F": 1, "I": 65535 if made_as == "PNG" else 0}.get(picture.mode, 65535)
+    values = np.asarray(picture).astype(np.float64)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if not 0 <= low <= high <= most:
+        told = f": only 0 to {most} is known" if most else ""
+        raise SourceError(
+            f"{what} {file} has values from {low:g} to {high:g} in mode {picture.mode}, and "
+            f"nothing says which is white{told}. Save it with 8 or 16 bits a channel."
+        )
+    return Image.fromarray(np.rint(values * (255 / most)).astype(np.uint8))
 
 
 def _picture_of_file(
@@ -315,12 +340,32 @@ def _arguments(
         if workload[field] is not None:
             arguments[name] = workload[field]
     strength = _strength(workload, parameters)
-    if strength is not None and workload["steps"] * strength < 1:
+    if strength is not None and steps_left(type(pipeline), workload["steps"], strength) == 0:
         raise SourceError(
-            f"strength {strength:g} × {workload['steps']} steps is less than one step: "
-            "raise either."
+            f"strength {strength:g} × {workload['steps']} steps is less than one step, as "
+            f"{type(pipeline).__name__} rounds: raise either."
         )
     return {name: value for name, value in arguments.items() if name in parameters}
+
+
+def steps_left(pipeline_class: Any, steps: int, strength: float) -> int | None:
+    """Return the steps that ``strength`` leaves, as the class's own code has it; None if unknown.
+
+    Its ``get_timesteps`` only cuts the scheduler's list, so it is asked with a list of its own.
+    """
+    called = inspect.unwrap(pipeline_class.__call__)
+    if "get_timesteps" not in getattr(getattr(called, "__code__", None), "co_names", ()):
+        return None  # it has one and goes by another, as LCM does
+    scheduler = SimpleNamespace(
+        timesteps=list(range(steps)), order=1, set_begin_index=lambda _index: None
+    )
+    try:
+        left, _ = pipeline_class.get_timesteps(
+            SimpleNamespace(scheduler=scheduler), steps, strength, "cpu"
+        )
+        return len(left)
+    except Exception:  # noqa: BLE001 - a class without it, or with one that needs more
+        return None
 
 
 def _strength(
@@ -393,13 +438,47 @@ def _warnings(
     if "generator" not in parameters:
         found.append(f"{name} takes no generator: the seed has no effect")
     found += _guidance_warnings(pipeline, workload, parameters)
+    found += _cut_prompts(pipeline, workload, parameters)
     strength = _strength(workload, parameters)
     if strength is not None and strength < 1:
         steps = workload["steps"]
+        left = steps_left(type(pipeline), steps, strength)
         found.append(
             f"strength {strength:g} runs a part of the {steps} steps only: "
             f"{strength:g} × {steps} = {steps * strength:g}, rounded as {name} does"
+            + (f": {left}" if left is not None else "")
         )
+    return found
+
+
+def _cut_prompts(
+    pipeline: Any, workload: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> list[str]:
+    """Return a warning for each prompt that is longer than a text encoder takes."""
+    found = []
+    for place in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+        tokenizer = getattr(pipeline, place, None)
+        most = getattr(tokenizer, "model_max_length", None)
+        if not callable(tokenizer) or not isinstance(most, int):
+            continue
+        asked = parameters.get("max_sequence_length")
+        if asked is not None and "CLIP" not in type(tokenizer).__name__:
+            own = workload["extra"].get("max_sequence_length", asked.default)
+            most = own if isinstance(own, int) else most
+        for field in ("prompt", "negative_prompt"):
+            if not workload[field] or field not in parameters:
+                continue
+            try:
+                ids = list(tokenizer(workload[field], verbose=False)["input_ids"])
+            except Exception:  # noqa: BLE001, S112 - a tokenizer with rules of its own
+                continue
+            if len(ids) > most:
+                # The end mark keeps the last place.
+                first = tokenizer.decode([ids[most - 1]]).strip()
+                found.append(
+                    f"the {field} was cut: {place} takes {most} tokens and it has {len(ids)}, so "
+                    f"nothing from {first!r} (token {most}) on reaches the image by it"
+                )
     return found
 
 

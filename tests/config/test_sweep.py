@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,20 @@ def test_what_is_refused(tmp_path: Path, overrides: list[str], message: str) -> 
     with pytest.raises(ConfigError) as caught:
         plan_of(BASE, tmp_path, overrides)
     assert message in str(caught.value)
+
+
+def test_how_strength_rounds_is_the_models_class(tmp_path: Path) -> None:
+    def plan(class_name: str, steps: int, sweep: list[int]) -> Any:
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model/model_index.json").write_text(json.dumps({"_class_name": class_name}))
+        model = f"path:{tmp_path / 'model'}"
+        one = workload(model=model, task="image-to-image", strength=0.3, steps=steps)
+        return cells_of({"workload": [one]}, sweep={"steps": sweep})
+
+    assert plan("FluxPipeline", 3, [1, 4, 11])
+    with pytest.raises(ConfigError, match="only 2 and 3; a line needs 3"):
+        plan("FluxPipeline", 3, [4, 7, 10])
+    with pytest.raises(ConfigError, match="less than one step"):
+        plan("StableDiffusionPipeline", 3, [4, 7, 11])
+    assert plan("StrangePipeline", 3, [4, 7, 10]), "what is not known is not refused"
+    assert plan("LatentConsistencyModelPipeline", 1, [1, 2, 3])

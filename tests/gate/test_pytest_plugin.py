@@ -124,6 +124,20 @@ def test_selections_measure_only_what_is_selected(place: Path) -> None:
     assert [r.name for r in RunFolder.open(place / "m").records()] == ["t2i/torch-compile"]
 
 
+def test_a_configuration_is_found_and_named_from_wherever_pytest_runs(place: Path) -> None:
+    inner = place / "sub"
+    inner.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--bench-config", "../small.yaml", "--collect-only", "-q"],
+        cwd=inner,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "small.yaml::t2i/none" in done.stdout
+
+
 def test_paths_of_ones_own_are_collected_too(place: Path) -> None:
     done = run(place, "--collect-only", "-q", "test_other.py", "--bench-only", "backend=none")
     assert "test_other.py::test_other" in done.stdout

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.worker.events import plain, sanitised
+from bench.runner.draft import Draft
+from bench.worker.events import Report, plain, sanitised
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,18 @@ def test_any_value_survives_strict_json(value):
     sent: list[Any] = []
     sanitised(sent.append)({"event": "set", "fields": {"x": value}})
     assert json.loads(json.dumps(sent[0], allow_nan=False)) == sent[0]
+
+
+def test_a_value_that_becomes_none_has_its_reason_in_the_record():
+    draft = Draft()
+    report = Report(sanitised(lambda event: draft.feed(json.dumps(event).encode() + b"\n")))
+    report.null({"it_per_s": "its own reason"})
+    report.set(load_s=float("nan"), stages={"post_s": float("inf")}, it_per_s=float("nan"))
+    report.append(step_s=[1.0, float("-inf")])
+    assert draft.fields["load_s"] is None
+    found = draft.fields["null_reasons"]
+    assert found.pop("it_per_s") == "its own reason"
+    assert found == {
+        name: f"the worker's value was {value}, which is no finite number"
+        for name, value in (("load_s", "nan"), ("stages.post_s", "inf"), ("step_s", "-inf"))
+    }

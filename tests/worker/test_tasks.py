@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.worker import families, sources
+from bench import chains
+from bench.worker import families, inputs, sources
 from bench.worker.inputs import Inputs, denoiser, input_pictures, prepare
 from bench.worker.sources import SourceError
 from tests.worker import tiny
@@ -313,3 +315,59 @@ def test_a_family_that_cannot_be_loaded_is_named(registered):
 
 def test_the_example_keeps_the_protocol():
     assert isinstance(_ToyFamily(), families.Family)
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "up", "down"),
+    [(4, 0.2, 1, 0), (10, 0.05, 1, 0), (4, 0.3, 2, 1), (7, 0.3, 3, 2), (10, 0.75, 8, 7)],
+)
+def test_what_strength_leaves_is_the_classes_own(steps, strength, up, down):
+    import diffusers
+
+    for name, expected in (("Flux", up), ("StableDiffusion3", up), ("StableDiffusionXL", down)):
+        made = getattr(diffusers, f"{name}Img2ImgPipeline")
+        assert inputs.steps_left(made, steps, strength) == expected
+        assert chains.class_steps(f"{name}Pipeline", steps, strength) == expected
+    made = diffusers.LatentConsistencyModelImg2ImgPipeline
+    assert inputs.steps_left(made, steps, strength) is None
+    assert chains.class_steps(made.__name__, steps, strength) == steps
+    assert chains.class_steps("StrangePipeline", steps, strength) is None
+
+
+def deep(kind: str, place: Path) -> tuple[Path, np.ndarray]:
+    ramp = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (64, 1))
+    made = {
+        "gray16.png": Image.fromarray(ramp.astype(np.uint16) * 257),
+        "gray16.tif": Image.fromarray(ramp.astype(np.uint16) * 257),
+        "float01.tif": Image.fromarray((ramp / 255).astype(np.float32)),
+        "int32.tif": Image.fromarray(ramp.astype(np.int32) * 257),
+        "float255.tif": Image.fromarray(ramp.astype(np.float32)),
+        "nan.tif": Image.fromarray((ramp / np.nan).astype(np.float32)),
+    }[kind]
+    made.save(place / kind)
+    return place / kind, ramp
+
+
+@pytest.mark.parametrize("kind", ["gray16.png", "gray16.tif", "float01.tif"])
+def test_an_image_of_more_than_eight_bits_is_scaled_and_not_clipped(kind, tmp_path):
+    file, ramp = deep(kind, tmp_path)
+    read = np.asarray(inputs.open_picture(file))
+    assert read.shape == (64, 96, 3)
+    assert (read == ramp[..., None]).all()
+
+
+@pytest.mark.parametrize("kind", ["int32.tif", "float255.tif", "nan.tif"])
+def test_an_image_of_which_nothing_says_what_is_white_is_refused(kind, tmp_path):
+    with pytest.raises(SourceError, match=r"nothing says which is white.* 8 or 16 bits"):
+        inputs.open_picture(deep(kind, tmp_path)[0])
+
+
+def test_a_prompt_that_a_text_encoder_cuts_is_warned_of_with_its_first_token():
+    words = " ".join(["red house"] * 60)
+    made = pipeline_of("sdxl", "text-to-image")
+    given = {**asked("text-to-image"), "prompt": words, "negative_prompt": words}
+    told = [text for text in prepare(made, given, "cpu").warnings if "was cut" in text]
+    assert any(text.startswith("the prompt was cut: tokenizer takes") for text in told)
+    assert any(text.startswith("the negative_prompt was cut: tokenizer_2 takes") for text in told)
+    short = prepare(made, asked("text-to-image"), "cpu").warnings
+    assert not [text for text in short if "was cut" in text]

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from bench.config.keys import PassKey, Strict, Work, Workload, key
+from bench import chains
+from bench.config.keys import PassKey, Strict, Work, Workload, key, model_class
 from bench.config.values import Size, Steps, bad, different, refuse
 
 MAX_POINTS = 100
@@ -86,12 +87,15 @@ def _check_steps(steps: list[int], workload: Mapping[str, Any], task: type[Workl
     strength = workload["strength"]
     if strength is None or not steps:
         return
-    if int(min(steps) * strength) < 1:
+    made = None if workload.get("custom_pipeline") else model_class(workload["model"])
+    if chains.class_steps(made, min(steps), strength) == 0:
         raise bad(
             f"sweep: strength {strength:g} x {min(steps)} steps leaves {min(steps) * strength:g}, "
             "less than one step",
             "steps",
         )
+    if chains.class_steps(made, 1, 1.0) is None:
+        return  # how this class rounds is not known
     # of a chain, the first round takes them all
     taken = sorted({task.rounds(workload, each)[0][1] for each in steps})
     if len(taken) < MIN_STEPS:
