@@ -23,6 +23,10 @@ JSON_BYTES = 256 * MIB
 """Of plan.json, a baseline, fidelity.json, perceptual.jsonl, a file of rows; of one record."""
 CONFIG_BYTES = 16 * MIB
 """Of a model's or a component's own JSON."""
+YAML_BYTES = 4 * MIB
+"""Of a configuration, which somebody wrote by hand."""
+TABLE_BYTES = 512 * MIB
+"""Of a file to audit."""
 IMAGE_BYTES = 1024 * MIB
 PIXELS = 178_956_970
 """Of one image that is unpacked: Pillow's own limit."""

@@ -23,7 +23,6 @@ import yaml
 from bench import files
 from bench.config.errors import ConfigError, Place, nearest, shown, storable
 
-MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 MAX_VALUES = 500_000
 """Values after aliases are followed; a few lines of nested aliases can stand for billions."""
@@ -126,15 +125,15 @@ def read_file(path: Path, shown_as: str) -> Node:
             hint = f" It holds {', '.join(inside[:5])}." if inside else ""
             raise ConfigError(f"is a directory; name a configuration file.{hint}", place)
         with files.open_file(path, sys.maxsize) as stream:
-            data = stream.read(MAX_BYTES + 1)
+            data = stream.read(files.YAML_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(f"no such file.{_similar_file(path)}", place) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(f"cannot be read: {reason}", place) from None
-    if len(data) > MAX_BYTES:
+    if len(data) > files.YAML_BYTES:
         raise ConfigError(
-            f"is larger than {MAX_BYTES // 1024**2} MiB, which is no configuration", place
+            f"is larger than {files.YAML_BYTES // files.MIB} MiB, which is no configuration", place
         )
     try:
         text = data.decode("utf-8-sig")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import files
 from bench.config import ConfigError, tree
 
 
@@ -121,7 +122,7 @@ def test_text_that_is_refused(text: str, message: str) -> None:
         (b"a: 1\nb: \xff\n", ":2: is not UTF-8 text (byte 0xff at offset 8)"),
         (b"\x7fELF\x02\x01\x01\x00", ":1: holds the character U+007F, which YAML text cannot"),
         (b"", ": is empty"),
-        (b"a: " + b"x" * tree.MAX_BYTES, ": is larger than 4 MiB"),
+        (b"a: " + b"x" * files.YAML_BYTES, ": is larger than 4 MiB"),
     ],
 )
 def test_file_that_is_refused(tmp_path: Path, data: bytes, message: str) -> None:

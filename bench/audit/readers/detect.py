@@ -14,8 +14,6 @@ from bench.audit.columns import Meaning
 from bench.audit.readers import delimited, jsons, markdown, onediff, runs
 from bench.audit.table import Table
 
-LARGEST_BYTES = 512 * 1024**2
-
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
@@ -29,7 +27,7 @@ def read(path: Path, maps: Mapping[str, Meaning]) -> list[Table]:
     if path.is_dir() or path.name == "records.jsonl":
         return [runs.read(path, maps)]
     try:
-        content = files.read(path, LARGEST_BYTES)
+        content = files.read(path, files.TABLE_BYTES)
     except OSError as error:
         raise refuse(shown, f"{(error.strerror or str(error)).lower()}.") from error
     text = _text(shown, content)
