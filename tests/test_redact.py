@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -146,7 +147,11 @@ def test_the_filter_hides_what_native_code_prints_and_says_when_all_is_written(
 
 def test_the_filter_outlives_the_runner_until_all_is_written(tmp_path: Path) -> None:
     logs = Logs({"A_TOKEN": "0123456789ab", "HF_HOME": str(tmp_path)})
+    _, other = logs.open(tmp_path / "other")
+    os.close(other)
     _, fd = logs.open(tmp_path / "log")
+    # With an answer that nobody reads, the runner's end is reset rather than closed.
+    select.select([logs._control], [], [], 30.0)
     logs._control.close()
     os.write(fd, b"late 0123456789ab")
     os.close(fd)

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import pytest
 
+from bench import files
 from bench.contract import Cell, Record
 from bench.environments import view
 from bench.runner import (
@@ -669,11 +670,15 @@ def test_a_full_disk_stops_the_run_and_says_what_to_do(tmp_path):
 
 
 def test_a_folder_that_fills_up_between_cells_says_what_to_do(tmp_path, monkeypatch):
-    def full(path: Path, *_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    write = files.write
+
+    def full(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name.endswith(".job.json"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, *arguments, **options)
 
     go(tmp_path, cell("a"))
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(files, "write", full)
     with pytest.raises(StoreError, match=r"cannot be written: no space .* Free some space.*resume"):
         go(tmp_path, cell("a"), cell("b"), resume=True)
     assert len(lines(tmp_path)) == 1
