@@ -330,7 +330,7 @@ def main() -> None:
                         control.send(logs.pop(fd).name)
                 continue
             fds = array.array("i")
-            data, ancillary = b"", []
+            data, ancillary = b"", list[tuple[int, int, bytes]]()
             # Reset: the runner is gone, and had not read all answers.
             with contextlib.suppress(ConnectionResetError):
                 data, ancillary, _, _ = control.recvmsg(4, socket.CMSG_SPACE(2 * fds.itemsize))

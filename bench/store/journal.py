@@ -132,18 +132,18 @@ class Journal:
         offset = last = number = 0
         line = b"\n"
         for chunk in iter(lambda: file.readline(files.JSON_BYTES + 1), b""):
-            if line.endswith(b"\n"):
-                number, last = number + 1, offset
-            else:
-                self.bad[number] = f"it has more than {files.JSON_BYTES:,} bytes"
-            line = chunk
+            number, last, line = number + 1, offset, chunk
             offset += len(line)
+            if len(line) > files.JSON_BYTES:
+                raise StoreError(
+                    f"{self.path}, line {number}: it has more than the {files.JSON_BYTES:,} bytes "
+                    "that are read of a record."
+                )
             if line.endswith(b"\n"):
                 self._lines, self._end = number, offset
-                if line.strip() and number not in self.bad:
+                if line.strip():
                     self._take(line, number, last, file.fileno(), whole=whole)
         if not line.endswith(b"\n"):
-            self.bad.pop(number, None)
             self.torn_at = last
         elif self._lines in self.bad and not _is_json(line):
             # A power cut can leave a newline behind half a record.
