@@ -59,7 +59,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile
 
 test-thorough: $(READY)
-	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile -m thorough
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) --dist loadfile -m "thorough and not slow"
 
 test-environments: $(READY)
 	PYTHON="$(BIN)/python" scripts/test_environments.sh

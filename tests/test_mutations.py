@@ -20,6 +20,8 @@ from tests.gate import support
 from tests.reports import make_records as make
 from tests.reports.sections.test_folder import ROWS, SAID
 
+pytestmark = pytest.mark.thorough
+
 STRANGE: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 3, 2**53, 2**63, -(2**80), 0.5, -0.0, 1e308, -1e-308),
     *("", "x", "ok", "../../etc/passwd", "/etc/passwd", "\x1b[2J\u202e", "[/b]", "<img src=x>"),
